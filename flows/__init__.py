@@ -1,0 +1,1 @@
+"""Prefect flows over sessions; as little logic as possible."""

@@ -1,0 +1,91 @@
+"""The errors that tomoseg raises on purpose, each with its remedy.
+
+A lower layer states the fact and the remedy; an upper layer says which tomogram or block it was
+with :meth:`TomosegError.within`. All of them pickle, because they cross processes.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+
+class TomosegError(Exception):
+    """A failure with a known cause.
+
+    Parameters
+    ----------
+    message
+        What is wrong, the offending value and the bound.
+    remedy
+        What the person can do about it, as an imperative sentence.
+    tomogram, block
+        Where it happened, once an upper layer knows.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        tomogram: str = "",
+        block: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.tomogram = tomogram
+        self.block = block
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by value: keyword-only arguments do not survive the default."""
+        return (_rebuild, (type(self), self.message, self.remedy, self.tomogram, self.block))
+
+    def __str__(self) -> str:
+        """Give tomogram, block, message and remedy in one line."""
+        places = [self.tomogram, f"block {self.block}" if self.block else ""]
+        where = ", ".join(place for place in places if place)
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+    def within(self, *, tomogram: str = "", block: str = "") -> Self:
+        """Return the same error with the place filled in where it was not known."""
+        return type(self)(
+            self.message,
+            remedy=self.remedy,
+            tomogram=self.tomogram or tomogram,
+            block=self.block or block,
+        )
+
+
+def _rebuild(
+    kind: type[TomosegError], message: str, remedy: str, tomogram: str, block: str
+) -> TomosegError:
+    return kind(message, remedy=remedy, tomogram=tomogram, block=block)
+
+
+class RequestError(TomosegError):
+    """The request itself is wrong (recipe, paths, options): nothing was started."""
+
+
+class FormatError(TomosegError):
+    """A file is not what it says it is, or is of a kind that is not read here."""
+
+
+class VoxelSizeError(FormatError):
+    """A voxel size is missing, absurd, or does not fit; it is never guessed."""
+
+
+class ModelError(TomosegError):
+    """A model and the tomogram, the recipe or its own card do not fit each other."""
+
+
+class StoreError(TomosegError):
+    """A store refused a read or a write (unaligned, missing, corrupt)."""
+
+
+class ResourceError(TomosegError):
+    """The machine ran out of something: disk, memory, workers, time."""
+
+
+class BlockError(TomosegError):
+    """A block failed as often as it may; its stage publishes nothing."""
