@@ -1,0 +1,238 @@
+"""Local folders and object storage by URL: listing, whole-file writes, versions of files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.errors import RequestError, StoreError
+
+PROTOCOLS = ("file", "s3", "memory")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A local folder or an object-storage prefix, by URL; pickles as the URL alone.
+
+    Raises
+    ------
+    RequestError
+        If the URL chains protocols or uses one that is not allowed: a recipe must not be able to
+        reach anything but files and S3.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        """Check the protocol; make local paths absolute."""
+        object.__setattr__(self, "url", checked_url(self.url))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder of the local file system."""
+        return self.url.startswith("file://")
+
+    @property
+    def path(self) -> Path:
+        """The local path; only for local folders."""
+        assert self.is_local, self.url
+        return Path(self.url.removeprefix("file://"))
+
+    def __truediv__(self, name: str) -> Folder:
+        """Return the folder below."""
+        return Folder(f"{self.url.rstrip('/')}/{name}")
+
+    def __str__(self) -> str:
+        """Return a path for people: no ``file://``."""
+        return self.url.removeprefix("file://")
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises
+        ------
+        StoreError
+            If it is not there.
+        """
+        system, path = _located(f"{self.url}/{name}")
+        try:
+            return cast(bytes, system.cat_file(path))
+        except FileNotFoundError as error:
+            raise StoreError(f"{self}/{name} does not exist") from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a whole file; a reader sees all of it or nothing."""
+        with self.publishing(name) as file:
+            file.write(content)
+
+    @contextlib.contextmanager
+    def publishing(self, name: str) -> Iterator[BinaryIO]:
+        """Yield a seekable file that appears under ``name`` only when the block ends well."""
+        final = f"{self.url}/{name}"
+        system, path = _located(final)
+        if self.is_local:
+            target = Path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(
+                f".{target.name}.{hashlib.sha1(final.encode()).hexdigest()[:8]}"
+            )
+            try:
+                with part.open("w+b") as file:
+                    yield file
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
+            return
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            with system.open(path, "wb") as remote:
+                shutil.copyfileobj(file, remote, 8 << 20)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file or a folder of that name."""
+        system, path = _located(f"{self.url}/{name}")
+        return bool(system.exists(path))
+
+    def names(self, below: str = "") -> list[str]:
+        """Return the names directly in this folder or one below, sorted; empty if absent."""
+        system, path = _located(f"{self.url}/{below}".rstrip("/"))
+        system.invalidate_cache()
+        try:
+            return sorted(
+                str(item).rstrip("/").rsplit("/", 1)[-1] for item in system.ls(path, detail=False)
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder with everything in it, if it is there."""
+        system, path = _located(f"{self.url}/{name}")
+        with contextlib.suppress(FileNotFoundError):
+            system.rm(path, recursive=True)
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Write values as readable JSON."""
+        self.write(name, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """Return the values of a JSON file."""
+        return json.loads(self.read(name))
+
+    def write_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write named arrays as one ``.npz`` file."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
+        self.write(name, buffer.getvalue())
+
+    def read_arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of an ``.npz`` file; objects are refused."""
+        with np.load(io.BytesIO(self.read(name)), allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+
+
+def checked_url(url: str) -> str:
+    """Return an absolute URL of an allowed protocol; a plain path becomes ``file://``.
+
+    Raises
+    ------
+    RequestError
+        For chained URLs and for protocols other than file, s3 and memory.
+    """
+    protocol, separator, _ = url.partition("://")
+    if not separator:
+        return "file://" + str(Path(url).expanduser().resolve())
+    if "::" in url or protocol not in PROTOCOLS:
+        raise RequestError(
+            f"{url} is not a place that tomoseg opens",
+            remedy=f"Use a path or one of {', '.join(p + '://' for p in PROTOCOLS)}.",
+        )
+    return url.rstrip("/")
+
+
+def open_file(url: str) -> BinaryIO:
+    """Open a file for reading; remote files are read by ranges, nothing is cached whole."""
+    system, path = _located(checked_url(url))
+    try:
+        return cast(BinaryIO, system.open(path, "rb", **_reading(url)))
+    except FileNotFoundError as error:
+        raise RequestError(f"{url} does not exist") from error
+
+
+def fingerprint(url: str) -> dict[str, Any]:
+    """Return what tells one version of a file from another: size and ETag, or size and mtime.
+
+    A folder (OME-Zarr) is told by its metadata files and the newest object in it.
+
+    Raises
+    ------
+    RequestError
+        If there is nothing at that URL.
+    """
+    system, path = _located(checked_url(url))
+    system.invalidate_cache()
+    try:
+        info = system.info(path)
+    except FileNotFoundError as error:
+        raise RequestError(f"{url} does not exist") from error
+    if info["type"] == "directory":
+        found = system.find(path, detail=True)
+        rows = sorted(f"{name}:{_version(item)}" for name, item in found.items())
+        return {
+            "size": sum(int(item["size"] or 0) for item in found.values()),
+            "version": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
+        }
+    return {"size": int(info["size"]), "version": _version(info)}
+
+
+def listing(url: str) -> list[str]:
+    """Return the URLs directly in a folder, sorted.
+
+    Raises
+    ------
+    RequestError
+        If the folder does not exist.
+    """
+    folder = Folder(url)
+    system, path = _located(folder.url)
+    if not system.isdir(path):
+        raise RequestError(f"{folder} is not a folder")
+    return [f"{folder.url}/{name}" for name in folder.names()]
+
+
+def free_bytes(folder: Folder) -> int | None:
+    """Return the free space where a folder is or will be; None for object storage."""
+    if not folder.is_local:
+        return None
+    place = folder.path
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    for key in ("ETag", "mtime", "created", "LastModified"):
+        if info.get(key) is not None:
+            return f"{key} {info[key]} size {info.get('size')}"
+    return f"size {info.get('size')}"
+
+
+def _located(url: str) -> tuple[Any, str]:
+    system, path = fsspec.core.url_to_fs(url)
+    return system, path
+
+
+def _reading(url: str) -> dict[str, Any]:
+    return {"cache_type": "none"} if url.startswith("s3://") else {}

@@ -1,0 +1,60 @@
+"""Receipts of finished blocks under a digest of everything that matters (law 3)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tomoseg.stores.folders import Folder
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The receipts of one stage under one digest: ``<folder>/<stage>-<digest>/<block>.json``."""
+
+    folder: Folder
+    stage: str
+    digest: str
+
+    @property
+    def place(self) -> str:
+        """Name of the folder of receipts."""
+        return f"{self.stage}-{self.digest[:16]}"
+
+    def done(self) -> set[str]:
+        """Return the names of finished blocks: one listing."""
+        names = self.folder.names(self.place)
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+
+    def write(self, block: str, receipt: Mapping[str, Any]) -> None:
+        """Record that everything of a block has been written."""
+        self.folder.write_json(f"{self.place}/{block}.json", dict(receipt))
+
+    def read(self, block: str) -> dict[str, Any]:
+        """Return a block's receipt."""
+        return dict(self.folder.read_json(f"{self.place}/{block}.json"))
+
+    def write_arrays(self, block: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write a block's sidecar; the receipt must follow it."""
+        self.folder.write_arrays(f"{self.place}/{block}.npz", arrays)
+
+    def read_arrays(self, block: str) -> dict[str, NDArray[Any]]:
+        """Return a block's sidecar."""
+        return self.folder.read_arrays(f"{self.place}/{block}.npz")
+
+    def forget_others(self) -> None:
+        """Remove this stage's receipts under other digests: their voxels are about to go."""
+        for name in self.folder.names():
+            if name.startswith(f"{self.stage}-") and name != self.place:
+                self.folder.remove(name)
+
+
+def digest(values: Any) -> str:
+    """Return the SHA-256 of values that JSON can hold, independent of key order."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,162 @@
+"""OME-Zarr 0.5: the metadata of images and labels, and reading an image as a tomogram."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import zarr
+from numpy.typing import NDArray
+
+from tomoseg.blocks import Box
+from tomoseg.errors import FormatError, VoxelSizeError
+from tomoseg.sampling import Header, Sampling, Triple, as_shape
+from tomoseg.stores.folders import Folder
+from tomoseg.stores.volumes import Volume, zarr_store
+
+ANGSTROM_PER_UNIT = {
+    "angstrom": 1.0,
+    "nanometer": 10.0,
+    "micrometer": 1e4,
+    "picometer": 0.01,
+    "meter": 1e10,
+}
+
+
+def write_image_metadata(group: Folder, name: str, levels: list[Sampling], source: Header) -> None:
+    """Publish an OME-Zarr 0.5 multiscale image; the source's header goes beside it."""
+    attributes = {
+        "ome": {"version": "0.5", "multiscales": [_multiscale(name, levels)]},
+        "tomoseg": {"source": source.as_dict()},
+    }
+    _write_group(group, attributes)
+
+
+def write_label_metadata(
+    group: Folder, name: str, sampling: Sampling, colours: Mapping[int, str]
+) -> None:
+    """Publish one label image below an OME-Zarr image and add it to the list of labels."""
+    colour_rows = [
+        {"label-value": value, "rgba": [*bytes.fromhex(colour.lstrip("#")), 255]}
+        for value, colour in colours.items()
+    ]
+    label: dict[str, Any] = {"source": {"image": "../../"}}
+    if colour_rows:
+        label["colors"] = colour_rows
+    attributes = {
+        "ome": {
+            "version": "0.5",
+            "multiscales": [_multiscale(name, [sampling])],
+            "image-label": label,
+        }
+    }
+    _write_group(group / "labels" / name, attributes)
+    known = set(label_names(group)) | {name}
+    _write_group(group / "labels", {"ome": {"version": "0.5", "labels": sorted(known)}})
+
+
+def label_names(group: Folder) -> list[str]:
+    """Return the names of the published label images."""
+    if not group.exists("labels/zarr.json"):
+        return []
+    attributes = group.read_json("labels/zarr.json").get("attributes", {})
+    return list(attributes.get("ome", {}).get("labels", []))
+
+
+def _write_group(folder: Folder, attributes: dict[str, Any]) -> None:
+    folder.write_json(
+        "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    )
+
+
+def _multiscale(name: str, levels: list[Sampling]) -> dict[str, Any]:
+    axes = [{"name": axis, "type": "space", "unit": "angstrom"} for axis in "zyx"]
+    datasets = [
+        {
+            "path": str(number),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": list(level.voxel_size_angstrom)},
+                {"type": "translation", "translation": list(level.first_voxel_angstrom)},
+            ],
+        }
+        for number, level in enumerate(levels)
+    ]
+    return {"name": name, "axes": axes, "datasets": datasets}
+
+
+class OmeZarrReader:
+    """Read level 0 of an OME-Zarr image (0.4 or 0.5) as a tomogram.
+
+    Raises
+    ------
+    FormatError
+        If it is no OME-Zarr image of three spatial axes z, y, x.
+    VoxelSizeError
+        If no scale is given and there is no override.
+    """
+
+    def __init__(self, url: str, *, voxel_size_angstrom: float | None = None) -> None:
+        self._folder = Folder(url)
+        self._path, self.header = _ome_header(self._folder, voxel_size_angstrom)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the voxels of a box, zyx."""
+        return Volume(self._folder, self._path).read(box)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def _ome_header(folder: Folder, override: float | None) -> tuple[str, Header]:
+    try:
+        attributes = dict(zarr.open_group(zarr_store(folder), mode="r").attrs)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise FormatError(f"{folder} is not a zarr group") from error
+    ome = cast(dict[str, Any], attributes.get("ome", attributes))
+    try:
+        multiscale = ome["multiscales"][0]
+        axes = multiscale["axes"]
+        dataset = multiscale["datasets"][0]
+        path = str(dataset["path"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise FormatError(f"{folder} is not an OME-Zarr image: no multiscales metadata") from error
+    if [axis["name"] for axis in axes] != ["z", "y", "x"]:
+        raise FormatError(f"{folder} has axes {[a['name'] for a in axes]}, not z, y, x")
+    array = Volume(folder, path).array()
+    units = [_angstrom_per(axis.get("unit"), override) for axis in axes]
+    scale, shift = _transformations(dataset.get("coordinateTransformations", []), units)
+    if override is not None:
+        scale = (override,) * 3
+    if scale is None:
+        raise VoxelSizeError(
+            f"{folder} gives no voxel size", remedy="Set source.voxel_size_angstrom."
+        )
+    sampling = Sampling(as_shape(array.shape), scale)
+    return path, Header(sampling, str(array.dtype), origin_angstrom=shift)
+
+
+def _angstrom_per(unit: str | None, override: float | None) -> float:
+    if override is not None:
+        return 1.0
+    if unit not in ANGSTROM_PER_UNIT:
+        raise VoxelSizeError(
+            f"the axes' unit {unit!r} is not a length",
+            remedy="Set source.voxel_size_angstrom.",
+        )
+    return ANGSTROM_PER_UNIT[unit]
+
+
+def _transformations(
+    rows: list[dict[str, Any]], units: list[float]
+) -> tuple[Triple | None, Triple]:
+    """Return voxel size and position of the first voxel, zyx, Å."""
+    scale: Triple | None = None
+    shift: Triple = (0.0, 0.0, 0.0)
+    for row in rows:
+        if row.get("type") == "scale":
+            z, y, x = (float(v) * u for v, u in zip(row["scale"], units, strict=True))
+            scale = (z, y, x)
+        elif row.get("type") == "translation":
+            z, y, x = (float(v) * u for v, u in zip(row["translation"], units, strict=True))
+            shift = (z, y, x)
+    return scale, shift

@@ -1,0 +1,116 @@
+"""Sharded zarr arrays whose shards have one writer each (law 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+
+from tomoseg.blocks import Box
+from tomoseg.errors import StoreError
+from tomoseg.sampling import Shape, as_shape
+from tomoseg.stores.folders import Folder
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A sharded zarr v3 array, opened anew for each use so that the value pickles.
+
+    Parameters
+    ----------
+    folder
+        The OME-Zarr group's folder.
+    path
+        The array below it, such as ``"0"`` or ``"labels/semantic/0"``.
+    """
+
+    folder: Folder
+    path: str
+
+    def create(self, shape: Shape, dtype: str, *, shard: Shape, is_labels: bool = False) -> None:
+        """Create the array empty, replacing what was there."""
+        self.folder.remove(self.path)
+        codec = BloscCodec(cname="zstd" if is_labels else "lz4", clevel=3, shuffle="shuffle")
+        zarr.create_array(
+            zarr_store(self.folder),
+            name=self.path,
+            shape=shape,
+            dtype=dtype,
+            chunks=inner_chunk(shard),
+            shards=shard,
+            compressors=codec,
+            fill_value=0,
+            dimension_names=("z", "y", "x"),
+        )
+
+    def array(self, mode: str = "r") -> zarr.Array[Any]:
+        """Open the zarr array.
+
+        Raises
+        ------
+        StoreError
+            If it is not there.
+        """
+        try:
+            return zarr.open_array(zarr_store(self.folder), path=self.path, mode=cast(Any, mode))
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.folder}/{self.path} does not exist") from error
+
+    @property
+    def exists(self) -> bool:
+        """Whether the array's metadata is there."""
+        return self.folder.exists(f"{self.path}/zarr.json")
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels zyx."""
+        return as_shape(self.array().shape)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the voxels of a box that lies within the array."""
+        return np.asarray(self.array()[box.slices])
+
+    def write(self, box: Box, voxels: NDArray[Any]) -> None:
+        """Write a union of whole shards.
+
+        Raises
+        ------
+        StoreError
+            If the box cuts a shard: two tasks could then lose each other's voxels.
+        """
+        array = self.array("r+")
+        shard = array.shards or array.chunks
+        for begin, end, step, size in zip(box.begin, box.end, shard, array.shape, strict=True):
+            if begin % step or (end % step and end != size) or not 0 <= begin < end <= size:
+                raise StoreError(
+                    f"writing {box.begin}..{box.end} into {self.path} of shape {array.shape} "
+                    f"would cut a shard of {tuple(shard)}"
+                )
+        if voxels.shape != box.shape or voxels.dtype != array.dtype:
+            raise StoreError(
+                f"{voxels.dtype} voxels of shape {voxels.shape} do not fit "
+                f"{array.dtype} box {box.shape} of {self.path}"
+            )
+        array[box.slices] = voxels
+
+
+def inner_chunk(shard: Shape) -> Shape:
+    """Return the chunk inside a shard: the largest divisors of its edges up to 64 voxels.
+
+    Examples
+    --------
+    >>> inner_chunk((128, 256, 96))
+    (64, 64, 48)
+    """
+    return as_shape(max(d for d in range(1, min(n, 64) + 1) if n % d == 0) for n in shard)
+
+
+def zarr_store(folder: Folder) -> Any:
+    """Return the zarr store of a folder."""
+    if folder.is_local:
+        return zarr.storage.LocalStore(folder.path)
+    return zarr.storage.FsspecStore.from_url(folder.url)
