@@ -1,0 +1,195 @@
+"""Residual U-Nets with a space-to-depth stem, in 2D on slabs of slices and in 3D.
+
+    image ─ fold ─ stem ─ blocks ────────── + ─ blocks ─ head ─ unfold ─ logits
+                            └ down 2 ─ blocks ─ up 2 ┘              (and so on, level by level)
+
+Folding fold² or fold³ voxels into channels lets every convolution run on that many fewer cells:
+10 to 100 times the speed of a classic U-Net at equal accuracy. The only normalisation is batch
+norm, so that a voxel's result depends on its neighbourhood alone and never on the block.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tomoseg.nets.card import Architecture
+
+
+def build_network(architecture: Architecture, classes: int) -> SegmentationNetwork:
+    """Return a new network with ``classes`` foreground classes and random weights.
+
+    All numbers that turn an architecture into layers are in here.
+    """
+    a = architecture
+    cell = a.fold**a.dimensions
+    widths = a.widths
+
+    def blocks(width: int) -> nn.Sequential:
+        parts = (ResidualBlock(width, a.dimensions) for _ in range(a.blocks_per_level))
+        return nn.Sequential(*parts)
+
+    pairs = list(pairwise(widths))
+    return SegmentationNetwork(
+        architecture=a,
+        stem=ConvNorm(a.slices_in * cell, widths[0], a.dimensions, kernel=3),
+        encoders=nn.ModuleList(blocks(width) for width in widths),
+        downs=nn.ModuleList(
+            ConvNorm(fine, coarse, a.dimensions, kernel=2) for fine, coarse in pairs
+        ),
+        ups=nn.ModuleList(ConvNorm(coarse, fine, a.dimensions, kernel=1) for fine, coarse in pairs),
+        decoders=nn.ModuleList(blocks(width) for width in widths[:-1]),
+        head=_convolution(a.dimensions)(widths[0], (classes + 1) * a.slices_out * cell, 1),
+    )
+
+
+class ConvNorm(nn.Module):
+    """A convolution and its batch norm; kernel 3 keeps the size, kernel 2 halves it."""
+
+    def __init__(self, inputs: int, outputs: int, dimensions: int, *, kernel: int) -> None:
+        super().__init__()
+        stride = 2 if kernel == 2 else 1
+        self.conv = _convolution(dimensions)(
+            inputs, outputs, kernel, stride=stride, padding=kernel // 2 if kernel == 3 else 0,
+            bias=False,
+        )  # fmt: skip
+        self.norm: nn.Module = (nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm3d)(outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (b, inputs, [z,] y, x) to (b, outputs, [z,] y, x)."""
+        return cast(Tensor, self.norm(self.conv(features)))
+
+    def fold_norm(self) -> None:
+        """Fold the batch norm into the convolution: one pass over memory less."""
+        assert isinstance(self.norm, (nn.BatchNorm2d, nn.BatchNorm3d))
+        self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+        self.norm = nn.Identity()
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside an identity."""
+
+    def __init__(self, width: int, dimensions: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(width, width, dimensions, kernel=3)
+        self.second = ConvNorm(width, width, dimensions, kernel=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (b, width, [z,] y, x) to the same shape."""
+        inner = functional.relu(self.first(features), inplace=True)
+        return functional.relu(features + self.second(inner), inplace=True)
+
+
+class SegmentationNetwork(nn.Module):
+    """A U-Net over folded voxels; the parts are injected by :func:`build_network`.
+
+    Sizes along the convolved axes must be multiples of ``architecture.stride``.
+    """
+
+    def __init__(
+        self,
+        *,
+        architecture: Architecture,
+        stem: nn.Module,
+        encoders: nn.ModuleList,
+        downs: nn.ModuleList,
+        ups: nn.ModuleList,
+        decoders: nn.ModuleList,
+        head: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.stem = stem
+        self.encoders = encoders
+        self.downs = downs
+        self.ups = ups
+        self.decoders = decoders
+        self.head = head
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits of a normalised image.
+
+        Parameters
+        ----------
+        image
+            Slab network: (b, slices_in, y, x). Volume network: (b, 1, z, y, x). Zero mean and
+            unit variance or whatever the card's intensity steps make.
+
+        Returns
+        -------
+        Tensor
+            (b, 1 + classes, slices_out, y, x) or (b, 1 + classes, z, y, x).
+        """
+        fold = self.architecture.fold
+        features = functional.relu(self.stem(fold_voxels(image, fold)), inplace=True)
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=False):
+            features = encoder(features)
+            skips.append(features)
+            features = functional.relu(down(features), inplace=True)
+        features = self.encoders[-1](features)
+        for level in reversed(range(len(skips))):
+            coarse = self.ups[level](features)
+            features = skips[level] + functional.interpolate(coarse, scale_factor=2.0)
+            features = self.decoders[level](features)
+        logits: Tensor = unfold_voxels(self.head(features), fold)
+        if self.architecture.kind == "slab":
+            batch, channels, *plane = logits.shape
+            slices = self.architecture.slices_out
+            return logits.reshape(batch, channels // slices, slices, *plane)
+        return logits
+
+
+def fold_voxels(image: Tensor, fold: int) -> Tensor:
+    """Fold squares or cubes of voxels into channels.
+
+    (b, c, [z,] y, x) becomes (b, c·fold^d, [z/fold,] y/fold, x/fold); in a cell the channel is
+    the slowest index, then z, y, x.
+    """
+    batch, channels, *size = image.shape
+    axes = len(size)
+    cells = [n // fold for n in size]
+    split = image.reshape(batch, channels, *(part for n in cells for part in (n, fold)))
+    inner, outer = range(3, 3 + 2 * axes, 2), range(2, 2 + 2 * axes, 2)
+    return split.permute(0, 1, *inner, *outer).reshape(batch, channels * fold**axes, *cells)
+
+
+def unfold_voxels(features: Tensor, fold: int) -> Tensor:
+    """Undo :func:`fold_voxels`."""
+    batch, channels, *cells = features.shape
+    axes = len(cells)
+    channels //= fold**axes
+    split = features.reshape(batch, channels, *([fold] * axes), *cells)
+    interleaved = (part for axis in range(axes) for part in (2 + axes + axis, 2 + axis))
+    size = (n * fold for n in cells)
+    return split.permute(0, 1, *interleaved).reshape(batch, channels, *size)
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Fold every batch norm of a network in evaluation mode into its convolution, in place."""
+    for module in network.modules():
+        if isinstance(module, ConvNorm):
+            module.fold_norm()
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Return the number of trained numbers."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Return the tensor (b, c, [z,] y, x) with channels fastest in memory.
+
+    Without it reduced precision loses most of its gain.
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.contiguous(memory_format=formats[tensor.ndim])
+
+
+def _convolution(dimensions: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
+    return nn.Conv2d if dimensions == 2 else nn.Conv3d

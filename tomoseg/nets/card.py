@@ -1,0 +1,246 @@
+"""The model card: all that a network needs to be applied honestly. No torch in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tomoseg.errors import ModelError
+from tomoseg.sampling import Shape
+
+CARD_NAME = "card.json"
+WEIGHTS_NAME = "weights.safetensors"
+NOT_ANNOTATED = 255
+_CARD_BYTES = 1 << 20
+
+# Okabe and Ito's palette, which survives the common kinds of colour blindness; the ribosome
+# keeps the colour that the CZII challenge gave it.
+DEFAULT_COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "microtubule": "#56b4e9",
+        "actin": "#e69f00",
+        "single_membrane": "#f0e442",
+        "double_membrane": "#d55e00",
+        "ribosome": "#005c31",
+        "carbon_edge": "#cc79a7",
+    }
+)
+
+Width = Annotated[int, Field(ge=1, le=1024)]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Step = dict[str, Any]
+
+
+class Architecture(BaseModel):
+    """The numbers that define a network. The bounds keep a hostile card from eating the memory.
+
+    Parameters
+    ----------
+    kind
+        ``"slab"``: a 2D network that takes slices as channels and predicts several at once;
+        with one slice in and one out it is the plain 2D U-Net. ``"volume"``: a 3D network.
+    slices_in, slices_out
+        Slices that a slab network sees and predicts; 1 and 1 in a volume network.
+    fold
+        Edge of the squares (cubes in 3D) of voxels that the stem folds into channels; 1 is the
+        classic U-Net.
+    widths
+        Channels at each level; every level halves the resolution.
+    blocks_per_level
+        Residual blocks at each level, on the way down and again on the way up.
+
+    Examples
+    --------
+    >>> slab = Architecture(slices_in=16, slices_out=8, fold=2, widths=(32, 64, 128, 256))
+    >>> slab.stride, slab.receptive_halo
+    ((8, 16, 16), (4, 94, 94))
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["slab", "volume"] = "slab"
+    slices_in: Annotated[int, Field(ge=1, le=128)] = 1
+    slices_out: Annotated[int, Field(ge=1, le=128)] = 1
+    fold: Literal[1, 2, 4] = 2
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (32, 64, 128, 256)
+    blocks_per_level: Annotated[int, Field(ge=1, le=8)] = 1
+
+    @model_validator(mode="after")
+    def _check_slices(self) -> Self:
+        if self.kind == "volume" and (self.slices_in, self.slices_out) != (1, 1):
+            raise ValueError("a volume network has slices_in = slices_out = 1")
+        if self.slices_in < self.slices_out or (self.slices_in - self.slices_out) % 2:
+            raise ValueError(
+                f"slices_in {self.slices_in} must exceed slices_out {self.slices_out} by an "
+                "even number: the same margin on both sides"
+            )
+        return self
+
+    @property
+    def dimensions(self) -> Literal[2, 3]:
+        """Axes along which the network convolves."""
+        return 2 if self.kind == "slab" else 3
+
+    @property
+    def margin(self) -> int:
+        """Slices that a slab network sees on each side of those it predicts."""
+        return (self.slices_in - self.slices_out) // 2
+
+    @property
+    def stride(self) -> Shape:
+        """Voxels zyx that make one cell of the deepest level: reads begin at multiples of it."""
+        cell = self.fold << (len(self.widths) - 1)
+        return (self.slices_out if self.kind == "slab" else cell, cell, cell)
+
+    @property
+    def receptive_halo(self) -> Shape:
+        """Voxels zyx beyond a stride-aligned core that can change a result in it; exact."""
+        halo = self.fold * self._reach_cells()
+        return (self.margin if self.kind == "slab" else halo, halo, halo)
+
+    def _reach_cells(self) -> int:
+        """Follow one aligned core of folded cells back through the network.
+
+        ``begin..end`` is the interval of cells that is needed, at the level at hand: a residual
+        block widens it by 2 (two convolutions of 3), up-sampling halves it, down-sampling
+        doubles it, and a skip adds what its level needed on the way up.
+        """
+        core = 1 << (len(self.widths) - 1)
+        blocks = 2 * self.blocks_per_level
+        begin, end = 0, core
+        skips = []
+        for _ in self.widths[1:]:
+            begin, end = begin - blocks, end + blocks
+            skips.append((begin, end))
+            begin, end = begin // 2, -(-end // 2)
+        for skip_begin, skip_end in reversed(skips):
+            begin, end = 2 * (begin - blocks), 2 * (end + blocks)
+            begin, end = min(begin, skip_begin), max(end, skip_end)
+        stem = 1
+        return max(-begin, end - core) + blocks + stem
+
+
+class ModelCard(BaseModel):
+    """What a network is, what it was trained on, and how it must be applied.
+
+    Parameters
+    ----------
+    name, version
+        Name of the model and its version.
+    architecture
+        Numbers from which the network is built.
+    classes
+        Foreground classes; class i has label i + 1, background is 0.
+    colours
+        ``"#rrggbb"`` for each class.
+    voxel_size_angstrom
+        Voxel edge of the training data, Å.
+    voxel_size_tolerance
+        Relative range of voxel sizes in which the model may be applied without rescaling.
+    contrast
+        Whether protein is ``"dark"`` or ``"bright"`` in what the network expects.
+    intensity
+        Normalisation steps in order, as ``tomoseg.intensity`` reads them.
+    halo
+        Voxels zyx to read beyond a core. At least ``architecture.receptive_halo`` makes a
+        block's result exact; where it is smaller, ``scores`` says what that costs.
+    stride
+        Voxels zyx; reads begin at multiples of it. Follows from the architecture.
+    training, scores
+        Provenance of the weights, and what they reached on data kept apart.
+    weights_sha256
+        Digest of the weights file; empty until the weights are saved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: Annotated[str, Field(min_length=1)]
+    version: str = "1"
+    architecture: Architecture
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=NOT_ANNOTATED - 1)]
+    colours: tuple[Colour, ...]
+    voxel_size_angstrom: Annotated[float, Field(gt=0)]
+    voxel_size_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    contrast: Literal["dark", "bright"] = "dark"
+    intensity: tuple[Step, ...] = ()
+    halo: Shape
+    stride: Shape
+    training: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+    @model_validator(mode="after")
+    def _check_agreement(self) -> Self:
+        check_classes(self.classes, self.colours)
+        if self.stride != self.architecture.stride:
+            raise ValueError(
+                f"stride {self.stride} is not that of the architecture, {self.architecture.stride}"
+            )
+        if min(self.halo) < 0:
+            raise ValueError(f"halo {self.halo} is negative")
+        return self
+
+    @property
+    def halo_is_exact(self) -> bool:
+        """Whether the halo covers all that the network can see."""
+        reach = self.architecture.receptive_halo
+        return all(have >= need for have, need in zip(self.halo, reach, strict=True))
+
+    def label(self, name: str) -> int:
+        """Return the label of a class.
+
+        Raises
+        ------
+        ModelError
+            If the model does not know the class.
+        """
+        if name not in self.classes:
+            raise ModelError(
+                f"model {self.name} has no class {name!r}, only {', '.join(self.classes)}"
+            )
+        return self.classes.index(name) + 1
+
+    def accepts_voxel_size(self, voxel_angstrom: float) -> bool:
+        """Tell whether the model may be applied at this voxel size (Å) without rescaling."""
+        deviation = abs(voxel_angstrom / self.voxel_size_angstrom - 1)
+        return deviation <= self.voxel_size_tolerance
+
+
+def check_classes(classes: tuple[str, ...], colours: tuple[str, ...]) -> None:
+    """Check that classes differ and that each has a colour; raise ValueError if not."""
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"classes {classes} are not all different")
+    if len(colours) != len(classes):
+        raise ValueError(f"{len(classes)} classes need as many colours, not {len(colours)}")
+
+
+def load_card(folder: Path) -> ModelCard:
+    """Read and check a model's card, without torch.
+
+    Raises
+    ------
+    ModelError
+        If there is no card, or it is too large, no JSON, or says something impossible.
+    """
+    path = folder / CARD_NAME
+    try:
+        if path.stat().st_size > _CARD_BYTES:
+            raise ModelError(f"{path} is larger than {_CARD_BYTES} bytes: not a model card")
+        return ModelCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror}",
+            remedy="Name a folder that holds card.json and weights.safetensors.",
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the card"
+        raise ModelError(
+            f"{path} is not a valid model card: {place}: {first['msg']} "
+            f"({error.error_count()} problems)"
+        ) from error
