@@ -1,0 +1,256 @@
+"""Where blocks run: serially here, or on Dask workers. Nobody else knows.
+
+Law 5: a runner keeps a bounded number of blocks in flight, hands out each receipt as it comes and
+holds nothing else. Law 8: a failure that can pass is tried again; a block that fails for good
+stops its stage with an error that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Protocol
+
+from tomoseg.errors import BlockError, ResourceError, StoreError, TomosegError
+
+ATTEMPTS = 3
+PAUSE_SECONDS = 1.0
+CONNECT_SECONDS = 20.0
+
+
+class Named(Protocol):
+    """What runs: a picklable function of one item that says what it is called there."""
+
+    def __call__(self, item: Any) -> dict[str, Any]:
+        """Do the work of one item and return its receipt."""
+
+    def name(self, item: Any) -> str:
+        """Return the item's name for errors and logs."""
+
+
+class Runner(Protocol):
+    """Maps a task over items; receipts come in any order."""
+
+    def map(self, task: Named, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """Yield a receipt for each item.
+
+        Raises
+        ------
+        BlockError
+            If an item fails for good or too often.
+        ResourceError
+            If the machine or the cluster cannot do the work.
+        """
+
+
+class SerialRunner:
+    """One item after another in this process."""
+
+    def map(self, task: Named, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """Yield a receipt for each item, in order."""
+        for item in items:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    yield attempted(task, item)
+                    break
+                except TomosegError as error:
+                    if not can_pass(error) or attempt == ATTEMPTS:
+                        raise
+                    time.sleep(PAUSE_SECONDS * attempt)
+
+
+def attempted(task: Named, item: Any) -> dict[str, Any]:
+    """Run one item; whatever goes wrong comes out as an error that names it."""
+    try:
+        return task(item)
+    except TomosegError as error:
+        raise error.within(block=task.name(item)) from error
+    except Exception as error:
+        raise _explained(error).within(block=task.name(item)) from error
+
+
+def can_pass(error: TomosegError) -> bool:
+    """Tell whether trying again may help: storage and lost workers yes, wrong input no."""
+    return type(error) in (BlockError, StoreError)
+
+
+def _explained(error: Exception) -> TomosegError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(
+            f"the disk is full ({error})",
+            remedy="Free space and run again: finished blocks are kept.",
+        )
+    if isinstance(error, MemoryError):
+        return ResourceError(
+            f"out of memory ({error})",
+            remedy="Use smaller blocks (blocks.shape) or fewer workers (compute.workers).",
+        )
+    if isinstance(error, OSError):
+        return StoreError(f"{type(error).__name__}: {error}")
+    return BlockError(f"{type(error).__name__}: {error}")
+
+
+class DaskRunner:
+    """Items as explicit futures on a Dask cluster, a bounded number in flight.
+
+    Parameters
+    ----------
+    client
+        A ``distributed.Client``; :func:`open_runner` opens and closes it.
+    stall_minutes
+        If no item finishes for so long, the stage fails instead of waiting for ever.
+    """
+
+    def __init__(self, client: Any, *, stall_minutes: float) -> None:
+        self._client = client
+        self._stall_minutes = stall_minutes
+
+    def map(self, task: Named, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """Yield a receipt for each item, as they finish."""
+        waiting = ((item, 1) for item in items)
+        flight: dict[Any, tuple[Any, int]] = {}
+        again: list[tuple[Any, int]] = []
+        try:
+            while True:
+                while len(flight) < self._window():
+                    item, attempt = again.pop() if again else next(waiting, (None, 0))
+                    if not attempt:
+                        break
+                    flight[self._submit(task, item)] = (item, attempt)
+                if not flight:
+                    return
+                for future in self._finished(flight):
+                    item, attempt = flight.pop(future)
+                    error = _failure(future, task.name(item))
+                    if error is None:
+                        yield future.result()
+                    elif can_pass(error) and attempt < ATTEMPTS:
+                        again.append((item, attempt + 1))
+                    else:
+                        raise error
+                    future.release()
+        finally:
+            self._client.cancel(list(flight))
+
+    def _submit(self, task: Named, item: Any) -> Any:
+        key = f"{type(task).__name__}-{task.name(item)}-{uuid.uuid4().hex[:8]}"
+        return self._client.submit(attempted, task, item, key=key, pure=False)
+
+    def _window(self) -> int:
+        threads: dict[str, int] = self._client.nthreads()
+        return max(2, sum(threads.values()) + len(threads))
+
+    def _finished(self, flight: dict[Any, Any]) -> list[Any]:
+        from distributed import wait
+
+        try:
+            with self._client.as_current():
+                state = wait(
+                    list(flight), timeout=self._stall_minutes * 60, return_when="FIRST_COMPLETED"
+                )
+        except TimeoutError as error:
+            raise ResourceError(
+                f"no block finished in {self._stall_minutes:g} minutes on "
+                f"{len(self._client.nthreads())} workers",
+                remedy="Look at the workers' logs; if blocks are that slow, raise "
+                "compute.stall_minutes.",
+            ) from error
+        return list(state.done)
+
+
+def _failure(future: Any, name: str) -> TomosegError | None:
+    """Return what went wrong with a finished future, named; None if it went well."""
+    if future.status == "finished":
+        return None
+    if future.status == "cancelled":
+        return ResourceError(
+            "the Dask scheduler went away", remedy="Start it and run again.", block=name
+        )
+    error = future.exception()
+    if isinstance(error, TomosegError):
+        return error
+    return BlockError(f"{type(error).__name__}: {error}", block=name)
+
+
+@contextlib.contextmanager
+def open_runner(
+    kind: Literal["serial", "dask"],
+    *,
+    address: str | None = None,
+    workers: int = 1,
+    memory_gib: float = 4.0,
+    stall_minutes: float = 60.0,
+) -> Iterator[Runner]:
+    """Yield a runner and close what it opened.
+
+    Parameters
+    ----------
+    kind
+        ``"serial"`` for this process, ``"dask"`` for workers.
+    address
+        A running scheduler; None starts a local cluster of ``workers`` processes with one thread
+        and at most ``memory_gib`` each, on the loopback interface.
+
+    Raises
+    ------
+    ResourceError
+        If no scheduler answers at the address.
+    """
+    if kind == "serial":
+        yield SerialRunner()
+        return
+    from distributed import Client, LocalCluster
+
+    if address is not None:
+        try:
+            client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
+        except OSError as error:
+            raise ResourceError(
+                f"no Dask scheduler answers at {address}",
+                remedy="Start it, or leave out the address to run on this machine.",
+            ) from error
+        with client:
+            yield DaskRunner(client, stall_minutes=stall_minutes)
+        return
+    with (
+        _worker_environment(),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=int(memory_gib * 2**30),
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield DaskRunner(client, stall_minutes=stall_minutes)
+
+
+@contextlib.contextmanager
+def _worker_environment() -> Iterator[None]:
+    """Set what must stand in a worker's environment before its interpreter starts.
+
+    Dask's nanny makes malloc give memory back after every block, and each activation of a network
+    then page-faults: 1.6 times slower. OpenMP threads that spin starve their neighbours.
+    """
+    import dask
+
+    environment = {
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+        "MALLOC_MMAP_MAX_": "0",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    with dask.config.set(
+        {
+            "distributed.nanny.pre-spawn-environ": environment,
+            "distributed.scheduler.no-workers-timeout": "5 minutes",
+            "logging.distributed": "error",
+        }
+    ):
+        yield
