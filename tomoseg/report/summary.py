@@ -1,0 +1,233 @@
+"""What a session did, as plain values read from its ``session.json``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from tomoseg.errors import RequestError
+from tomoseg.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """What was found of one class in one tomogram.
+
+    Parameters
+    ----------
+    name
+        Class, such as ``"microtubule"``.
+    colour
+        ``"#rrggbb"``.
+    voxels
+        Number of voxels with this label.
+    volume_nm3
+        The same in nm³.
+    filaments
+        Number of traced filaments; None if the class is not traced.
+    filament_length_um
+        Their total length in µm; None if the class is not traced.
+    particles
+        Number of particles; None if the class is not picked.
+
+    Raises
+    ------
+    RequestError
+        If the colour is not of that form.
+    """
+
+    name: str
+    colour: str
+    voxels: int = 0
+    volume_nm3: float = 0.0
+    filaments: int | None = None
+    filament_length_um: float | None = None
+    particles: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the colour: it goes into a style sheet as it is."""
+        if not re.fullmatch(r"#[0-9a-fA-F]{6}", self.colour):
+            raise RequestError(
+                f"colour {self.colour!r} of class {self.name!r} is not of the form #rrggbb",
+                remedy="Write it as six hexadecimal digits after a #.",
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the summary that a mapping describes; further keys are ignored."""
+        return cls(**_known(cls, values))
+
+
+@dataclass(frozen=True)
+class TomogramSummary:
+    """What became of one tomogram.
+
+    Parameters
+    ----------
+    name
+        Tomogram.
+    state
+        ``"done"``, ``"failed"``, ``"skipped"`` (already there) or another word of the session's.
+    error, remedy
+        What went wrong and what to do about it, where something did.
+    sampling
+        Grid of the source; None if not even its header could be read.
+    classes
+        What was found, in the order of the labels 1, 2, ….
+    seconds
+        Stage → wall time in seconds, in the order of the stages.
+    files
+        Results, as paths relative to the page.
+    picture
+        The overview picture, as a path relative to the page.
+    notes
+        What was odd and how it was dealt with.
+    """
+
+    name: str
+    state: str
+    error: str = ""
+    remedy: str = ""
+    sampling: Sampling | None = None
+    classes: tuple[ClassSummary, ...] = ()
+    seconds: tuple[tuple[str, float], ...] = ()
+    files: tuple[str, ...] = ()
+    picture: str = ""
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the summary that a mapping describes; further keys are ignored."""
+        known = _known(cls, values)
+        if "sampling" in known:
+            known["sampling"] = Sampling.from_dict(known["sampling"])
+        classes = known.get("classes", ())
+        known["classes"] = tuple(ClassSummary.from_dict(item) for item in classes)
+        known["seconds"] = tuple(known.get("seconds", {}).items())
+        for key in ("files", "notes"):
+            known[key] = tuple(known.get(key, ()))
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """What became of a session.
+
+    Parameters
+    ----------
+    version
+        Of tomoseg.
+    started, finished
+        ISO 8601 times; ``finished`` is empty while the session runs.
+    recipe
+        The recipe, as a path relative to the page.
+    model
+        What is known of the model (name, hash, classes, scores, …), in the order to show.
+    tomograms
+        In the order of the session.
+
+    Raises
+    ------
+    RequestError
+        If a time is not ISO 8601.
+    """
+
+    version: str
+    started: str
+    finished: str = ""
+    recipe: str = ""
+    model: tuple[tuple[str, Any], ...] = ()
+    tomograms: tuple[TomogramSummary, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the times can be read."""
+        for moment in (self.started, self.finished or self.started):
+            _moment(moment)
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """Time from start to finish in seconds; None while the session runs."""
+        if not self.finished:
+            return None
+        return (_moment(self.finished) - _moment(self.started)).total_seconds()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the summary that a ``session.json`` describes; further keys are ignored.
+
+        Raises
+        ------
+        RequestError
+            If a key without a default is missing, a colour or a time is malformed.
+        """
+        known = _known(cls, values)
+        known["model"] = tuple(known.get("model", {}).items())
+        tomograms = known.get("tomograms", ())
+        known["tomograms"] = tuple(TomogramSummary.from_dict(item) for item in tomograms)
+        return cls(**known)
+
+
+COUNTED = ("nm³", "volume %", "filaments", "µm", "particles")
+"""Headings of :func:`counts`."""
+
+
+def counts(found: ClassSummary, total_voxels: int) -> tuple[str, str, str, str, str]:
+    """Return a class's volume, part of the volume, filaments, length and particles as text.
+
+    What was not looked for is a dash, which is not the same as 0.
+    """
+    length = found.filament_length_um
+    return (
+        f"{found.volume_nm3:,.0f}",
+        f"{100 * found.voxels / total_voxels:.2f}",
+        "–" if found.filaments is None else f"{found.filaments:,}",
+        "–" if length is None else f"{length:,.2f}",
+        "–" if found.particles is None else f"{found.particles:,}",
+    )
+
+
+def described(sampling: Sampling) -> str:
+    """Return voxel size, number of voxels and extent of a grid in words, in the order xyz.
+
+    >>> described(Sampling((100, 200, 400), (10.0, 10.0, 10.0)))
+    'voxel 10 Å, 400 × 200 × 100 voxels (x × y × z), 400 × 200 × 100 nm'
+    """
+    sizes = sampling.voxel_size_angstrom[::-1]
+    voxel = f"{sizes[0]:.4g}"
+    if len(set(sizes)) > 1:
+        voxel = " × ".join(f"{size:.4g}" for size in sizes)
+    shape = sampling.shape[::-1]
+    voxels = " × ".join(str(n) for n in shape)
+    extent = " × ".join(f"{n * size / 10:.0f}" for n, size in zip(shape, sizes, strict=True))
+    return f"voxel {voxel} Å, {voxels} voxels (x × y × z), {extent} nm"
+
+
+def _known(
+    kind: type[ClassSummary | TomogramSummary | SessionSummary], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Keep the fields of a summary; null is as good as absent.
+
+    A session's file may say more than a page shows, so further keys are no mistake.
+    """
+    known = {f.name: values[f.name] for f in fields(kind) if values.get(f.name) is not None}
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in known]
+    if missing:
+        raise RequestError(
+            f"{kind.__name__}: {', '.join(missing)} missing among {sorted(values)}",
+            remedy="Write session.json with the version of tomoseg that reads it.",
+        )
+    return known
+
+
+def _moment(text: str) -> datetime:
+    """Read a time; one without a zone is taken as UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise RequestError(
+            f"time {text!r} is not ISO 8601", remedy="Write it as 2026-01-31T23:59:59+00:00."
+        ) from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
