@@ -1,0 +1,530 @@
+"""MRC files: built by hand byte by byte, real ones, and ours read back by mrcfile."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import tracemalloc
+import warnings
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tomoseg.blocks import Box
+from tomoseg.errors import FormatError, RequestError, VoxelSizeError
+from tomoseg.formats.mrc import MrcReader, MrcWriter, label_type
+from tomoseg.sampling import Header, Sampling
+
+DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+REAL = pytest.mark.skipif(not DATA.is_dir(), reason="shared real data are not on this machine")
+
+MODE_OF = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6, "float16": 12}
+IMOD = struct.pack("<i", 1146047817)
+
+
+def mrc_bytes(
+    array: NDArray[Any],
+    order: str = "<",
+    changes: dict[int, bytes] | None = None,
+    tail: bytes = b"",
+) -> bytes:
+    """Lay out an MRC file by offsets; ``changes`` overwrites header bytes, ``tail`` is data."""
+    counts = array.shape[::-1]
+    raw = bytearray(1024)
+    struct.pack_into(order + "10i", raw, 0, *counts, MODE_OF[array.dtype.name], 0, 0, 0, *counts)
+    struct.pack_into(order + "6f", raw, 40, *(10.0 * n for n in counts), 90, 90, 90)
+    struct.pack_into(order + "3i3f2i", raw, 64, 1, 2, 3, array.min(), array.max(), 0, 1, 0)
+    raw[208:212] = b"MAP "
+    raw[212:216] = bytes([0x44, 0x44, 0, 0] if order == "<" else [0x11, 0x11, 0, 0])
+    for offset, patch in (changes or {}).items():
+        raw[offset : offset + len(patch)] = patch
+    return bytes(raw) + tail + array.astype(array.dtype.newbyteorder(order)).tobytes()
+
+
+def reader(raw: bytes, **options: Any) -> MrcReader:
+    return MrcReader(io.BytesIO(raw), **options)
+
+
+def read_all(source: MrcReader) -> NDArray[Any]:
+    return source.read(Box.whole(source.header.sampling.shape))
+
+
+def ramp(dtype: str = "int16", shape: tuple[int, int, int] = (3, 4, 5)) -> NDArray[Any]:
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "float32", "uint16", "float16"])
+def test_every_mode_is_read_bit_exact(dtype: str, order: str) -> None:
+    array = ramp(dtype)
+    source = reader(mrc_bytes(array, order))
+    voxels = read_all(source)
+    assert source.header.dtype == dtype
+    assert source.header.sampling == Sampling((3, 4, 5), (10.0, 10.0, 10.0))
+    assert source.header.notes == ()
+    assert voxels.dtype == np.dtype(dtype) and voxels.dtype.isnative
+    np.testing.assert_array_equal(voxels, array)
+
+
+@pytest.mark.parametrize(
+    ("order", "stamp"),
+    [
+        ("<", b"\0\0\0\0"),
+        (">", b"\0\0\0\0"),
+        ("<", b"D   "),
+        ("<", b"\x11\x11\0\0"),
+        (">", b"DD\0\0"),
+        ("<", b"\xff\xff\xff\xff"),
+    ],
+    ids=["zero", "zero, big", "letter", "says big", "says little", "nonsense"],
+)
+def test_the_header_decides_on_byte_order_where_the_stamp_is_wrong(
+    order: str, stamp: bytes
+) -> None:
+    source = reader(mrc_bytes(ramp(), order, {212: stamp}))
+    np.testing.assert_array_equal(read_all(source), ramp())
+    assert bool(source.header.notes) == (stamp[0] != 0x44 or order == ">")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({76: struct.pack("<2f", 0, 200)}, "uint8"),
+        ({76: struct.pack("<2f", -5, 100)}, "int8"),
+        ({76: struct.pack("<2f", 0, 127)}, "int8"),
+        ({76: struct.pack("<2f", 200, 0)}, "int8"),
+        ({76: struct.pack("<2f", 0, float("nan"))}, "int8"),
+        ({76: struct.pack("<2f", 0, 100), 152: IMOD + struct.pack("<i", 0)}, "uint8"),
+        ({76: struct.pack("<2f", 0, 200), 152: IMOD + struct.pack("<i", 1)}, "int8"),
+        ({76: struct.pack("<2f", 0, 100), 152: struct.pack("<2i", 7, 0)}, "int8"),
+    ],
+    ids=[
+        "maximum above 127",
+        "negative minimum",
+        "either",
+        "minimum above maximum",
+        "no statistics",
+        "IMOD says unsigned",
+        "IMOD says signed",
+        "another program's words",
+    ],
+)
+def test_bytes_are_unsigned_where_the_header_tells(
+    changes: dict[int, bytes], expected: str
+) -> None:
+    array = np.array([[[0, 100, 200]]], np.uint8)
+    voxels = read_all(reader(mrc_bytes(array, changes=changes)))
+    assert voxels.dtype == expected
+    np.testing.assert_array_equal(voxels, array.view(expected))
+
+
+@pytest.mark.parametrize("crs", [(1, 2, 3), (1, 3, 2), (2, 1, 3), (2, 3, 1), (3, 1, 2), (3, 2, 1)])
+def test_permuted_axes_are_handed_out_as_zyx(crs: tuple[int, int, int]) -> None:
+    truth = ramp(shape=(3, 4, 5))
+    sections_rows_columns = tuple(3 - axis for axis in reversed(crs))
+    start_zyx = (30, 20, 10)
+    changes = {
+        16: struct.pack("<3i", *(start_zyx[3 - axis] for axis in crs)),
+        28: struct.pack("<3i3f", 5, 4, 3, 50, 40, 30),
+        64: struct.pack("<3i", *crs),
+    }
+    source = reader(mrc_bytes(truth.transpose(sections_rows_columns), changes=changes))
+    assert source.header.sampling == Sampling((3, 4, 5), (10.0, 10.0, 10.0))
+    assert source.header.start_voxels == start_zyx
+    np.testing.assert_array_equal(read_all(source), truth)
+    box = Box((1, 0, 2), (3, 3, 5))
+    part = source.read(box)
+    np.testing.assert_array_equal(part, truth[box.slices])
+    assert part.flags.c_contiguous
+
+
+def test_all_zero_axes_are_the_usual_ones() -> None:
+    source = reader(mrc_bytes(ramp(), changes={64: struct.pack("<3i", 0, 0, 0)}))
+    np.testing.assert_array_equal(read_all(source), ramp())
+
+
+def test_origin_and_negative_start_are_kept() -> None:
+    changes = {16: struct.pack("<3i", -1, -2, -3), 196: struct.pack("<3f", 1.5, 2.5, -3.5)}
+    header = reader(mrc_bytes(ramp(), changes=changes)).header
+    assert header.origin_angstrom == (-3.5, 2.5, 1.5)
+    assert header.start_voxels == (-3, -2, -1)
+
+
+def test_an_origin_inverted_by_imod_is_turned_round() -> None:
+    changes = {196: struct.pack("<3f", 1.5, 2.5, -3.5), 152: IMOD + struct.pack("<i", 4)}
+    header = reader(mrc_bytes(ramp(), changes=changes)).header
+    assert header.origin_angstrom == (3.5, -2.5, -1.5)
+
+
+def test_an_origin_not_finite_is_zero_with_a_note() -> None:
+    header = reader(mrc_bytes(ramp(), changes={196: struct.pack("<f", float("inf"))})).header
+    assert header.origin_angstrom == (0.0, 0.0, 0.0)
+    assert "not finite" in header.notes[0]
+
+
+@pytest.mark.parametrize("extended", [160, 80_000, 900_000])
+def test_extended_headers_are_skipped(extended: int) -> None:
+    changes = {92: struct.pack("<i", extended)}
+    source = reader(mrc_bytes(ramp(), changes=changes, tail=b"x" * extended))
+    np.testing.assert_array_equal(read_all(source), ramp())
+
+
+def test_an_extended_header_announced_but_missing_does_not_shift_the_data() -> None:
+    source = reader(mrc_bytes(ramp(), changes={92: struct.pack("<i", 4096)}))
+    np.testing.assert_array_equal(read_all(source), ramp())
+    assert "is not there" in source.header.notes[0]
+
+
+def test_bytes_after_the_data_are_noted() -> None:
+    source = reader(mrc_bytes(ramp()) + b"rest")
+    np.testing.assert_array_equal(read_all(source), ramp())
+    assert source.header.notes == ("4 bytes after the last voxel were not read",)
+
+
+def test_one_z_interval_means_that_z_is_like_x_and_y() -> None:
+    changes = {28: struct.pack("<3i3f", 5, 4, 1, 50, 40, 1)}
+    header = reader(mrc_bytes(ramp(), changes=changes)).header
+    assert header.sampling.voxel_size_angstrom == (10.0, 10.0, 10.0)
+    assert "MZ is 1" in header.notes[0]
+
+
+def test_skewed_cells_are_noted() -> None:
+    header = reader(mrc_bytes(ramp(), changes={52: struct.pack("<3f", 90, 94, 90)})).header
+    assert "94" in header.notes[0]
+
+
+VOXEL_SIZES = {
+    "cell 0": struct.pack("<3i3f", 5, 4, 3, 0, 0, 0),
+    "exactly 1": struct.pack("<3i3f", 5, 4, 3, 5, 4, 3),
+    "infinite": struct.pack("<3i3f", 5, 4, 3, float("inf"), 40, 30),
+    "not a number": struct.pack("<3i3f", 5, 4, 3, float("nan"), 40, 30),
+    "negative": struct.pack("<3i3f", 5, 4, 3, -50, -40, -30),
+    "no intervals": struct.pack("<3i3f", 0, 0, 0, 50, 40, 30),
+    "unequal": struct.pack("<3i3f", 5, 4, 3, 50, 40, 30.1),
+    "nm written as Å, twice": struct.pack("<3i3f", 5, 4, 3, 0.067, 0.0536, 0.0402),
+    "metres": struct.pack("<3i3f", 5, 4, 3, 50e10, 40e10, 30e10),
+}
+
+
+@pytest.mark.parametrize("cell", VOXEL_SIZES.values(), ids=VOXEL_SIZES.keys())
+def test_a_voxel_size_that_cannot_be_right_is_refused_and_overridden(cell: bytes) -> None:
+    raw = mrc_bytes(ramp(), changes={28: cell})
+    with pytest.raises(VoxelSizeError, match=r"source\.voxel_size_angstrom"):
+        _ = reader(raw).header
+    source = reader(raw, voxel_size_angstrom=13.4)
+    assert source.header.sampling.voxel_size_angstrom == (13.4, 13.4, 13.4)
+    assert "13.4" in source.header.notes[0]
+    np.testing.assert_array_equal(read_all(source), ramp())
+
+
+def test_voxel_sizes_equal_within_a_thousandth_are_equal() -> None:
+    cell = struct.pack("<3i3f", 5, 4, 3, 13.68 * 5, 13.68 * 4, 13.68 * 3)
+    header = reader(mrc_bytes(ramp(), changes={28: cell})).header
+    assert header.sampling.voxel_size_angstrom == (13.68, 13.68, 13.68)
+
+
+def test_an_override_of_one_angstrom_is_believed() -> None:
+    header = reader(mrc_bytes(ramp()), voxel_size_angstrom=1.0).header
+    assert header.sampling.voxel_size_angstrom == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("override", [0.0, -1.0, float("nan"), 1e6])
+def test_an_absurd_override_is_refused(override: float) -> None:
+    with pytest.raises(VoxelSizeError, match=r"outside 0\.1\.\.1000"):
+        _ = reader(mrc_bytes(ramp()), voxel_size_angstrom=override).header
+
+
+BROKEN = {
+    "empty": (b"", "empty"),
+    "a few bytes": (b"MRC", "3 bytes"),
+    "text": (b"_rlnTomoName #1\n" * 200, "not an MRC file"),
+    "gzip": (gzip.compress(mrc_bytes(ramp())), "compressed"),
+    "bzip2": (b"BZh91AY&SY" + b"0" * 2000, "compressed"),
+    "header only": (mrc_bytes(ramp())[:1024], "has 1024 bytes"),
+    "truncated": (mrc_bytes(ramp())[:-1], "need 1144"),
+    "truncated, big-endian": (mrc_bytes(ramp(), ">")[:-1], "need 1144"),
+    "complex": (mrc_bytes(ramp(), changes={12: struct.pack("<i", 4)}), "complex"),
+    "unknown mode": (mrc_bytes(ramp(), changes={12: struct.pack("<i", 77)}), "mode 77"),
+    "packed bytes": (
+        mrc_bytes(ramp("int8"), changes={152: IMOD + struct.pack("<i", 16)}),
+        "4-bit",
+    ),
+    "axes twice": (mrc_bytes(ramp(), changes={64: struct.pack("<3i", 1, 1, 3)}), "permutation"),
+    "negative size": (mrc_bytes(ramp(), changes={0: struct.pack("<i", -5)}), "at least 1"),
+    "size zero": (mrc_bytes(ramp(), changes={8: struct.pack("<i", 0)}), "at least 1"),
+    "huge size": (mrc_bytes(ramp(), changes={0: struct.pack("<3i", *(2**31 - 1,) * 3)}), "need"),
+    "product overflows": (
+        mrc_bytes(ramp(), changes={0: struct.pack("<3i", *(2**22,) * 3)}),
+        "need",
+    ),
+    "huge extended header": (
+        mrc_bytes(ramp(), changes={92: struct.pack("<i", 2**31 - 1)}) + b"x",
+        "need",
+    ),
+    "negative extended header": (
+        mrc_bytes(ramp(), changes={92: struct.pack("<i", -1024)}) + b"x",
+        "-1024 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("raw", "fact"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_file_is_refused_before_anything_is_allocated(raw: bytes, fact: str) -> None:
+    source = reader(raw, voxel_size_angstrom=10.0)
+    tracemalloc.start()
+    with pytest.raises(FormatError, match=fact):
+        _ = source.header
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
+
+
+def test_a_box_outside_is_refused() -> None:
+    with pytest.raises(RequestError, match="leaves the volume"):
+        reader(mrc_bytes(ramp())).read(Box((0, 0, 0), (3, 4, 6)))
+
+
+def test_an_empty_box_reads_nothing() -> None:
+    assert reader(mrc_bytes(ramp())).read(Box((1, 1, 1), (1, 2, 2))).shape == (0, 1, 1)
+
+
+class CountingFile(io.BytesIO):
+    """Remembers which ranges were read; answers in parts, as unbuffered files may."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(raw)
+        self.ranges: list[tuple[int, int]] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        begin = self.tell()
+        part = super().read(min(size or 0, 700) if size and size > 0 else size)
+        self.ranges.append((begin, begin + len(part)))
+        return part
+
+
+def test_only_the_header_and_the_needed_rows_are_read() -> None:
+    array = ramp("float32", (6, 10, 20))
+    file = CountingFile(mrc_bytes(array))
+    source = MrcReader(file)
+    box = Box((2, 3, 5), (4, 7, 9))
+    np.testing.assert_array_equal(source.read(box), array[box.slices])
+    row = 20 * 4
+    starts = [1024 + (z * 10 + 3) * row for z in (2, 3)]
+    wanted = [(0, 700), (700, 1024), *((start, start + 4 * row) for start in starts)]
+    assert file.ranges == wanted
+
+
+def test_whole_sections_are_read_as_one_range() -> None:
+    array = ramp("int8", (6, 10, 10))
+    file = CountingFile(mrc_bytes(array))
+    source = MrcReader(file)
+    assert source.header.dtype == "int8"
+    file.ranges.clear()
+    source.read(Box((1, 0, 4), (5, 10, 6)))
+    assert file.ranges == [(1124, 1524)]
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error() -> None:
+    file = io.BytesIO(mrc_bytes(ramp()))
+    source = MrcReader(file)
+    assert source.header.dtype == "int16"
+    file.truncate(1030)
+    with pytest.raises(FormatError, match="ended"):
+        read_all(source)
+
+
+@st.composite
+def boxes(draw: st.DrawFn, shape: tuple[int, int, int]) -> Box:
+    pairs = [sorted(draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in shape]
+    return Box(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=60)
+@given(box=boxes((5, 6, 7)), crs=st.permutations([1, 2, 3]), order=st.sampled_from("<>"))
+def test_any_box_equals_slicing(box: Box, crs: list[int], order: str) -> None:
+    truth = ramp("uint16", (5, 6, 7))
+    stored = truth.transpose([3 - axis for axis in reversed(crs)])
+    raw = mrc_bytes(stored, order, {64: struct.pack(order + "3i", *crs)})
+    voxels = reader(raw, voxel_size_angstrom=10.0).read(box)
+    np.testing.assert_array_equal(voxels, truth[box.slices])
+
+
+def real(path: str) -> bytes:
+    raw = (DATA / path).read_bytes()
+    return gzip.decompress(raw) if path.endswith(".gz") else raw
+
+
+@REAL
+@pytest.mark.parametrize(
+    ("path", "voxel_angstrom"),
+    [
+        ("cryoet/membrane_labels/T1S4M8_crop.mrc.gz", 13.68),
+        ("cryoet/membrane_labels/mitochondrion_TE1_crop256.mrc.gz", 12.44),
+        ("formats/mrc/EMD-3197.map", 11.4),
+        ("formats/mrc/relion_mode12_stack.mrcs", 3.54),
+    ],
+)
+def test_real_files_are_read_as_mrcfile_reads_them(path: str, voxel_angstrom: float) -> None:
+    source = reader(real(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mrcfile remarks on mz = 1 and old versions
+        with mrcfile.open(DATA / path, permissive=True) as other:
+            np.testing.assert_array_equal(read_all(source), other.data)
+            origin = other.header.origin
+            assert source.header.dtype == other.data.dtype.name
+            assert source.header.origin_angstrom == (origin.z, origin.y, origin.x)
+    assert source.header.sampling.voxel_size_angstrom == (voxel_angstrom,) * 3
+
+
+@REAL
+@pytest.mark.parametrize("path", ["formats/mrc/EMD-3001.map", "formats/mrc/emd_3001.map.gz"])
+def test_a_real_permuted_map_is_handed_out_as_zyx(path: str) -> None:
+    raw = real(path)
+    with pytest.raises(VoxelSizeError, match="not the same along the three axes"):
+        _ = reader(raw).header
+    source = reader(raw, voxel_size_angstrom=0.43)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with mrcfile.open(DATA / path, permissive=True) as other:
+            in_file = other.data.copy()  # sections y, rows x, columns z
+    np.testing.assert_array_equal(read_all(source), in_file.transpose(2, 0, 1))
+    assert source.header.start_voxels == (0, -12, -21)
+
+
+HEADER = Header(
+    Sampling((5, 6, 7), (13.68, 13.68, 13.68)),
+    "float32",
+    origin_angstrom=(5814.0, 2462.5, -2298.25),
+    start_voxels=(-3, 2, 1),
+)
+TILES = [
+    Box((z, y, x), (min(z + 2, 5), min(y + 4, 6), min(x + 3, 7)))
+    for x in (6, 3, 0)
+    for z in (0, 2, 4)
+    for y in (4, 0)
+]
+
+
+@pytest.mark.parametrize("tiles", [TILES, [Box((0, 0, 0), (2, 6, 7)), Box((2, 0, 0), (5, 6, 7))]])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "float16", "float32"])
+def test_mrcfile_reads_and_validates_what_is_written(
+    dtype: str, tiles: list[Box], tmp_path: Path
+) -> None:
+    array = (np.random.default_rng(1).random((5, 6, 7)) * 100).astype(dtype)
+    path = tmp_path / "out.mrc"
+    with path.open("wb") as file, MrcWriter(file, HEADER, dtype, label="microtubule") as out:
+        for box in tiles:
+            out.write(box, array[box.slices])
+    if dtype != "float16":  # its own float16 files fail too: it sums squares in float16
+        assert mrcfile.validate(path, print_file=io.StringIO())
+    with mrcfile.open(path) as other:
+        np.testing.assert_array_equal(other.data, array)
+        head = other.header
+        assert head.mode == MODE_OF[dtype] and head.ispg == 1 and head.mz == 5
+        assert other.voxel_size.x == pytest.approx(13.68, rel=1e-6)
+        assert (head.nzstart, head.nystart, head.nxstart) == HEADER.start_voxels
+        assert (head.origin.z, head.origin.y, head.origin.x) == HEADER.origin_angstrom
+        assert head.dmin == array.min() and head.dmax == array.max()
+        assert head.dmean == pytest.approx(array.mean(dtype=np.float64), rel=1e-6)
+        assert head.rms == pytest.approx(array.std(dtype=np.float64), rel=1e-6)
+        assert bytes(head.label[0]).startswith(b"tomoseg ")
+        assert b"microtubule" in bytes(head.label[0])
+
+
+def test_what_is_written_reads_back_with_the_same_header() -> None:
+    file = io.BytesIO()
+    with MrcWriter(file, HEADER, "float32", label="scores") as out:
+        out.write(Box.whole((5, 6, 7)), np.ones((5, 6, 7), np.float32))
+    assert MrcReader(file).header == HEADER
+
+
+def test_voxels_never_written_are_zeros_and_count(tmp_path: Path) -> None:
+    path = tmp_path / "out.mrc"
+    with path.open("wb") as file, MrcWriter(file, HEADER, np.int8, label="mask") as out:
+        out.write(Box((1, 1, 1), (2, 3, 3)), np.full((1, 2, 2), 7, np.uint8))
+    assert mrcfile.validate(path, print_file=io.StringIO())
+    with mrcfile.open(path) as other:
+        assert int(other.data.sum()) == 28
+        assert (other.header.dmin, other.header.dmax) == (0, 7)
+        assert other.header.dmean == pytest.approx(28 / 210)
+
+
+def test_nothing_written_is_a_volume_of_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "out.mrc"
+    with path.open("wb") as file, MrcWriter(file, HEADER, np.int8, label="mask"):
+        pass
+    assert mrcfile.validate(path, print_file=io.StringIO())
+
+
+def test_statistics_do_not_cancel_on_a_large_mean() -> None:
+    file = io.BytesIO()
+    header = Header(Sampling((2, 1, 2), (10.0, 10.0, 10.0)), "float32")
+    with MrcWriter(file, header, np.float32, label="") as out:
+        for z in range(2):
+            out.write(Box((z, 0, 0), (z + 1, 1, 2)), np.array([[[1e6, 1e6 + 1]]], np.float32))
+    rms = struct.unpack_from("<f", file.getvalue(), 216)[0]
+    assert rms == pytest.approx(0.5, rel=1e-6)
+
+
+def test_the_same_voxels_give_the_same_bytes() -> None:
+    files = [io.BytesIO(), io.BytesIO()]
+    for file in files:
+        with MrcWriter(file, HEADER, np.int8, label="mask") as out:
+            out.write(TILES[0], np.ones(TILES[0].shape, bool))
+    assert files[0].getvalue() == files[1].getvalue()
+
+
+def test_a_failed_writing_does_not_pass_for_a_file() -> None:
+    file = io.BytesIO()
+    with pytest.raises(KeyError), MrcWriter(file, HEADER, np.int8, label="mask") as out:
+        out.write(Box.whole((5, 6, 7)), np.ones((5, 6, 7), np.int8))
+        raise KeyError
+    with pytest.raises(FormatError, match="not an MRC file"):
+        _ = MrcReader(file).header
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "fact"),
+    [
+        (np.int8, np.full((1, 1, 1), 128), "leave the range"),
+        (np.int8, np.full((1, 1, 1), 0.5), "do not go into"),
+        (np.float32, np.full((1, 1, 1), np.nan), "not finite"),
+        (np.float16, np.full((1, 1, 1), 1e6), "not finite"),
+        (np.int8, np.zeros((1, 1, 2), np.int8), "for a box of shape"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(dtype: type, values: NDArray[Any], fact: str) -> None:
+    out = MrcWriter(io.BytesIO(), HEADER, dtype, label="")
+    with pytest.raises(RequestError, match=fact):
+        out.write(Box((0, 0, 0), (1, 1, 1)), values)
+
+
+def test_a_box_outside_is_not_written() -> None:
+    out = MrcWriter(io.BytesIO(), HEADER, np.int8, label="")
+    with pytest.raises(RequestError, match="leaves the volume"):
+        out.write(Box((4, 0, 0), (6, 1, 1)), np.zeros((2, 1, 1), np.int8))
+
+
+def test_a_type_without_a_mode_is_refused() -> None:
+    with pytest.raises(RequestError, match="no mode for float64"):
+        MrcWriter(io.BytesIO(), HEADER, np.float64, label="")
+
+
+@pytest.mark.parametrize(
+    ("largest", "name"), [(0, "int8"), (127, "int8"), (128, "int16"), (32768, "uint16")]
+)
+def test_labels_take_the_type_that_programs_read(largest: int, name: str) -> None:
+    assert label_type(largest).name == name
+
+
+@pytest.mark.parametrize("largest", [-1, 65536])
+def test_labels_that_no_mode_holds_are_refused(largest: int) -> None:
+    with pytest.raises(RequestError, match="no mode for labels"):
+        label_type(largest)

@@ -1,0 +1,69 @@
+"""Voxel sizes as files state them: taken as they are, overridden, or refused; never guessed."""
+
+from __future__ import annotations
+
+import math
+
+from tomoseg.errors import VoxelSizeError
+from tomoseg.sampling import Triple
+
+OVERRIDE = "source.voxel_size_angstrom"
+SMALLEST_ANGSTROM = 0.1
+LARGEST_ANGSTROM = 1000.0
+EQUAL_WITHIN = 1e-3
+
+
+def calibrate(stated_angstrom: Triple | None, override_angstrom: float | None = None) -> Triple:
+    """Decide on the voxel size of a file.
+
+    Parameters
+    ----------
+    stated_angstrom
+        What the file says along z, y, x, in Å; None if it says nothing.
+    override_angstrom
+        What the person says, in Å; it wins over everything.
+
+    Returns
+    -------
+    zyx, Å, the same for all axes, rounded to seven digits: headers hold lengths as float32, and
+    13.680000085 is meant as 13.68.
+
+    Raises
+    ------
+    VoxelSizeError
+        If the size is missing, not positive and finite, exactly 1, unequal beyond 1e-3, or
+        outside 0.1..1000 Å.
+    """
+    if override_angstrom is not None:
+        _refuse_absurd((override_angstrom,) * 3, f"{OVERRIDE} is")
+        return (float(override_angstrom),) * 3
+    if stated_angstrom is None:
+        raise _unknown("the file states no voxel size")
+    _refuse_absurd(stated_angstrom, "the file's voxel size is")
+    if max(stated_angstrom) > min(stated_angstrom) * (1 + EQUAL_WITHIN):
+        raise _unknown(
+            f"the file's voxel size {_listed(stated_angstrom)} Å (zyx) is not the same along the "
+            f"three axes within {EQUAL_WITHIN}"
+        )
+    size = float(f"{sum(stated_angstrom) / 3:.7g}")
+    if size == 1.0:
+        raise _unknown(
+            "the file's voxel size is exactly 1 Å, which programs write when they do not know it"
+        )
+    return (size,) * 3
+
+
+def _refuse_absurd(sizes: Triple, subject: str) -> None:
+    if not all(math.isfinite(s) and SMALLEST_ANGSTROM <= s <= LARGEST_ANGSTROM for s in sizes):
+        raise _unknown(
+            f"{subject} {_listed(sizes)} Å (zyx), outside "
+            f"{SMALLEST_ANGSTROM:g}..{LARGEST_ANGSTROM:g} Å"
+        )
+
+
+def _listed(sizes: Triple) -> str:
+    return " × ".join(f"{size:.6g}" for size in sizes)
+
+
+def _unknown(fact: str) -> VoxelSizeError:
+    return VoxelSizeError(fact, remedy=f"Set {OVERRIDE} to the true voxel size")

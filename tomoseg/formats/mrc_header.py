@@ -1,0 +1,287 @@
+"""The 1024 bytes at the start of an MRC file, and what they mean.
+
+Source of the fields: Cheng et al., "MRC2014: Extensions to the MRC format header for electron
+cryo-microscopy and tomography", J. Struct. Biol. 192 (2015); of the IMOD words at bytes 152 and
+156: the "MRC file format used by IMOD" page of the IMOD documentation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tomoseg.errors import FormatError
+from tomoseg.formats.calibration import calibrate
+from tomoseg.formats.ranges import StoredArray
+from tomoseg.sampling import Header, Sampling, Shape, Triple
+
+HEADER_BYTES = 1024
+
+# crs: along columns, rows and sections of the file; xyz: along the axes of space.
+FIELDS = np.dtype(
+    [
+        ("n_crs", "<i4", 3),
+        ("mode", "<i4"),
+        ("start_crs", "<i4", 3),
+        ("intervals_xyz", "<i4", 3),
+        ("cell_xyz", "<f4", 3),
+        ("cell_angles", "<f4", 3),
+        ("map_crs", "<i4", 3),
+        ("minimum", "<f4"),
+        ("maximum", "<f4"),
+        ("mean", "<f4"),
+        ("space_group", "<i4"),
+        ("extended_bytes", "<i4"),
+        ("unused_96", "V8"),
+        ("extended_type", "S4"),
+        ("version", "<i4"),
+        ("unused_112", "V40"),
+        ("imod_stamp", "<i4"),
+        ("imod_flags", "<i4"),
+        ("unused_160", "V36"),
+        ("origin_xyz", "<f4", 3),
+        ("magic", "S4"),
+        ("machine_stamp", "u1", 4),
+        ("rms", "<f4"),
+        ("label_count", "<i4"),
+        ("labels", "S80", 10),
+    ]
+)
+
+MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float16"}
+REFUSED_MODES = {
+    3: "complex 16-bit integers",
+    4: "complex 32-bit floats",
+    16: "colour pixels",
+    101: "4-bit integers",
+}
+IMOD_STAMP = 1146047817
+IMOD_SIGNED_BYTES, IMOD_INVERTED_ORIGIN, IMOD_PACKED_BYTES = 1, 4, 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an MRC file holds and where its voxels lie.
+
+    Parameters
+    ----------
+    header
+        What the file says, in zyx order.
+    stored
+        The array as it lies in the file.
+    axes
+        For the file's sections, rows and columns: which of z, y, x (0, 1, 2) they run along.
+    """
+
+    header: Header
+    stored: StoredArray
+    axes: Shape
+
+
+def parse_header(raw: bytes, file_bytes: int, *, override_angstrom: float | None = None) -> Layout:
+    """Read a header; nothing is allocated that the file's own size does not back.
+
+    Parameters
+    ----------
+    raw
+        The file's first 1024 bytes, or all it has.
+    file_bytes
+        Size of the whole file.
+    override_angstrom
+        Voxel size to take instead of the header's.
+
+    Raises
+    ------
+    FormatError
+        If this is not an MRC file, is of a kind that is not read here, or is too short for the
+        voxels that it announces.
+    VoxelSizeError
+        If the header's voxel size cannot be right and no override is given.
+    """
+    _refuse_other_files(raw, file_bytes)
+    fields, notes = _in_its_byte_order(raw, file_bytes)
+    shape = _file_shape(fields)
+    dtype = _voxel_type(fields, notes).newbyteorder(fields.dtype["mode"].byteorder)
+    stored = _place_array(fields, shape, dtype, file_bytes, notes)
+    axes = _axes(fields, notes)
+    header = Header(
+        sampling=_sampling(fields, _to_zyx(shape, axes), override_angstrom, notes),
+        dtype=dtype.name,
+        origin_angstrom=_origin(fields, notes),
+        start_voxels=_to_zyx(_reversed(fields["start_crs"]), axes),
+        notes=tuple(notes),
+    )
+    return Layout(header, stored, axes)
+
+
+def _refuse_other_files(raw: bytes, file_bytes: int) -> None:
+    remedy = "Check that the file is an MRC file and was copied completely"
+    if file_bytes == 0:
+        raise FormatError("the file is empty", remedy=remedy)
+    if raw.startswith((b"\x1f\x8b", b"BZh")):
+        raise FormatError("the file is compressed, whatever its name says", remedy="Decompress it")
+    if len(raw) < HEADER_BYTES:
+        raise FormatError(
+            f"the file has {file_bytes} bytes; an MRC header has {HEADER_BYTES}", remedy=remedy
+        )
+    if raw[208:211] != b"MAP":
+        raise FormatError(
+            f"not an MRC file: bytes 208 to 211 are {raw[208:212]!r} instead of b'MAP ', and it "
+            f"begins with {raw[:12]!r}",
+            remedy=remedy,
+        )
+
+
+def _in_its_byte_order(raw: bytes, file_bytes: int) -> tuple[Any, list[str]]:
+    """Return the fields in the byte order in which they make the most sense.
+
+    The machine stamp decides only where both make equal sense: files exist with a stamp of
+    zeros, with letters in it, and with big-endian data under a little-endian stamp.
+    """
+    stamp = raw[212:216]
+    stamped = {0x44: "little", 0x11: "big"}.get(stamp[0])
+    readings = {
+        "little": np.frombuffer(raw, FIELDS)[0],
+        "big": np.frombuffer(raw, FIELDS.newbyteorder(">"))[0],
+    }
+    best = max(readings, key=lambda order: (_sense(readings[order], file_bytes), order == stamped))
+    if best == stamped:
+        return readings[best], []
+    return readings[best], [f"machine stamp {stamp.hex(' ')} is wrong; read as {best}-endian"]
+
+
+def _sense(fields: Any, file_bytes: int) -> int:
+    """Count what is in order in a header."""
+    counts = [int(n) for n in fields["n_crs"]]
+    return sum(
+        [
+            int(fields["mode"]) in MODES.keys() | REFUSED_MODES.keys(),
+            sorted(fields["map_crs"]) in ([1, 2, 3], [0, 0, 0]),
+            min(counts) > 0,
+            HEADER_BYTES + math.prod(max(n, 0) for n in counts) <= file_bytes,
+        ]
+    )
+
+
+def _file_shape(fields: Any) -> Shape:
+    shape = _reversed(fields["n_crs"])
+    if min(shape) < 1:
+        raise FormatError(
+            f"the header announces {shape} sections, rows and columns; each must be at least 1",
+            remedy="Check that the file is an MRC file",
+        )
+    return shape
+
+
+def _voxel_type(fields: Any, notes: list[str]) -> np.dtype[Any]:
+    mode = int(fields["mode"])
+    by_imod = int(fields["imod_stamp"]) == IMOD_STAMP
+    flags = int(fields["imod_flags"]) if by_imod else 0
+    packed = mode == 0 and flags & IMOD_PACKED_BYTES
+    if mode not in MODES or packed:
+        kind = "4-bit integers" if packed else REFUSED_MODES.get(mode, "an unknown kind")
+        raise FormatError(
+            f"MRC mode {mode} ({kind}) is not read; the modes read are {sorted(MODES)}",
+            remedy="Convert the file to mode 2",
+        )
+    if mode != 0:
+        return np.dtype(MODES[mode])
+    if by_imod:
+        unsigned = not flags & IMOD_SIGNED_BYTES
+        told_by = "IMOD's flag says so"
+    else:
+        # Wrong statistics (minimum above maximum, NaN) fail this chain of comparisons.
+        unsigned = bool(0 <= fields["minimum"] <= fields["maximum"] and fields["maximum"] > 127)
+        told_by = f"the header's maximum is {fields['maximum']:g}"
+    if unsigned:
+        notes.append(f"mode 0 read as unsigned: {told_by}")
+    return np.dtype("uint8" if unsigned else "int8")
+
+
+def _place_array(
+    fields: Any, shape: Shape, dtype: np.dtype[Any], file_bytes: int, notes: list[str]
+) -> StoredArray:
+    """Find the first voxel and check that the last one is in the file."""
+    extended = int(fields["extended_bytes"])
+    wanted = math.prod(shape) * dtype.itemsize
+    if extended != 0 and HEADER_BYTES + wanted == file_bytes:
+        # Programs copy the header of another file without the extended header it announces.
+        notes.append(f"an extended header of {extended} bytes is announced and is not there")
+        extended = 0
+    if extended < 0:
+        raise FormatError(f"the header announces an extended header of {extended} bytes")
+    rest = file_bytes - HEADER_BYTES - extended - wanted
+    if rest < 0:
+        raise FormatError(
+            f"the file has {file_bytes} bytes, but {shape[0]}×{shape[1]}×{shape[2]} voxels of "
+            f"{dtype.name} after {HEADER_BYTES} + {extended} bytes need {file_bytes - rest}",
+            remedy="Copy the file again, or wait until it is written completely",
+        )
+    if rest > 0:
+        notes.append(f"{rest} bytes after the last voxel were not read")
+    return StoredArray(HEADER_BYTES + extended, shape, dtype)
+
+
+def _axes(fields: Any, notes: list[str]) -> Shape:
+    """Return which of z, y, x (0, 1, 2) sections, rows and columns run along."""
+    along = _reversed(fields["map_crs"])
+    if along == (0, 0, 0):
+        return 0, 1, 2
+    if sorted(along) != [1, 2, 3]:
+        raise FormatError(
+            f"MAPC, MAPR, MAPS are {along[::-1]}; they must be a permutation of 1, 2, 3",
+            remedy="Repair the header",
+        )
+    if along != (3, 2, 1):
+        notes.append(f"axes are permuted in the file: MAPC, MAPR, MAPS are {along[::-1]}")
+    return 3 - along[0], 3 - along[1], 3 - along[2]
+
+
+def _to_zyx(values: Shape, axes: Shape) -> Shape:
+    """Sort values given for sections, rows, columns by the axis of space."""
+    z, y, x = (values[axes.index(axis)] for axis in range(3))
+    return z, y, x
+
+
+def _sampling(fields: Any, shape: Shape, override: float | None, notes: list[str]) -> Sampling:
+    angles = [float(angle) for angle in fields["cell_angles"]]
+    if any(angle not in (0.0, 90.0) for angle in angles):
+        notes.append(f"cell angles are {angles}; the grid is read as rectangular")
+    stated = _stated_voxel_size(fields, notes)
+    size = calibrate(stated, override)
+    if override is not None and not (stated and np.allclose(stated, override, rtol=1e-3)):
+        notes.append(f"voxel size {override:g} Å was given; the header says {stated} (zyx)")
+    return Sampling(shape, size)
+
+
+def _stated_voxel_size(fields: Any, notes: list[str]) -> Triple | None:
+    x_intervals, y_intervals, z_intervals = (int(n) for n in fields["intervals_xyz"])
+    x_cell, y_cell, z_cell = (float(length) for length in fields["cell_xyz"])
+    if min(x_intervals, y_intervals, z_intervals) < 1:
+        return None
+    y, x = y_cell / y_intervals, x_cell / x_intervals
+    if z_intervals > 1:
+        return z_cell / z_intervals, y, x
+    # MZ = 1 marks a stack of images, whose z length means nothing; tomograms carry it too.
+    notes.append("MZ is 1: the voxel size along z is taken from x and y")
+    return (y + x) / 2, y, x
+
+
+def _origin(fields: Any, notes: list[str]) -> Triple:
+    x, y, z = (float(length) for length in fields["origin_xyz"])
+    if not all(math.isfinite(length) for length in (x, y, z)):
+        notes.append(f"origin ({x}, {y}, {z}) is not finite; taken as 0")
+        return 0.0, 0.0, 0.0
+    by_imod = int(fields["imod_stamp"]) == IMOD_STAMP
+    if by_imod and int(fields["imod_flags"]) & IMOD_INVERTED_ORIGIN and any((x, y, z)):
+        notes.append("origin is stored with its sign inverted, says IMOD's flag")
+        return -z, -y, -x
+    return z, y, x
+
+
+def _reversed(triple: Any) -> Shape:
+    x, y, z = (int(value) for value in triple)
+    return z, y, x
