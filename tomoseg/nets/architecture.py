@@ -185,10 +185,18 @@ def parameter_count(network: nn.Module) -> int:
 def channels_last(tensor: Tensor) -> Tensor:
     """Return the tensor (b, c, [z,] y, x) with channels fastest in memory.
 
-    Without it reduced precision loses most of its gain.
+    Without it reduced precision loses most of its gain. Other tensors come back as they are.
     """
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if tensor.ndim not in formats:
+        return tensor
     return tensor.contiguous(memory_format=formats[tensor.ndim])
+
+
+def set_channels_last(network: nn.Module) -> None:
+    """Lay out the kernels of a network with channels fastest, in place."""
+    for parameter in network.parameters():
+        parameter.data = channels_last(parameter.data)
 
 
 def _convolution(dimensions: int) -> type[nn.Conv2d] | type[nn.Conv3d]:

@@ -1,0 +1,309 @@
+"""Prediction of one block, in numpy terms: a normalised box in, labels or scores of its core out.
+
+Law 1, a block's result does not depend on the blocks, rests on three things here:
+
+    read box   |0 . . . . . . 8 . . . . . .16 . . . .21|0 0 0|     stride 8, border at 21
+    slabs      |      0       |      1      |      2         |     always at multiples of it
+                                                       └ zeros beyond the true border alone
+
+The slabs (or cells) of every block lie on the same grid, because reads begin at multiples of the
+stride; zeros stand only where the tomogram ends; and every pass has the same batch size, because
+another one may change the last bits.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from tomoseg.blocks import Box
+from tomoseg.errors import ModelError, RequestError, ResourceError
+from tomoseg.nets.architecture import (
+    SegmentationNetwork,
+    channels_last,
+    fold_norms,
+    set_channels_last,
+)
+from tomoseg.nets.card import ModelCard, load_card
+from tomoseg.nets.checkpoint import load_network
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_CACHE: dict[tuple[object, ...], Predictor] = {}
+_CACHE_LOCK = threading.Lock()
+
+
+class Predictor:
+    """A network on its device, ready to predict blocks from several threads.
+
+    Parameters
+    ----------
+    network
+        Trained network; it is copied, its batch norms are folded and its weights cast.
+    card
+        The model's card.
+    device
+        ``"auto"`` takes the first GPU if there is one, otherwise the CPU.
+    precision
+        ``"auto"`` takes bfloat16 where the hardware computes in it, otherwise float16 on a GPU
+        and float32 on a CPU.
+    threads
+        Threads of torch in this process, on a CPU.
+    batch
+        Slabs in one pass; 0 chooses 1 on a CPU and 8 on a GPU. A volume network takes one
+        block a pass.
+
+    Attributes
+    ----------
+    events
+        What had to be changed on the way, such as a halved batch, for the manifest.
+
+    Raises
+    ------
+    RequestError
+        If there is no such device or it cannot compute in the precision.
+    """
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        card: ModelCard,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        threads: int = 1,
+        batch: int = 0,
+    ) -> None:
+        self.card = card
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(self.device, precision)
+        self.batch = batch or (8 if self.device.type == "cuda" else 1)
+        self.events: list[str] = []
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads)
+        self._network = _prepared(network, self.device, self.dtype)
+        # One block computes while other threads read the next and write the last.
+        self._device_guard = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        threads: int = 1,
+    ) -> Predictor:
+        """Load a model's folder; raise ModelError if it is not sound."""
+        network, card = load_network(folder)
+        return cls(network, card, device=device, precision=precision, threads=threads)
+
+    def predict_labels(self, volume: NDArray[np.float32], core: Box) -> NDArray[np.uint8]:
+        """Return the class with the highest score at every voxel of the core.
+
+        Parameters
+        ----------
+        volume
+            float32, zyx, normalised as the card says: the read box, clipped at the tomogram's
+            border, beginning at a multiple of ``card.stride``.
+        core
+            Region to predict, in the frame of ``volume``.
+
+        Returns
+        -------
+        NDArray
+            uint8, ``core.shape``; 0 is background, class i of the card is i + 1.
+
+        Raises
+        ------
+        RequestError
+            If the core does not lie in the volume.
+        ModelError
+            If the volume holds values that are not finite.
+        ResourceError
+            If the device's memory does not hold even one pass.
+        """
+        out = np.empty(core.shape, dtype=np.uint8)
+
+        def write(box: Box, logits: Tensor) -> None:
+            out[box.within(core).slices] = _argmax(logits).cpu().numpy()
+
+        self._predict(volume, core, write)
+        return out
+
+    def predict_scores(self, volume: NDArray[np.float32], core: Box) -> NDArray[np.float32]:
+        """Return softmax scores 0..1, float32, shape (1 + classes, *core.shape).
+
+        Channel 0 is the background. Parameters and errors as in :meth:`predict_labels`.
+        """
+        out = np.empty((1 + len(self.card.classes), *core.shape), dtype=np.float32)
+
+        def write(box: Box, logits: Tensor) -> None:
+            scores = logits.float().softmax(dim=0)
+            out[(slice(None), *box.within(core).slices)] = scores.cpu().numpy()
+
+        self._predict(volume, core, write)
+        return out
+
+    def _predict(
+        self, volume: NDArray[np.float32], core: Box, write: Callable[[Box, Tensor], None]
+    ) -> None:
+        """Hand the logits of every pass, (1 + classes, *box.shape), to ``write``."""
+        _check_request(volume, core)
+        passes = self._slab_passes if self.card.architecture.kind == "slab" else self._volume_pass
+        with self._device_guard, torch.inference_mode():
+            image = torch.from_numpy(np.require(volume, np.float32, ["C", "W"]))
+            for box, logits in passes(image.to(self.device), core):
+                write(box, logits)
+
+    def _slab_passes(self, image: Tensor, core: Box) -> Iterator[tuple[Box, Tensor]]:
+        depth = self.card.architecture.slices_out
+        (first, top, left), (last, bottom, right) = core.begin, core.end
+        starts = list(range(first // depth * depth, last, depth))
+        while starts:
+            group = starts[: self.batch]
+            try:
+                logits = self._network(self._slabs(image, group))
+            except torch.OutOfMemoryError as error:
+                self._halve_batch(error)
+                continue
+            for start, slab in zip(group, logits, strict=False):
+                low, high = max(start, first), min(start + depth, last)
+                box = Box((low, top, left), (high, bottom, right))
+                yield box, slab[:, low - start : high - start, top:bottom, left:right]
+            starts = starts[len(group) :]
+
+    def _slabs(self, image: Tensor, starts: list[int]) -> Tensor:
+        """Gather slabs (batch, slices_in, y, x), zeros beyond the border and in a short batch."""
+        architecture = self.card.architecture
+        slices, height, width = image.shape
+        rows, columns = (
+            _round_up(size, step)
+            for size, step in zip((height, width), architecture.stride[1:], strict=True)
+        )
+        shape = (self.batch, architecture.slices_in, rows, columns)
+        slabs = channels_last(torch.zeros(shape, dtype=self.dtype, device=self.device))
+        for slab, start in zip(slabs, starts, strict=False):
+            begin = start - architecture.margin
+            low, high = max(begin, 0), min(begin + architecture.slices_in, slices)
+            slab[low - begin : high - begin, :height, :width] = image[low:high]
+        return slabs
+
+    def _volume_pass(self, image: Tensor, core: Box) -> Iterator[tuple[Box, Tensor]]:
+        stride = self.card.architecture.stride
+        margins = [-size % step for size, step in zip(image.shape, stride, strict=True)]
+        after = [part for margin in reversed(margins) for part in (0, margin)]
+        padded = functional.pad(image.to(self.dtype), after)
+        try:
+            logits = self._network(channels_last(padded[None, None]))
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(self.device, tuple(image.shape)) from error
+        yield core, logits[(0, slice(None), *core.slices)]
+
+    def _halve_batch(self, error: torch.OutOfMemoryError) -> None:
+        if self.batch == 1:
+            raise _out_of_memory(self.device, self.card.architecture.stride) from error
+        self.batch //= 2
+        self.events.append(f"device out of memory: batch halved to {self.batch}")
+        torch.cuda.empty_cache()
+
+
+def cached_predictor(
+    folder: Path, *, device: str = "auto", precision: Precision = "auto", threads: int = 1
+) -> Predictor:
+    """Return this process's predictor for a model, loaded once and shared by its threads.
+
+    The card, which holds the weights' digest, is the key: a model that changes on disk is loaded
+    anew. Raises ModelError and RequestError as :meth:`Predictor.open` does.
+    """
+    key = (load_card(folder).model_dump_json(), device, precision, threads)
+    with _CACHE_LOCK:
+        if key not in _CACHE:
+            _CACHE[key] = Predictor.open(
+                folder, device=device, precision=precision, threads=threads
+            )
+        return _CACHE[key]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; ``"auto"`` is the first GPU or else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):
+        return torch.device(name)
+    raise RequestError(f"there is no device {name!r} here", remedy="Use auto, cpu or cuda.")
+
+
+def choose_dtype(device: torch.device, precision: Precision) -> torch.dtype:
+    """Return the type in which a device computes fastest, or the one asked for."""
+    if precision not in get_args(Precision):
+        raise RequestError(f"precision {precision!r} is none of {get_args(Precision)}")
+    if precision == "auto":
+        return _fastest_dtype(device)
+    if precision == "float16" and device.type == "cpu":
+        raise RequestError("a CPU has no fast float16", remedy="Use bfloat16, float32 or auto.")
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return dtypes[precision]
+
+
+def _fastest_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    able = torch.cpu.get_capabilities()
+    # Without these instructions bfloat16 is emulated, slower than float32.
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+def _prepared(
+    network: SegmentationNetwork, device: torch.device, dtype: torch.dtype
+) -> SegmentationNetwork:
+    network = copy.deepcopy(network).requires_grad_(False).eval()
+    fold_norms(network)
+    network = network.to(device=device, dtype=dtype)
+    set_channels_last(network)
+    return network
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """Return the index of the highest of (1 + classes, z, y, x), the first one on a tie.
+
+    Channel by channel: torch.argmax over a short axis takes longer than the network.
+    """
+    best = logits[0]
+    labels = torch.zeros_like(best, dtype=torch.uint8)
+    for label, candidate in enumerate(logits[1:], start=1):
+        higher = candidate > best
+        best = torch.where(higher, candidate, best)
+        labels.masked_fill_(higher, label)
+    return labels
+
+
+def _check_request(volume: NDArray[np.float32], core: Box) -> None:
+    if volume.ndim != 3 or core.size == 0 or not Box.whole(volume.shape).contains(core):
+        raise RequestError(f"core {core.begin}..{core.end} is not in a volume of {volume.shape}")
+    # One sum is enough: it is finite only if every voxel is.
+    if not np.isfinite(volume.sum(dtype=np.float64)):
+        raise ModelError(
+            "the normalised volume holds values that are not finite",
+            remedy="Check the tomogram for NaN and the recipe's intensity steps.",
+        )
+
+
+def _out_of_memory(device: torch.device, shape: tuple[int, ...]) -> ResourceError:
+    return ResourceError(
+        f"{device} has not enough memory for one pass over {shape} voxels",
+        remedy="Choose smaller blocks.",
+    )
+
+
+def _round_up(size: int, step: int) -> int:
+    return -(-size // step) * step
