@@ -1,0 +1,143 @@
+"""Microtubules and actin, single and in bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.coordinates import Filament, resample
+from tomoseg.phantom import shapes
+from tomoseg.phantom.canvas import CELL, TRIES, Canvas, clearance_angstrom, occupy_voxels, stamp
+
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fibre:
+    """What sets one class of filaments apart.
+
+    Parameters
+    ----------
+    count_field
+        Name of the count in the parameters.
+    radius_angstrom
+        Outer radius, that of the label too.
+    bend_per_angstrom
+        Standard deviation of the curvature.
+    lengths_angstrom, spacings_angstrom
+        Range of lengths, and of distances between neighbours in a bundle.
+    bundle_members
+        Most members of a bundle.
+    density
+        Relative density of a tube's voxels, given their size in Å.
+    """
+
+    count_field: str
+    radius_angstrom: float
+    bend_per_angstrom: float
+    lengths_angstrom: tuple[float, float]
+    spacings_angstrom: tuple[float, float]
+    bundle_members: int
+    density: Callable[[shapes.Tube, float], shapes.Floats]
+
+
+FIBRES = {
+    "microtubule": Fibre(
+        "microtubules",
+        shapes.MICROTUBULE_OUTER_ANGSTROM,
+        bend_per_angstrom=1 / 15000,
+        lengths_angstrom=(4000, 16000),
+        spacings_angstrom=(350, 500),
+        bundle_members=4,
+        density=shapes.microtubule_density,
+    ),
+    "actin": Fibre(
+        "actin_filaments",
+        shapes.ACTIN_RADIUS_ANGSTROM,
+        bend_per_angstrom=1 / 8000,
+        lengths_angstrom=(1000, 6000),
+        spacings_angstrom=(110, 160),
+        bundle_members=6,
+        density=shapes.actin_density,
+    ),
+}
+
+
+def paint_filaments(canvas: Canvas, draw: np.random.Generator, *, name: str) -> list[Filament]:
+    """Paint all filaments of a class, half of them in bundles, cut where they meet something."""
+    fibre = FIBRES[name]
+    wanted = canvas.parameters.count(fibre.count_field)
+    filaments: list[Filament] = []
+    for _ in range(TRIES * wanted):
+        if len(filaments) >= wanted:
+            break
+        most = fibre.bundle_members if draw.random() < 0.3 else 1
+        members = min(int(draw.integers(1, most + 1)), wanted - len(filaments))
+        for points in free_lines(canvas, draw_bundle(canvas, draw, fibre, members), fibre):
+            filaments.append(Filament(name, len(filaments) + 1, points))
+            paint_filament(canvas, points, name)
+    return filaments
+
+
+def draw_bundle(
+    canvas: Canvas, draw: np.random.Generator, fibre: Fibre, members: int
+) -> list[Points]:
+    """Draw a curved line and others beside it, in two layers, as a bundle lies in a thin sample."""
+    slab = canvas.slab
+    through = draw.uniform(np.array(slab.begin), np.array(slab.end) - 1.0) * canvas.voxel
+    line = shapes.path(
+        draw, through, length=draw.uniform(*fibre.lengths_angstrom), bend=fibre.bend_per_angstrom
+    )
+    spacing = draw.uniform(*fibre.spacings_angstrom)
+    lattice = [
+        ((i // 2 + 0.5 * (i % 2)) * spacing, (i % 2) * 0.87 * spacing) for i in range(members)
+    ]
+    return [shapes.beside(line, offset) for offset in lattice]
+
+
+def free_lines(canvas: Canvas, lines: list[Points], fibre: Fibre) -> list[Points]:
+    """Return each line's longest free run, one point a voxel, unless it is too short to keep."""
+    size = min(canvas.parameters.shape[1:]) * canvas.voxel
+    shortest = min(fibre.lengths_angstrom[0] / 4, size / 3)
+    needed = fibre.radius_angstrom + CELL * canvas.voxel / 2
+    clearances = clearance_angstrom(canvas, np.concatenate(lines)) > needed
+    found = []
+    for line, free in zip(
+        lines, np.split(clearances, np.cumsum([len(i) for i in lines])[:-1]), strict=True
+    ):
+        run = longest_run(free)
+        points = line[run]
+        if len(points) * 10.0 > shortest:
+            found.append(resample(points, canvas.voxel))
+    return found
+
+
+def longest_run(flags: NDArray[np.bool_]) -> slice:
+    """Return the longest run of true values.
+
+    Examples
+    --------
+    >>> longest_run(np.array([True, False, True, True, False]))
+    slice(2, 4, None)
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    if not len(edges):
+        return slice(0, 0)
+    begins, ends = edges[::2], edges[1::2]
+    best = int(np.argmax(ends - begins))
+    return slice(int(begins[best]), int(ends[best]))
+
+
+def paint_filament(canvas: Canvas, points: Points, name: str) -> None:
+    """Paint one filament along its points, shape (n, 3), zyx, Å."""
+    fibre = FIBRES[name]
+    around = shapes.tube(
+        points, fibre.radius_angstrom + canvas.voxel, box=canvas.slab, voxel=canvas.voxel
+    )
+    inside = around.radius_angstrom <= fibre.radius_angstrom
+    density = fibre.density(around, canvas.voxel)
+    stamp(canvas, around.index, density=density, inside=inside, name=name)
+    occupy_voxels(canvas, tuple(i[inside] for i in around.index))

@@ -1,0 +1,95 @@
+"""Vesicles, flat cisterns, organelles and sheets, of one or two bilayers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tomoseg.phantom import shapes
+from tomoseg.phantom.canvas import TRIES, Canvas, is_free, occupy, stamp
+from tomoseg.phantom.shapes import MEMBRANE_HALF_ANGSTROM, Ellipsoid
+
+SHEET_SHARE = 0.3
+
+
+def paint_membranes(canvas: Canvas, draw: np.random.Generator, *, name: str) -> None:
+    """Paint all membranes of a class where they touch nothing.
+
+    Two bilayers are 15 to 25 nm apart. Each vain try is a little smaller than the one before.
+    """
+    for _ in range(canvas.parameters.count(f"{name}s")):
+        gap = draw.uniform(150, 250) if name == "double_membrane" else 0.0
+        draw_surface = draw_sheet if draw.random() < SHEET_SHARE else draw_vesicle
+        for attempt in range(TRIES):
+            surface = draw_surface(canvas, draw, gap=gap, scale=0.93**attempt)
+            if paint_membrane(canvas, draw, surface, gap=gap, name=name):
+                break
+
+
+def draw_vesicle(
+    canvas: Canvas, draw: np.random.Generator, *, gap: float, scale: float
+) -> Ellipsoid:
+    """Draw a closed surface; an organelle (two bilayers) is larger and may leave the box."""
+    size = np.array(canvas.parameters.shape) * canvas.voxel
+    low, high = (700, 1500) if gap else (300, 700)
+    axes = draw.uniform(low, high) * scale * draw.uniform(0.7, 1.4, 3)
+    axes = np.clip(axes, gap + 150, max(gap + 150, 0.35 * size[1:].min()))
+    outside = 0.4 * axes[1] if gap else 0.0
+    centre = draw.uniform(-outside, size + outside)
+    centre[0] = size[0] / 2 + draw.uniform(-0.3, 0.3) * canvas.parameters.slab_angstrom
+    return Ellipsoid(
+        shapes.triple(centre),
+        shapes.triple(axes),
+        turn_radians=draw.uniform(0, np.pi),
+        ripple_angstrom=draw.uniform(0.02, 0.08) * float(axes.min()),
+        ripple_length_angstrom=draw.uniform(2, 4) * float(axes.mean()),
+        ripple_phase_radians=draw.uniform(0, 2 * np.pi),
+    )
+
+
+def draw_sheet(canvas: Canvas, draw: np.random.Generator, *, gap: float, scale: float) -> Ellipsoid:
+    """Draw a surface that crosses the whole box, as part of a very large ellipsoid."""
+    size = np.array(canvas.parameters.shape) * canvas.voxel
+    radius = draw.uniform(4000, 12000)
+    heading = draw.uniform(0, 2 * np.pi)
+    lean = draw.normal(0, 0.2)
+    outward = np.array([np.sin(lean), np.sin(heading), np.cos(heading)])
+    through = size * draw.uniform(0.1, 0.9, 3)
+    return Ellipsoid(
+        shapes.triple(through - radius * outward),
+        (radius * draw.uniform(0.6, 1.2), radius, radius),
+        turn_radians=0.0,
+        ripple_angstrom=draw.uniform(0, 150) * scale,
+        ripple_length_angstrom=draw.uniform(2500, 6000),
+        ripple_phase_radians=draw.uniform(0, 2 * np.pi),
+    )
+
+
+def paint_membrane(
+    canvas: Canvas, draw: np.random.Generator, surface: Ellipsoid, *, gap: float, name: str
+) -> bool:
+    """Paint one membrane unless it touches something; tell whether it was painted.
+
+    The surface is the mid-plane of the outer bilayer, the inner one is ``gap`` Å inside. Both and
+    the space between are labelled. A vesicle's inside counts as occupied and stays empty; that
+    of an organelle is filled by the crowding.
+    """
+    margin = 2 * MEMBRANE_HALF_ANGSTROM
+    box = shapes.surface_box(surface, margin, canvas.voxel).intersect(canvas.slab)
+    if box.size == 0:
+        return False
+    distance = shapes.surface_distance(surface, box, canvas.voxel)
+    within = distance < MEMBRANE_HALF_ANGSTROM
+    wall = within & (distance > -gap - MEMBRANE_HALF_ANGSTROM)
+    is_sheet = max(surface.semi_axes) > np.max(canvas.parameters.shape) * canvas.voxel
+    taken = wall if is_sheet else within
+    if not wall.any() or not is_free(canvas, box, taken):
+        return False
+    density = shapes.bilayer_density(distance, canvas.voxel)
+    if gap:
+        density = np.maximum(
+            density, shapes.bilayer_density(distance + np.float32(gap), canvas.voxel)
+        )
+    stamp(canvas, box.slices, density=density, inside=wall, name=name)
+    canvas.lumen[box.slices] |= wall if gap else taken
+    occupy(canvas, box, taken)
+    return True
