@@ -1,0 +1,83 @@
+"""Filaments: from one class's score map to centre lines in Å.
+
+Ridges are found a block at a time (:func:`ridge_points`); their bins, about a tenth of the
+volume's, are then followed, linked and smoothed in one piece (:func:`trace`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tomoseg.coordinates import Filament, Points, numbered
+from tomoseg.filaments.follow import Ridge, follow_all
+from tomoseg.filaments.link import link, smooth
+from tomoseg.filaments.ridge import RidgePoints, ridge_points
+from tomoseg.filaments.settings import (
+    TracingSettings,
+    tracing_defaults,
+    tracing_halo,
+    working_factor,
+)
+from tomoseg.sampling import Sampling
+
+__all__ = [
+    "RidgePoints",
+    "TracingSettings",
+    "ridge_points",
+    "trace",
+    "tracing_defaults",
+    "tracing_halo",
+    "working_factor",
+]
+
+# Shorter pieces, in radii, have no direction worth linking by.
+LINKED_RADII = 3.0
+
+
+def trace(
+    points: RidgePoints, *, name: str, sampling: Sampling, settings: TracingSettings
+) -> list[Filament]:
+    """Trace the filaments of a volume.
+
+    Parameters
+    ----------
+    points
+        The ridge bins of all blocks, in any order.
+    name
+        Class of the filaments.
+    sampling
+        The grid of the whole score map, as given to :func:`ridge_points`.
+    settings
+        How the class is traced, as given to :func:`ridge_points`.
+
+    Returns
+    -------
+    Filaments numbered from 1, longest first, with points half a radius apart and as score the mean
+    ridge strength along the line, at most 1 at a point and 0 in gaps.
+
+    Notes
+    -----
+    The thresholds are multiplied by the 75th percentile of the strength over the maxima, clipped
+    to 0.25..1.2. Seeds are maxima, best first; each is followed both ways in steps of half a
+    radius, recentred on the ridge in the plane across, straight over gaps, until the ridge ends
+    or the place is claimed by a trace of like direction.
+    """
+    if len(points) == 0:
+        return []
+    ridge = Ridge.of(points, sampling.binned(working_factor(settings, sampling)))
+    pieces = [
+        line
+        for line in follow_all(ridge, settings)
+        if _length(line) >= LINKED_RADII * settings.radius_angstrom
+    ]
+    lines = [smooth(line, settings) for line in link(pieces, settings)]
+    lines = [line for line in lines if _length(line) >= settings.minimum_length_angstrom]
+    lines.sort(key=_length, reverse=True)
+    return numbered(
+        Filament(name, 1, line, float(np.minimum(ridge.strength_at(line), 1).mean()))
+        for line in lines
+    )
+
+
+def _length(line: Points) -> float:
+    return float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum())

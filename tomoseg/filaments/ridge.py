@@ -1,0 +1,271 @@
+"""The ridge filter: where a score map looks like the middle of a tube, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tomoseg.binning import BinnedBlock, binned_block
+from tomoseg.blocks import Box
+from tomoseg.filaments.settings import (
+    RIDGE_FLOOR,
+    TRUNCATE_SIGMAS,
+    TracingSettings,
+    tracing_halo,
+    working_factor,
+)
+from tomoseg.sampling import Sampling, Shape
+
+Floats = NDArray[np.float64]
+# Second derivatives in the order zz, yy, xx, zy, zx, yx.
+PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+
+# So near to a face of the volume, in radii, and so little inclined to it, a ridge is the face's.
+BORDER_RADII = 0.5
+BORDER_SINE = 0.35
+
+
+@dataclass(frozen=True, eq=False)
+class RidgePoints:
+    """The bins of a volume that lie near the middle of a tube.
+
+    Parameters
+    ----------
+    index
+        int32, shape (n, 3), zyx: bins of the working grid.
+    strength
+        float32, shape (n,): ridge measure, 1 in the middle of an ideal tube, 0 in a sheet.
+    direction
+        float32, shape (n, 3), zyx: unit vector along the tube, of either sign.
+    maximum
+        bool, shape (n,): whether none of the 26 neighbours is stronger.
+    """
+
+    index: NDArray[np.int32]
+    strength: NDArray[np.float32]
+    direction: NDArray[np.float32]
+    maximum: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """Return the number of bins."""
+        return len(self.strength)
+
+    def as_dict(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays by name, for an .npz file."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @classmethod
+    def from_dict(cls, arrays: Mapping[str, NDArray[np.generic]]) -> RidgePoints:
+        """Return the points that :meth:`as_dict` described."""
+        return cls(**{item.name: np.asarray(arrays[item.name]) for item in fields(cls)})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[RidgePoints]) -> RidgePoints:
+        """Return the points of all blocks."""
+        parts = parts or [cls.none()]
+        return cls(
+            *(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls))
+        )
+
+    def kept(self, chosen: NDArray[np.bool_]) -> RidgePoints:
+        """Return the chosen points, given as flags of shape (n,)."""
+        return RidgePoints(*(getattr(self, item.name)[chosen] for item in fields(self)))
+
+    @classmethod
+    def none(cls) -> RidgePoints:
+        """Return no points."""
+        return cls(
+            np.zeros((0, 3), np.int32),
+            np.zeros(0, np.float32),
+            np.zeros((0, 3), np.float32),
+            np.zeros(0, np.bool_),
+        )
+
+
+def ridge_points(
+    score: NDArray[np.float32],
+    core: Box,
+    *,
+    begin: Shape,
+    sampling: Sampling,
+    settings: TracingSettings,
+) -> RidgePoints:
+    """Find the ridge bins of one block; bit-identical whatever the blocks.
+
+    Parameters
+    ----------
+    score
+        float32, shape (z, y, x), 0..1: the read box, grown by :func:`tracing_halo`.
+    core
+        What the block owns, in the frame of ``score``.
+    begin
+        Index of the read box's first voxel in the score map, a multiple of the working factor.
+    sampling
+        The grid of the whole score map.
+    settings
+        How the class is traced.
+
+    Raises
+    ------
+    RequestError
+        If the read box is not aligned or lacks a part of the halo.
+
+    Notes
+    -----
+    With the eigenvalues λ1 ≤ λ2 ≤ λ3 of the Hessian of the smoothed score, the ridge measure is
+    −λ2 − ½|λ3| over the value of an ideal solid disc, and the direction is that of λ3. Beyond the
+    volume's border the score map is taken to go on as its outermost voxels.
+    """
+    factor = working_factor(settings, sampling)
+    block = binned_block(
+        score,
+        core,
+        begin=begin,
+        shape=sampling.shape,
+        factor=factor,
+        halo=tracing_halo(settings, sampling),
+    )
+    sizes = np.array(sampling.voxel_size_angstrom) * factor
+    smooth = ndimage.gaussian_filter(
+        block.values, settings.sigma_angstrom / sizes, mode="nearest", truncate=TRUNCATE_SIGMAS
+    )
+    around = block.core.grow((1, 1, 1)).clip(sampling.binned(factor).shape)
+    strength, index, direction = _ridges(
+        block.cut(around.grow((1, 1, 1)), smooth), sizes * np.sqrt(_ideal(settings))
+    )
+    points = _owned(block, around, strength, (index, direction))
+    return points.kept(~_along_border(points, sampling.binned(factor), settings))
+
+
+def _along_border(
+    points: RidgePoints, sampling: Sampling, settings: TracingSettings
+) -> NDArray[np.bool_]:
+    """Tell which bins are near a face of the volume and run along it.
+
+    A sheet that leaves the volume askew seems to bend where it meets the face, and the bend looks
+    like a tube that lies in the face. A real one there is half cut away.
+    """
+    depth = np.minimum(points.index, np.array(sampling.shape) - 1 - points.index)
+    near = depth * np.array(sampling.voxel_size_angstrom) < BORDER_RADII * settings.radius_angstrom
+    return np.asarray((near & (np.abs(points.direction) < BORDER_SINE)).any(axis=1))
+
+
+def _ideal(settings: TracingSettings) -> float:
+    """Curvature −λ2 in the middle of a smoothed solid disc of the filament's radius, 1/Å².
+
+    The Laplacian there is the flux of the Gaussian's gradient through the disc's rim, and each of
+    the two curvatures is half of it.
+    """
+    radius, sigma = settings.radius_angstrom, settings.sigma_angstrom
+    return float(radius**2 / (2 * sigma**4) * np.exp(-(radius**2) / (2 * sigma**2)))
+
+
+def _ridges(
+    smooth: NDArray[np.float32], sizes: Floats
+) -> tuple[NDArray[np.float32], NDArray[np.int64], Floats]:
+    """Ridge strength of all inner bins, and index and direction of those above the floor.
+
+    ``sizes`` are the bins' edges in units that make the ideal curvature 1.
+    """
+    inner = smooth[1:-1, 1:-1, 1:-1]
+    twice = [
+        np.diff(
+            smooth[tuple(slice(None) if a == axis else slice(1, -1) for a in range(3))], 2, axis
+        )
+        / np.float32(sizes[axis] ** 2)
+        for axis in range(3)
+    ]
+    # −λ2 − ½|λ3| ≤ −½(λ1 + λ2 + λ3), so that the Laplacian alone rules most bins out.
+    index = np.argwhere(twice[0] + twice[1] + twice[2] < -2 * RIDGE_FLOOR)
+    curvature = np.stack(
+        [
+            twice[i][tuple(index.T)] if i == j else _mixed(smooth, index, (i, j), sizes)
+            for i, j in PAIRS
+        ],
+        axis=1,
+    ).astype(np.float64)
+    low, high = _upper_eigenvalues(curvature)
+    measure = (-low - np.abs(high) / 2).astype(np.float32)
+    keep = measure > RIDGE_FLOOR
+    strength = np.zeros(inner.shape, np.float32)
+    strength[tuple(index[keep].T)] = measure[keep]
+    return strength, index[keep], _eigenvectors(curvature[keep], high[keep])
+
+
+def _mixed(
+    smooth: NDArray[np.float32],
+    index: NDArray[np.int64],
+    axes: tuple[int, int],
+    sizes: Floats,
+) -> NDArray[np.float32]:
+    """∂²/∂i∂j by central differences at inner bins."""
+    strides = np.array([smooth.shape[1] * smooth.shape[2], smooth.shape[2], 1])
+    flat, at = smooth.ravel(), (index + 1) @ strides
+    i, j = strides[axes[0]], strides[axes[1]]
+    across = flat[at + i + j] - flat[at + i - j] - flat[at - i + j] + flat[at - i - j]
+    return np.asarray(across / np.float32(4 * sizes[axes[0]] * sizes[axes[1]]))
+
+
+def _upper_eigenvalues(curvature: Floats) -> tuple[Floats, Floats]:
+    """Return λ2 and λ3 of symmetric matrices given as zz, yy, xx, zy, zx, yx.
+
+    Trigonometric solution of the cubic; Smith, Communications of the ACM 4 (1961) 168.
+    """
+    zz, yy, xx, zy, zx, yx = curvature.T.copy()
+    mean = (zz + yy + xx) / 3
+    zz, yy, xx = zz - mean, yy - mean, xx - mean
+    spread = np.sqrt((zz**2 + yy**2 + xx**2 + 2 * (zy**2 + zx**2 + yx**2)) / 6)
+    determinant = zz * (yy * xx - yx**2) - zy * (zy * xx - yx * zx) + zx * (zy * yx - yy * zx)
+    safe = np.where(spread > 0, spread, 1.0)
+    angle = np.arccos(np.clip(determinant / (2 * safe**3), -1, 1)) / 3
+    high = 2 * spread * np.cos(angle)
+    low = 2 * spread * np.cos(angle + 2 * np.pi / 3)
+    return mean - high - low, mean + high
+
+
+def _eigenvectors(curvature: Floats, values: Floats) -> Floats:
+    """Return unit eigenvectors, shape (n, 3), zyx: the longest cross product of two rows of A − λ.
+
+    Where the eigenvalue is double any direction serves, and z is taken.
+    """
+    zz, yy, xx, zy, zx, yx = curvature.T
+    rows = [
+        np.stack([zz - values, zy, zx], 1),
+        np.stack([zy, yy - values, yx], 1),
+        np.stack([zx, yx, xx - values], 1),
+    ]
+    crosses = np.stack(
+        [np.cross(rows[0], rows[1]), np.cross(rows[0], rows[2]), np.cross(rows[1], rows[2])]
+    )
+    lengths = np.sqrt((crosses**2).sum(axis=2))
+    best = lengths.argmax(axis=0)
+    each = np.arange(len(values))
+    length = lengths[best, each]
+    found = length > 0
+    vectors = np.tile([1.0, 0.0, 0.0], (len(values), 1))
+    vectors[found] = (crosses[best, each] / np.where(found, length, 1.0)[:, None])[found]
+    return vectors
+
+
+def _owned(
+    block: BinnedBlock,
+    around: Box,
+    strength: NDArray[np.float32],
+    found: tuple[NDArray[np.int64], Floats],
+) -> RidgePoints:
+    """Keep the bins of the core; ``around`` is the box that ``strength`` covers."""
+    index, direction = found
+    peaks = ndimage.maximum_filter(strength, size=3, mode="constant") == strength
+    place = index + np.array(around.begin)
+    own = ((place >= block.core.begin) & (place < block.core.end)).all(axis=1)
+    at = tuple(index[own].T)
+    return RidgePoints(
+        place[own].astype(np.int32),
+        strength[at],
+        direction[own].astype(np.float32),
+        peaks[at],
+    )
