@@ -33,19 +33,19 @@ from tomoseg.sampling import Sampling
 NOT_ANNOTATED = 255
 LARGEST_IMAGE = 1000
 """Pixels along an axis above which a panel's image is binned."""
-THUMBNAIL_IMAGE = 240
+THUMBNAIL_IMAGE = 160
 """The same for a thumbnail: fewer than it has, since means show more than noise does."""
 
 # The sheet, in pixels.
 PANEL = 640
-THUMBNAIL = 360
+THUMBNAIL = 320
 GAP = 24
 MARGIN = 32
 HEADING = 92
 TITLE = 30
 FOOTER = 40
 WIDTH = 3 * PANEL + 2 * GAP + 2 * MARGIN
-COLUMN_ENDS = (0.48, 0.61, 0.76, 0.86, 1.0)
+COLUMN_ENDS = (0.50, 0.65, 1.0)
 """Right ends of the columns of counts, as parts of the table's width."""
 
 KEY = (
@@ -190,12 +190,12 @@ def tomogram_figure(picture: TomogramPicture) -> bytes:
     -------
     A PNG, 2032 pixels wide; the same bytes for the same input, whatever the machine's settings.
     """
-    tall = _panel_height(picture.sampling, PANEL)
+    grounds = [_ground(cut.image, cut.labels, picture) for cut in picture.slices]
+    limits = panels.contrast_limits([ground.image for ground in grounds])
+    tall = _panel_height(grounds[0], PANEL)
     lower = FOOTER + TITLE / 2
     upper = lower + tall + TITLE + GAP
     figure = _figure(WIDTH, upper + tall + TITLE + HEADING, colour="white")
-    grounds = [_ground(cut.image, cut.labels, picture) for cut in picture.slices]
-    limits = panels.contrast_limits([ground.image for ground in grounds])
     for column, (cut, ground) in enumerate(zip(picture.slices, grounds, strict=True)):
         axes = _panel(figure, ground, limits, box=_cell(column, upper, tall))
         _title(figure, axes, f"z = {cut.index} of 0–{picture.sampling.shape[0] - 1}")
@@ -219,16 +219,16 @@ def tomogram_thumbnail(picture: TomogramPicture) -> bytes:
 
     Returns
     -------
-    A JPEG, 360 pixels wide.
+    A JPEG, 320 pixels wide.
     """
-    tall = _panel_height(picture.sampling, THUMBNAIL)
-    figure = _figure(THUMBNAIL, tall, colour="black")
     cut = picture.slices[len(picture.slices) // 2]
     ground = _ground(cut.image, cut.labels, picture, largest=THUMBNAIL_IMAGE)
+    tall = _panel_height(ground, THUMBNAIL)
+    figure = _figure(THUMBNAIL, tall, colour="black")
     limits = panels.contrast_limits([ground.image])
     axes = _panel(figure, ground, limits, box=(0, 0, THUMBNAIL, tall))
     panels.draw_labels(axes, ground.labels, colours=_colours(picture), pixel_nm=ground.pixel_nm)
-    return _encoded(figure, "jpg", quality=75, optimize=1)
+    return _encoded(figure, "jpg", quality=60, optimize=1)
 
 
 def _ground(
@@ -346,10 +346,10 @@ def _colours(picture: TomogramPicture) -> list[str]:
     return [item.colour for item in picture.classes]
 
 
-def _panel_height(sampling: Sampling, width: float) -> float:
-    """Return the height of an xy slice drawn at a width, kept between wide and tall limits."""
-    (_, rows, columns), (_, row, column) = sampling.shape, sampling.voxel_size_angstrom
-    return width * min(max(rows * row / (columns * column), 0.5), 1.5)
+def _panel_height(ground: _Ground, width: float) -> float:
+    """Return the height of a slice drawn at a width, kept between wide and tall limits."""
+    high, wide = (n * step for n, step in zip(ground.image.shape, ground.pixel_nm, strict=True))
+    return width * min(max(high / wide, 0.5), 1.5)
 
 
 def _cell(column: int, bottom: float, height: float) -> Box:

@@ -170,23 +170,36 @@ class SessionSummary:
         return cls(**known)
 
 
-COUNTED = ("nm³", "volume %", "filaments", "µm", "particles")
+COUNTED = ("nm³", "volume %", "objects")
 """Headings of :func:`counts`."""
 
 
-def counts(found: ClassSummary, total_voxels: int) -> tuple[str, str, str, str, str]:
-    """Return a class's volume, part of the volume, filaments, length and particles as text.
+def counts(found: ClassSummary, total_voxels: int) -> tuple[str, str, str]:
+    """Return a class's volume, part of the whole volume, and objects as text.
 
-    What was not looked for is a dash, which is not the same as 0.
+    A class whose objects were not looked for has a dash, which is not the same as 0.
+
+    >>> counts(ClassSummary("actin", "#ffb000", 10, 1250.0, 3, 0.815), 1000)
+    ('1,250', '1.00', '3 filaments, 0.81 µm')
     """
-    length = found.filament_length_um
-    return (
-        f"{found.volume_nm3:,.0f}",
-        f"{100 * found.voxels / total_voxels:.2f}",
-        "–" if found.filaments is None else f"{found.filaments:,}",
-        "–" if length is None else f"{length:,.2f}",
-        "–" if found.particles is None else f"{found.particles:,}",
-    )
+    objects = []
+    if found.filaments is not None:
+        objects.append(numbered(found.filaments, "filament"))
+    if found.filament_length_um is not None:
+        objects.append(f"{found.filament_length_um:,.2f} µm")
+    if found.particles is not None:
+        objects.append(numbered(found.particles, "particle"))
+    part = 100 * found.voxels / total_voxels
+    return f"{found.volume_nm3:,.0f}", f"{part:.2f}", ", ".join(objects) or "–"
+
+
+def numbered(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> numbered(1, "tomogram"), numbered(1200, "tomogram")
+    ('1 tomogram', '1,200 tomograms')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def described(sampling: Sampling) -> str:
@@ -203,6 +216,15 @@ def described(sampling: Sampling) -> str:
     voxels = " × ".join(str(n) for n in shape)
     extent = " × ".join(f"{n * size / 10:.0f}" for n, size in zip(shape, sizes, strict=True))
     return f"voxel {voxel} Å, {voxels} voxels (x × y × z), {extent} nm"
+
+
+def readable(moment: str) -> str:
+    """Return an ISO 8601 time as people write it.
+
+    >>> readable("2026-01-31T23:59:59.25+00:00")
+    '2026-01-31 23:59 UTC'
+    """
+    return f"{_moment(moment):%Y-%m-%d %H:%M %Z}"
 
 
 def _known(
