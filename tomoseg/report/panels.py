@@ -103,6 +103,7 @@ def draw_image(
         aspect="auto",
     )
     axes.set_axis_off()
+    axes.autoscale(False)  # what is drawn on top may reach over the border
 
 
 def draw_labels(

@@ -176,11 +176,17 @@ class TomogramPicture:
 
 @dataclass(frozen=True, eq=False)
 class _Ground:
-    """An image and its labels as drawn, at most 1000 pixels along an axis."""
+    """An image and its labels as drawn, binned to what a panel can show."""
 
     image: Image
     labels: Labels
     pixel_nm: tuple[float, float]
+
+    @property
+    def extent_nm(self) -> tuple[float, float]:
+        """Height and width."""
+        rows, columns = self.image.shape
+        return rows * self.pixel_nm[0], columns * self.pixel_nm[1]
 
 
 def tomogram_figure(picture: TomogramPicture) -> bytes:
@@ -257,7 +263,7 @@ def _figure(width_px: float, height_px: float, *, colour: str) -> Figure:
 
 def _panel(figure: Figure, ground: _Ground, limits: tuple[float, float], *, box: Box) -> Axes:
     """Draw a grey image with a scale bar, as large as the box allows, at the box's top."""
-    high, wide = (n * step for n, step in zip(ground.image.shape, ground.pixel_nm, strict=True))
+    high, wide = ground.extent_nm
     left, bottom, width, height = box
     scale = min(width / wide, height / high)
     fitted = Bbox.from_bounds(left, bottom + height - high * scale, wide * scale, high * scale)
@@ -280,7 +286,6 @@ def _draw_traces(figure: Figure, picture: TomogramPicture, *, box: Box) -> None:
     begin, last = picture.projection.begin, picture.projection.end - 1
     _title(figure, axes, f"z = {begin}–{last} projected; filaments and particles of every z")
     colours = dict(zip((item.name for item in picture.classes), _colours(picture), strict=True))
-    limits = axes.get_xlim(), axes.get_ylim()
     lines = [_plane_nm(line.points_angstrom, picture.sampling) for line in picture.filaments]
     panels.draw_lines(axes, lines)
     for line, filament in zip(lines, picture.filaments, strict=True):
@@ -288,7 +293,6 @@ def _draw_traces(figure: Figure, picture: TomogramPicture, *, box: Box) -> None:
     for found in picture.particles:
         points = _plane_nm(found.points_angstrom, picture.sampling)
         panels.draw_rings(axes, points, colour=colours[found.name])
-    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def _draw_side(
@@ -348,7 +352,7 @@ def _colours(picture: TomogramPicture) -> list[str]:
 
 def _panel_height(ground: _Ground, width: float) -> float:
     """Return the height of a slice drawn at a width, kept between wide and tall limits."""
-    high, wide = (n * step for n, step in zip(ground.image.shape, ground.pixel_nm, strict=True))
+    high, wide = ground.extent_nm
     return width * min(max(high / wide, 0.5), 1.5)
 
 

@@ -1,0 +1,254 @@
+"""The page of a session: one HTML file that needs no other file, no script and no network.
+
+Failures come first, then one line a tomogram to compare, then a card a tomogram. Every text that
+came from outside is escaped here, in :func:`_text` and :func:`_link`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from math import prod
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from tomoseg.report.summary import (
+    COUNTED,
+    ClassSummary,
+    SessionSummary,
+    TomogramSummary,
+    counts,
+    described,
+    numbered,
+    readable,
+)
+
+
+def session_page(session: SessionSummary, thumbnails: Mapping[str, bytes] | None = None) -> str:
+    """Write the page of a session.
+
+    Parameters
+    ----------
+    session
+        What its ``session.json`` says.
+    thumbnails
+        Tomogram → JPEG to embed in its card. Links lead to the full pictures.
+
+    Returns
+    -------
+    A whole HTML document, for ``index.html`` beside the folders of the tomograms.
+    """
+    failed = [item for item in session.tomograms if item.state == "failed"]
+    cards = (
+        _card(number, item, (thumbnails or {}).get(item.name))
+        for number, item in enumerate(session.tomograms)
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{_text(_headline(session))}</title>
+<style>
+{files(__package__).joinpath("page.css").read_text(encoding="utf-8")}</style>
+</head>
+<body>
+{_heading(session)}
+{_failures(failed)}
+{_comparison(session.tomograms)}
+<h2>Each tomogram</h2>
+<div class="cards">
+{"".join(cards)}</div>
+{_provenance(session)}
+</body>
+</html>
+"""
+
+
+def _headline(session: SessionSummary) -> str:
+    states = Counter(item.state for item in session.tomograms)
+    text = f"{states['done']} of {numbered(len(session.tomograms), 'tomogram')} done"
+    return f"{text}, {states['failed']} failed" if states["failed"] else text
+
+
+def _heading(session: SessionSummary) -> str:
+    states = Counter({"done": 0, "failed": 0})
+    states.update(item.state for item in session.tomograms)
+    boxes = [(state, str(number), state) for state, number in states.items()]
+    if session.wall_seconds is not None:
+        boxes.append(("", _duration(session.wall_seconds), "wall time"))
+    tally = "".join(
+        f'<li class="{_text(kind)}"><b>{_text(value)}</b>{_text(label)}</li>'
+        for kind, value, label in boxes
+    )
+    end = f"finished {readable(session.finished)}" if session.finished else "still running"
+    return f"""<header>
+<h1>{_text(_headline(session))}</h1>
+<p>Started {readable(session.started)}, {end}.</p>
+<ul class="tally">{tally}</ul>
+</header>"""
+
+
+def _failures(failed: Iterable[TomogramSummary]) -> str:
+    """Say of each failure which tomogram, what went wrong, and what to do."""
+    entries = "".join(
+        f"<dt>{_text(item.name)}</dt>\n<dd>{_text(item.error or 'No error was recorded.')}</dd>\n"
+        + (f"<dd><b>What to do:</b> {_text(item.remedy)}</dd>\n" if item.remedy else "")
+        for item in failed
+    )
+    if not entries:
+        return ""
+    return f'<section class="failures">\n<h2>Failed</h2>\n<dl>\n{entries}</dl>\n</section>'
+
+
+def _comparison(tomograms: Iterable[TomogramSummary]) -> str:
+    """Write one line a tomogram with the one number a class that compares best."""
+    known = {found.name: found for item in tomograms for found in item.classes}
+    heads = "".join(
+        f'<th scope="col">{_swatch(found)}{_text(name)}<small>{_measured(found)[1]}</small></th>'
+        for name, found in known.items()
+    )
+    lines = "".join(_line(number, item, known) for number, item in enumerate(tomograms))
+    return f"""<h2>All tomograms</h2>
+<div class="scroll"><table class="session">
+<thead><tr><th scope="col">Tomogram</th><th scope="col">State</th>{heads}<th scope="col">Time</th>
+</tr></thead>
+<tbody>
+{lines}</tbody>
+</table></div>"""
+
+
+def _line(number: int, item: TomogramSummary, known: Iterable[str]) -> str:
+    found = {one.name: one for one in item.classes}
+    cells = "".join(
+        f"<td>{_measured(found[name])[0] if name in found else '–'}</td>" for name in known
+    )
+    time = _duration(sum(seconds for _, seconds in item.seconds)) if item.seconds else "–"
+    return (
+        f'<tr><th scope="row"><a href="#t{number}">{_text(item.name)}</a></th>'
+        f"<td>{_state(item)}</td>{cells}<td>{time}</td></tr>\n"
+    )
+
+
+def _measured(found: ClassSummary) -> tuple[str, str]:
+    """Return the number that says most about a class, and its unit."""
+    if found.filament_length_um is not None:
+        return f"{found.filament_length_um:,.2f}", "µm of filament"
+    if found.particles is not None:
+        return f"{found.particles:,}", "particles"
+    return f"{found.volume_nm3:,.0f}", "nm³"
+
+
+def _card(number: int, item: TomogramSummary, thumbnail: bytes | None) -> str:
+    parts = [
+        f"<p>{_text(described(item.sampling))}</p>" if item.sampling else "",
+        f"<p>{_text(item.error)}</p>" if item.error else "",
+        f"<p><b>What to do:</b> {_text(item.remedy)}</p>" if item.remedy else "",
+        *(f"<p>Note: {_text(note)}</p>" for note in item.notes),
+        _picture(item, thumbnail),
+        _classes(item),
+        _timings(item),
+        _files(item),
+    ]
+    body = "\n".join(part for part in parts if part)
+    return f"""<article id="t{number}">
+<header><h3>{_text(item.name)}</h3>{_state(item)}</header>
+{body}
+</article>
+"""
+
+
+def _picture(item: TomogramSummary, thumbnail: bytes | None) -> str:
+    """Link to the picture, through its thumbnail if there is one."""
+    inside = "picture"
+    if thumbnail is not None:
+        code = base64.b64encode(thumbnail).decode("ascii")
+        alt = _text(f"middle slice of {item.name} with its classes outlined")
+        inside = f'<img alt="{alt}" src="data:image/jpeg;base64,{code}">'
+    return f'<a href="{_link(item.picture)}">{inside}</a>' if item.picture else ""
+
+
+def _classes(item: TomogramSummary) -> str:
+    if not item.classes or item.sampling is None:
+        return ""
+    heads = "".join(f'<th scope="col">{text}</th>' for text in ("class", *COUNTED))
+    total = prod(item.sampling.shape)
+    rows = "".join(
+        f'<tr><th scope="row">{_swatch(found)}{_text(found.name)}</th>'
+        + "".join(f"<td>{text}</td>" for text in counts(found, total))
+        + "</tr>\n"
+        for found in item.classes
+    )
+    return f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
+
+
+def _timings(item: TomogramSummary) -> str:
+    if not item.seconds:
+        return ""
+    stages = ", ".join(f"{_text(stage)} {_duration(seconds)}" for stage, seconds in item.seconds)
+    total = _duration(sum(seconds for _, seconds in item.seconds))
+    return f'<p class="faint">{total}: {stages}</p>'
+
+
+def _files(item: TomogramSummary) -> str:
+    links = "\n".join(
+        f'<a href="{_link(path)}">{_text(PurePosixPath(path).name)}</a>' for path in item.files
+    )
+    return f'<p class="files">{links}</p>' if links else ""
+
+
+def _provenance(session: SessionSummary) -> str:
+    """Say what made these results."""
+    recipe = f'<a href="{_link(session.recipe)}">{_text(session.recipe)}</a>'
+    rows = [("tomoseg", _text(session.version))]
+    rows += [("recipe", recipe)] if session.recipe else []
+    rows += [(f"model: {key}", _text(_plain(value))) for key, value in session.model]
+    lines = "".join(f"<dt>{_text(key)}</dt><dd>{value}</dd>\n" for key, value in rows)
+    return f"<footer>\n<dl>\n{lines}</dl>\n</footer>"
+
+
+def _plain(value: Any) -> str:
+    """Return text as it is and anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _state(item: TomogramSummary) -> str:
+    return f'<span class="state {_text(item.state)}">{_text(item.state)}</span>'
+
+
+def _swatch(found: ClassSummary) -> str:
+    return f'<span class="swatch" style="background:{found.colour}"></span>'
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in words.
+
+    >>> [_duration(value) for value in (0.04, 4.21, 72.4, 3599.7, 5000)]
+    ['0.0 s', '4.2 s', '1 min 12 s', '1 h 0 min', '1 h 23 min']
+    """
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _text(value: str) -> str:
+    """Escape text for an element or a quoted attribute."""
+    return html.escape(value, quote=True)
+
+
+def _link(path: str) -> str:
+    """Return a path as a relative link.
+
+    The dot in front keeps a path such as ``//host/x`` or ``javascript:x`` from leaving the folder.
+    """
+    return "./" + quote(path, safe="/")
