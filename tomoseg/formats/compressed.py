@@ -1,0 +1,68 @@
+"""Files compressed as a whole: unpacked in a stream, because nothing in them can be sought."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import zlib
+from typing import BinaryIO, Literal
+
+from tomoseg.errors import FormatError
+
+Compression = Literal["gzip", "bzip2"]
+
+CHUNK_BYTES = 2**20
+
+
+def compression_of(name: str) -> Compression | None:
+    """Tell from a file's name how it is compressed, None if it is not."""
+    if name.lower().endswith(".gz"):
+        return "gzip"
+    return "bzip2" if name.lower().endswith(".bz2") else None
+
+
+def decompress(source: BinaryIO, target: BinaryIO, compression: Compression) -> int:
+    """Unpack a file into another, one MiB at a time; only the disk bounds the size.
+
+    Parameters
+    ----------
+    source
+        Open for reading in binary, at the start.
+    target
+        Open for writing in binary.
+    compression
+        As told by :func:`compression_of`.
+
+    Returns
+    -------
+    Bytes written.
+
+    Raises
+    ------
+    FormatError
+        If the file is truncated, damaged, or compressed otherwise.
+    """
+    unpacked = gzip.GzipFile(fileobj=source) if compression == "gzip" else bz2.BZ2File(source)
+    written = 0
+    with unpacked:
+        while chunk := _next_chunk(unpacked, compression):
+            target.write(chunk)
+            written += len(chunk)
+    return written
+
+
+def _next_chunk(unpacked: gzip.GzipFile | bz2.BZ2File, compression: Compression) -> bytes:
+    try:
+        return unpacked.read(CHUNK_BYTES)
+    except EOFError as error:
+        raise FormatError(
+            f"the {compression} file is truncated",
+            remedy="Copy the file again, or wait until it is written completely",
+        ) from error
+    except (OSError, zlib.error) as error:
+        # bz2 reports damage as an OSError without a number; one with a number is the disk's.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise FormatError(
+            f"the {compression} file is damaged, or is none: {error}", remedy="Copy the file again"
+        ) from error
