@@ -13,7 +13,9 @@ LARGEST_ANGSTROM = 1000.0
 EQUAL_WITHIN = 1e-3
 
 
-def calibrate(stated_angstrom: Triple | None, override_angstrom: float | None = None) -> Triple:
+def calibrate(
+    stated_angstrom: Triple | None, override_angstrom: float | None, *, notes: list[str]
+) -> Triple:
     """Decide on the voxel size of a file.
 
     Parameters
@@ -22,6 +24,8 @@ def calibrate(stated_angstrom: Triple | None, override_angstrom: float | None = 
         What the file says along z, y, x, in Å; None if it says nothing.
     override_angstrom
         What the person says, in Å; it wins over everything.
+    notes
+        Told where the two differ.
 
     Returns
     -------
@@ -36,6 +40,7 @@ def calibrate(stated_angstrom: Triple | None, override_angstrom: float | None = 
     """
     if override_angstrom is not None:
         _refuse_absurd((override_angstrom,) * 3, f"{OVERRIDE} is")
+        _note_difference(stated_angstrom, override_angstrom, notes)
         return (float(override_angstrom),) * 3
     if stated_angstrom is None:
         raise _unknown("the file states no voxel size")
@@ -51,6 +56,13 @@ def calibrate(stated_angstrom: Triple | None, override_angstrom: float | None = 
             "the file's voxel size is exactly 1 Å, which programs write when they do not know it"
         )
     return (size,) * 3
+
+
+def _note_difference(stated: Triple | None, override: float, notes: list[str]) -> None:
+    if stated is None:
+        notes.append(f"voxel size {override:g} Å was given; the file states none")
+    elif not all(abs(size - override) <= EQUAL_WITHIN * override for size in stated):
+        notes.append(f"voxel size {override:g} Å was given; the file states {_listed(stated)} Å")
 
 
 def _refuse_absurd(sizes: Triple, subject: str) -> None:

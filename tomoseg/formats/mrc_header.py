@@ -250,11 +250,7 @@ def _sampling(fields: Any, shape: Shape, override: float | None, notes: list[str
     angles = [float(angle) for angle in fields["cell_angles"]]
     if any(angle not in (0.0, 90.0) for angle in angles):
         notes.append(f"cell angles are {angles}; the grid is read as rectangular")
-    stated = _stated_voxel_size(fields, notes)
-    size = calibrate(stated, override)
-    if override is not None and not (stated and np.allclose(stated, override, rtol=1e-3)):
-        notes.append(f"voxel size {override:g} Å was given; the header says {stated} (zyx)")
-    return Sampling(shape, size)
+    return Sampling(shape, calibrate(_stated_voxel_size(fields, notes), override, notes=notes))
 
 
 def _stated_voxel_size(fields: Any, notes: list[str]) -> Triple | None:
