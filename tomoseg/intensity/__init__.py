@@ -1,0 +1,67 @@
+"""Grey values as a network expects them.
+
+A network sees grey values as it was trained on them: its card carries a list of steps, and the
+same list is repeated here. Law 1 asks that a voxel's result does not depend on its block, so that
+every number that a step needs is derived from the statistics of the whole tomogram, once:
+
+    pass 1   moments(block)            merged in order   count, extremes, mean, spread
+    pass 2   histogram(block, bins)    added up          exact for integers of up to 16 bits
+    then     prepare(steps, Statistics.of(moments, bins, counts)) → Normaliser, a few numbers
+    a task   normaliser.apply(block, sampling)
+"""
+
+from tomoseg.intensity.normaliser import (
+    ClipScale,
+    Contrast,
+    Curve,
+    Normaliser,
+    contrast_sign,
+    prepare,
+)
+from tomoseg.intensity.statistics import (
+    Bins,
+    Moments,
+    Statistics,
+    histogram,
+    merge_moments,
+    moments,
+)
+from tomoseg.intensity.steps import (
+    DEFAULT_STEPS,
+    Calibrate,
+    Equalise,
+    Gaussian,
+    Invert,
+    PercentileClip,
+    Step,
+    Unsharp,
+    ZScore,
+    as_dicts,
+    parse_steps,
+)
+
+__all__ = [
+    "DEFAULT_STEPS",
+    "Bins",
+    "Calibrate",
+    "ClipScale",
+    "Contrast",
+    "Curve",
+    "Equalise",
+    "Gaussian",
+    "Invert",
+    "Moments",
+    "Normaliser",
+    "PercentileClip",
+    "Statistics",
+    "Step",
+    "Unsharp",
+    "ZScore",
+    "as_dicts",
+    "contrast_sign",
+    "histogram",
+    "merge_moments",
+    "moments",
+    "parse_steps",
+    "prepare",
+]
