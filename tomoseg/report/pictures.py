@@ -285,14 +285,17 @@ def _draw_traces(figure: Figure, picture: TomogramPicture, *, box: Box) -> None:
     axes = _panel(figure, ground, panels.contrast_limits([ground.image]), box=box)
     begin, last = picture.projection.begin, picture.projection.end - 1
     _title(figure, axes, f"z = {begin}–{last} projected; filaments and particles of every z")
-    colours = dict(zip((item.name for item in picture.classes), _colours(picture), strict=True))
     lines = [_plane_nm(line.points_angstrom, picture.sampling) for line in picture.filaments]
     panels.draw_lines(axes, lines)
-    for line, filament in zip(lines, picture.filaments, strict=True):
-        panels.draw_dots(axes, line[[0, -1]], colour=colours[filament.name])
-    for found in picture.particles:
-        points = _plane_nm(found.points_angstrom, picture.sampling)
-        panels.draw_rings(axes, points, colour=colours[found.name])
+    for item in picture.classes:
+        pairs = zip(lines, picture.filaments, strict=True)
+        ends = [line[[0, -1]] for line, filament in pairs if filament.name == item.name]
+        if ends:
+            panels.draw_dots(axes, np.concatenate(ends), colour=item.colour)
+        for found in picture.particles:
+            if found.name == item.name:
+                points = _plane_nm(found.points_angstrom, picture.sampling)
+                panels.draw_rings(axes, points, colour=item.colour)
 
 
 def _draw_side(
@@ -336,7 +339,7 @@ def _write_counts(figure: Figure, picture: TomogramPicture, *, box: Box) -> None
 def _write_heading(figure: Figure, picture: TomogramPicture) -> None:
     """Write the name and the grid at the top."""
     top = figure.bbox.height
-    write(figure, picture.name, at=(MARGIN, top - 40), size_px=26, bold=True)
+    write(figure, picture.name, at=(MARGIN, top - 40), size_px=26, bold=True, longest=96)
     write(figure, described(picture.sampling), at=(MARGIN, top - 66), size_px=16)
 
 
