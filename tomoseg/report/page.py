@@ -28,6 +28,8 @@ from tomoseg.report.summary import (
     readable,
 )
 
+FAILED = "failed"
+
 
 def session_page(session: SessionSummary, thumbnails: Mapping[str, bytes] | None = None) -> str:
     """Write the page of a session.
@@ -43,10 +45,15 @@ def session_page(session: SessionSummary, thumbnails: Mapping[str, bytes] | None
     -------
     A whole HTML document, for ``index.html`` beside the folders of the tomograms.
     """
-    failed = [item for item in session.tomograms if item.state == "failed"]
-    cards = (
+    failures = "".join(
+        _failure(number, item)
+        for number, item in enumerate(session.tomograms)
+        if item.state == FAILED
+    )
+    cards = "".join(
         _card(number, item, (thumbnails or {}).get(item.name))
         for number, item in enumerate(session.tomograms)
+        if item.state != FAILED
     )
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -61,11 +68,9 @@ def session_page(session: SessionSummary, thumbnails: Mapping[str, bytes] | None
 </head>
 <body>
 {_heading(session)}
-{_failures(failed)}
+{_section("Failed", failures, kind="failures")}
 {_comparison(session.tomograms)}
-<h2>Each tomogram</h2>
-<div class="cards">
-{"".join(cards)}</div>
+{_section("Each result", cards, kind="cards")}
 {_provenance(session)}
 </body>
 </html>
@@ -75,11 +80,11 @@ def session_page(session: SessionSummary, thumbnails: Mapping[str, bytes] | None
 def _headline(session: SessionSummary) -> str:
     states = Counter(item.state for item in session.tomograms)
     text = f"{states['done']} of {numbered(len(session.tomograms), 'tomogram')} done"
-    return f"{text}, {states['failed']} failed" if states["failed"] else text
+    return f"{text}, {states[FAILED]} failed" if states[FAILED] else text
 
 
 def _heading(session: SessionSummary) -> str:
-    states = Counter({"done": 0, "failed": 0})
+    states = Counter({"done": 0, FAILED: 0})
     states.update(item.state for item in session.tomograms)
     boxes = [(state, str(number), state) for state, number in states.items()]
     if session.wall_seconds is not None:
@@ -96,16 +101,21 @@ def _heading(session: SessionSummary) -> str:
 </header>"""
 
 
-def _failures(failed: Iterable[TomogramSummary]) -> str:
-    """Say of each failure which tomogram, what went wrong, and what to do."""
-    entries = "".join(
-        f"<dt>{_text(item.name)}</dt>\n<dd>{_text(item.error or 'No error was recorded.')}</dd>\n"
-        + (f"<dd><b>What to do:</b> {_text(item.remedy)}</dd>\n" if item.remedy else "")
-        for item in failed
-    )
-    if not entries:
-        return ""
-    return f'<section class="failures">\n<h2>Failed</h2>\n<dl>\n{entries}</dl>\n</section>'
+def _section(title: str, body: str, *, kind: str) -> str:
+    """Put entries under a title, if there are any."""
+    return f'<h2>{title}</h2>\n<div class="{kind}">\n{body}</div>' if body else ""
+
+
+def _failure(number: int, item: TomogramSummary) -> str:
+    """Say of a failure which tomogram, what went wrong, and what to do."""
+    parts = [
+        f"<p>{_text(item.error or 'No error was recorded.')}</p>",
+        f"<p><b>What to do:</b> {_text(item.remedy)}</p>" if item.remedy else "",
+        *_remarks(item),
+        _timings(item),
+        _files(item),
+    ]
+    return _article(number, item, parts)
 
 
 def _comparison(tomograms: Iterable[TomogramSummary]) -> str:
@@ -148,21 +158,28 @@ def _measured(found: ClassSummary) -> tuple[str, str]:
 
 def _card(number: int, item: TomogramSummary, thumbnail: bytes | None) -> str:
     parts = [
-        f"<p>{_text(described(item.sampling))}</p>" if item.sampling else "",
-        f"<p>{_text(item.error)}</p>" if item.error else "",
-        f"<p><b>What to do:</b> {_text(item.remedy)}</p>" if item.remedy else "",
-        *(f"<p>Note: {_text(note)}</p>" for note in item.notes),
+        *_remarks(item),
         _picture(item, thumbnail),
         _classes(item),
         _timings(item),
         _files(item),
     ]
+    return _article(number, item, parts)
+
+
+def _article(number: int, item: TomogramSummary, parts: Iterable[str]) -> str:
     body = "\n".join(part for part in parts if part)
     return f"""<article id="t{number}">
 <header><h3>{_text(item.name)}</h3>{_state(item)}</header>
 {body}
 </article>
 """
+
+
+def _remarks(item: TomogramSummary) -> list[str]:
+    """Write the grid and what was odd."""
+    grid = [described(item.sampling)] if item.sampling else []
+    return [f"<p>{_text(text)}</p>" for text in (*grid, *(f"Note: {n}" for n in item.notes))]
 
 
 def _picture(item: TomogramSummary, thumbnail: bytes | None) -> str:

@@ -167,11 +167,10 @@ class TomogramPicture:
         top = max(cut.highest_label for cut in (*self.slices, self.side or self.slices[0]))
         if top > len(self.classes):
             raise RequestError(f"{self.name}: label {top} among {len(self.classes)} classes")
-        named = {item.name for item in self.classes}
-        traced = {item.name for item in self.filaments} | {item.name for item in self.particles}
-        lost = traced - named
-        if lost:
-            raise RequestError(f"{self.name}: {sorted(lost)} not among classes {sorted(named)}")
+        known = {item.name for item in self.classes}
+        used = {item.name for item in self.filaments} | {item.name for item in self.particles}
+        if used - known:
+            raise RequestError(f"{self.name}: {sorted(used - known)} not among {sorted(known)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,16 +204,13 @@ def tomogram_figure(picture: TomogramPicture) -> bytes:
     for column, (cut, ground) in enumerate(zip(picture.slices, grounds, strict=True)):
         axes = _panel(figure, ground, limits, box=_cell(column, upper, tall))
         _title(figure, axes, f"z = {cut.index} of 0–{picture.sampling.shape[0] - 1}")
-        panels.draw_labels(axes, ground.labels, colours=_colours(picture), pixel_nm=ground.pixel_nm)
+        _outline(axes, ground, picture)
     middle = len(grounds) // 2
     bare = _panel(figure, grounds[middle], limits, box=_cell(0, lower, tall))
     _title(figure, bare, f"z = {picture.slices[middle].index}, without outlines")
     _draw_traces(figure, picture, box=_cell(1, lower, tall))
     rest = _draw_side(figure, picture, limits, box=_cell(2, lower, tall))
     _write_counts(figure, picture, box=rest)
-    for number, text in enumerate(KEY):
-        place = (MARGIN + 2 * (PANEL + GAP), lower + 18 * (len(KEY) - 1 - number))
-        write(figure, text, at=place, size_px=13)
     _write_heading(figure, picture)
     write(figure, picture.caption, at=(MARGIN, FOOTER / 2), size_px=14)
     return _encoded(figure, "png")
@@ -233,7 +229,7 @@ def tomogram_thumbnail(picture: TomogramPicture) -> bytes:
     figure = _figure(THUMBNAIL, tall, colour="black")
     limits = panels.contrast_limits([ground.image])
     axes = _panel(figure, ground, limits, box=(0, 0, THUMBNAIL, tall))
-    panels.draw_labels(axes, ground.labels, colours=_colours(picture), pixel_nm=ground.pixel_nm)
+    _outline(axes, ground, picture)
     return _encoded(figure, "jpg", quality=60, optimize=1)
 
 
@@ -273,10 +269,14 @@ def _panel(figure: Figure, ground: _Ground, limits: tuple[float, float], *, box:
     return axes
 
 
+def _outline(axes: Axes, ground: _Ground, picture: TomogramPicture) -> None:
+    colours = [item.colour for item in picture.classes]
+    panels.draw_labels(axes, ground.labels, colours=colours, pixel_nm=ground.pixel_nm)
+
+
 def _title(figure: Figure, axes: Axes, text: str) -> None:
     """Write what a panel shows above it."""
-    corner = axes.bbox
-    write(figure, text, at=(corner.x0, corner.y1 + 8), size_px=16)
+    write(figure, text, at=(axes.bbox.x0, axes.bbox.y1 + 8), size_px=16)
 
 
 def _draw_traces(figure: Figure, picture: TomogramPicture, *, box: Box) -> None:
@@ -311,13 +311,15 @@ def _draw_side(
     _title(
         figure, axes, f"y = {picture.side.index} of 0–{picture.sampling.shape[1] - 1}, z upwards"
     )
-    panels.draw_labels(axes, ground.labels, colours=_colours(picture), pixel_nm=ground.pixel_nm)
+    _outline(axes, ground, picture)
     return left, bottom, width, axes.bbox.y0 - bottom - GAP / 2
 
 
 def _write_counts(figure: Figure, picture: TomogramPicture, *, box: Box) -> None:
-    """Write a table of the classes with their colours: legend and counts in one."""
+    """Write a table of the classes with their colours, and how to read the picture below it."""
     left, bottom, width, height = box
+    for number, text in enumerate(reversed(KEY)):
+        write(figure, text, at=(left, bottom + 18 * number), size_px=13)
     step = min(34.0, (height - 18 * len(KEY)) / (len(picture.classes) + 2))
     size = min(15.0, 0.6 * step)
     total = math.prod(picture.sampling.shape)
@@ -330,9 +332,9 @@ def _write_counts(figure: Figure, picture: TomogramPicture, *, box: Box) -> None
             write(figure, text, at=place, size_px=size, align="right", bold=number == 0)
         if number:
             colour = picture.classes[number - 1].colour
-            swatch = Rectangle(
-                (left, line - 0.1 * size), size, size, color=colour, transform=IdentityTransform()
-            )
+            corner = (left, line - 0.1 * size)
+            swatch = Rectangle(corner, size, size, facecolor=colour, linewidth=0)
+            swatch.set_transform(IdentityTransform())
             figure.add_artist(swatch)
 
 
@@ -347,10 +349,6 @@ def _plane_nm(points_angstrom: Points, sampling: Sampling) -> Points:
     """Return x and y from the volume's corner in nm, shape (n, 2), of zyx points in Å."""
     corner_voxels = sampling.to_voxels(points_angstrom) + 0.5
     return (corner_voxels * sampling.voxel_size_angstrom)[:, :0:-1] / 10
-
-
-def _colours(picture: TomogramPicture) -> list[str]:
-    return [item.colour for item in picture.classes]
 
 
 def _panel_height(ground: _Ground, width: float) -> float:
