@@ -47,7 +47,7 @@ class Fibre:
 FIBRES = {
     "microtubule": Fibre(
         "microtubules",
-        shapes.MICROTUBULE_OUTER_ANGSTROM,
+        shapes.MICROTUBULE_RADIUS_ANGSTROM,
         bend_per_angstrom=1 / 15000,
         lengths_angstrom=(4000, 16000),
         spacings_angstrom=(350, 500),

@@ -24,7 +24,9 @@ Images = NDArray[np.float32]
 
 WAVELENGTH_ANGSTROM = 0.0197
 SPHERICAL_ABERRATION_ANGSTROM = 2.7e7
-AMPLITUDE_CONTRAST = 0.1
+AMPLITUDE_CONTRAST = 0.3
+"""More than the 0.07 to 0.1 of thin ice: real tomograms at 10 Å are treated so that low frequencies
+keep more, and show the walls of microtubules with fringes no stronger than this leaves them."""
 DOSE_PER_IMAGE = 3.0
 """Electrons per Å² in each image; the series is taken from low to high tilts."""
 MEAN_FREE_PATH_ANGSTROM = 3000.0
@@ -201,13 +203,15 @@ def signal_sigma(matter: Images, parameters: PhantomParameters) -> float:
 def ramp_filtered(image: Images) -> Images:
     """Weight an image, shape (width, y), by |k| across the tilt axis.
 
-    A Hann window in both directions, 0 from the Nyquist frequency on, keeps the noise isotropic.
+    It rolls off as a Gaussian from 0.4 cycles a pixel on, as IMOD's radial filter does. Noise then
+    is about as white as in a real tomogram of this voxel size.
     """
-    padded = np.pad(image, MIRROR_MARGIN, mode="symmetric")
-    kx = np.abs(fft.fftfreq(padded.shape[0]))[:, None]
-    k = np.minimum(np.hypot(kx, fft.rfftfreq(padded.shape[1])[None, :]), 0.5)
-    weight = (kx * (0.5 + 0.5 * np.cos(2 * np.pi * k))).astype(np.float32)
-    return _unpadded(fft.irfft2(fft.rfft2(padded) * weight, s=padded.shape))
+    padded = np.pad(image, ((MIRROR_MARGIN, MIRROR_MARGIN), (0, 0)), mode="symmetric")
+    k = fft.rfftfreq(padded.shape[0])
+    weight = k * np.exp(-((np.maximum(k - 0.4, 0) / 0.05) ** 2) / 2)
+    spectrum = fft.rfft(padded, axis=0) * weight[:, None].astype(np.float32)
+    filtered = fft.irfft(spectrum, n=padded.shape[0], axis=0)
+    return np.asarray(filtered[MIRROR_MARGIN:-MIRROR_MARGIN], dtype=np.float32)
 
 
 def normalised(volume: NDArray[np.float32]) -> NDArray[np.float32]:

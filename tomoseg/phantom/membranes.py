@@ -18,8 +18,10 @@ def paint_membranes(canvas: Canvas, draw: np.random.Generator, *, name: str) -> 
     """
     for _ in range(canvas.parameters.count(f"{name}s")):
         gap = draw.uniform(150, 250) if name == "double_membrane" else 0.0
-        draw_surface = draw_sheet if draw.random() < SHEET_SHARE else draw_vesicle
         for attempt in range(TRIES):
+            # A sheet across the whole box seldom fits late, so that late tries are vesicles.
+            is_sheet = draw.random() < SHEET_SHARE and attempt < TRIES // 4
+            draw_surface = draw_sheet if is_sheet else draw_vesicle
             surface = draw_surface(canvas, draw, gap=gap, scale=0.93**attempt)
             if paint_membrane(canvas, draw, surface, gap=gap, name=name):
                 break
@@ -70,8 +72,8 @@ def paint_membrane(
     """Paint one membrane unless it touches something; tell whether it was painted.
 
     The surface is the mid-plane of the outer bilayer, the inner one is ``gap`` Å inside. Both and
-    the space between are labelled. A vesicle's inside counts as occupied and stays empty; that
-    of an organelle is filled by the crowding.
+    the space between are labelled. The inside of a closed membrane counts as occupied; that of
+    every second vesicle and the space between two bilayers stay free of crowding.
     """
     margin = 2 * MEMBRANE_HALF_ANGSTROM
     box = shapes.surface_box(surface, margin, canvas.voxel).intersect(canvas.slab)
@@ -90,6 +92,7 @@ def paint_membrane(
             density, shapes.bilayer_density(distance + np.float32(gap), canvas.voxel)
         )
     stamp(canvas, box.slices, density=density, inside=wall, name=name)
-    canvas.lumen[box.slices] |= wall if gap else taken
+    if gap or draw.random() < 0.5:
+        canvas.lumen[box.slices] |= taken & (distance < 0) & (distance > -(gap or np.inf))
     occupy(canvas, box, taken)
     return True

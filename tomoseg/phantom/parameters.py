@@ -21,13 +21,13 @@ CLASSES = (
 )
 
 # Objects in a cubic micrometre of sample: a crowded edge of a cell, thinned out so that a box
-# holds some of each. Yeast cytosol has about three times the ribosomes.
+# holds some of each. Yeast cytosol has about twice the ribosomes.
 DENSITY_PER_UM3 = {
     "microtubules": 170.0,
-    "actin_filaments": 650.0,
-    "single_membranes": 150.0,
-    "double_membranes": 35.0,
-    "ribosomes": 1700.0,
+    "actin_filaments": 1000.0,
+    "single_membranes": 220.0,
+    "double_membranes": 40.0,
+    "ribosomes": 2500.0,
     "gold_beads": 200.0,
 }
 
@@ -77,7 +77,7 @@ class PhantomParameters:
     shape: Shape = (128, 512, 512)
     voxel_size_angstrom: float = 12.0
     thickness_angstrom: float | None = None
-    snr: float = 0.25
+    snr: float = 0.5
     defocus_um: float = 4.0
     tilt_max_degrees: float = 60.0
     tilt_step_degrees: float = 3.0

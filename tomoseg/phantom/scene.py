@@ -15,7 +15,7 @@ from tomoseg.phantom import shapes
 from tomoseg.phantom.canvas import TRIES, Canvas, is_free, label, occupy, stamp
 from tomoseg.phantom.fibres import paint_filaments
 from tomoseg.phantom.membranes import paint_membranes
-from tomoseg.phantom.parameters import PhantomParameters
+from tomoseg.phantom.parameters import CLASSES, PhantomParameters
 
 Points = NDArray[np.float64]
 
@@ -145,7 +145,7 @@ def paint_gold(canvas: Canvas, draw: np.random.Generator) -> Points:
 
 
 def paint_crowding(canvas: Canvas, draw: np.random.Generator) -> None:
-    """Fill the cytosol with small proteins of 3 to 8 nm, outside of every object's inside."""
+    """Fill the cytosol with small proteins of 3 to 8 nm; those that touch a membrane sit on it."""
     kinds = 24
     blobs = [
         shapes.blob(draw, diameter, canvas.voxel) * np.float32(draw.uniform(0.5, 1.0))
@@ -165,9 +165,10 @@ def paint_crowding(canvas: Canvas, draw: np.random.Generator) -> None:
             shift = np.array(offset) - len(blob) // 2
             step = (shift[0] * crowd.shape[1] + shift[1]) * crowd.shape[2] + shift[2]
             crowd.reshape(-1)[flat + step] += blob[tuple(offset)]
-    open_water = (canvas.labels[slab.slices] == 0) & ~canvas.lumen[slab.slices]
+    membranes = [CLASSES.index(name) + 1 for name in ("single_membrane", "double_membrane")]
+    is_open = np.isin(canvas.labels[slab.slices], [0, *membranes]) & ~canvas.lumen[slab.slices]
     inner = crowd[margin:-margin, margin:-margin, margin:-margin]
-    canvas.matter[slab.slices] += inner * open_water
+    canvas.matter[slab.slices] += inner * is_open
 
 
 def draw_place(canvas: Canvas, draw: np.random.Generator) -> Points:

@@ -21,12 +21,14 @@ Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
 Index = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
-MICROTUBULE_OUTER_ANGSTROM = 125.0
-MICROTUBULE_INNER_ANGSTROM = 80.0
+MICROTUBULE_RADIUS_ANGSTROM = 125.0
+PROTOFILAMENT_RING_ANGSTROM = 102.0
 PROTOFILAMENTS = 13
+TUBULIN_DENSITY = 1.25
 ACTIN_RADIUS_ANGSTROM = 35.0
 ACTIN_CROSSOVER_ANGSTROM = 360.0
 LEAFLET_OFFSET_ANGSTROM = 20.0
+LEAFLET_DENSITY = 1.2
 MEMBRANE_HALF_ANGSTROM = 30.0
 GOLD_RADIUS_ANGSTROM = 50.0
 
@@ -158,11 +160,13 @@ def tube(points: Points, reach: float, *, box: Box, voxel: float) -> Tube:
 
 
 def microtubule_density(around: Tube, voxel: float) -> Floats:
-    """Hollow wall of protofilaments; the lumen is as empty as ice."""
-    wall = soft(MICROTUBULE_OUTER_ANGSTROM - around.radius_angstrom, voxel)
-    wall *= soft(around.radius_angstrom - MICROTUBULE_INNER_ANGSTROM, voxel)
-    wall *= 1 + np.float32(0.3) * np.cos(PROTOFILAMENTS * around.angle_radians)
-    return wall
+    """Hollow wall of 13 rods side by side; the lumen is as empty as ice."""
+    sector = np.float32(2 * np.pi / PROTOFILAMENTS)
+    angle = np.mod(around.angle_radians, sector) - sector / 2
+    radius, ring = around.radius_angstrom, np.float32(PROTOFILAMENT_RING_ANGSTROM)
+    distance = np.sqrt(radius**2 + ring**2 - 2 * radius * ring * np.cos(angle))
+    rods = soft(MICROTUBULE_RADIUS_ANGSTROM - ring - distance, voxel)
+    return np.float32(TUBULIN_DENSITY) * rods
 
 
 def actin_density(around: Tube, voxel: float) -> Floats:
@@ -213,7 +217,8 @@ def bilayer_density(distance: Floats, voxel: float) -> Floats:
     """Two leaflets of head groups about 4 nm apart, at a distance from the mid-plane in Å."""
     width = np.float32(max(9.0, 0.6 * voxel))
     heads = np.abs(distance) - np.float32(LEAFLET_OFFSET_ANGSTROM)
-    return np.asarray(np.exp(-((heads / width) ** 2) / 2), dtype=np.float32)
+    density = np.float32(LEAFLET_DENSITY) * np.exp(-((heads / width) ** 2) / 2)
+    return np.asarray(density, dtype=np.float32)
 
 
 def ball_distance(centre: Points, box: Box, voxel: float) -> Floats:
