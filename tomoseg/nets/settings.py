@@ -215,7 +215,7 @@ class TrainingProgress:
     minutes
         Time spent, earlier runs of the same training included.
     loss
-        Mean since the last report.
+        Mean since the last report, None if there was no step.
     learning_rate
         At the last step.
     f1
@@ -230,7 +230,7 @@ class TrainingProgress:
     step: int
     fraction: float
     minutes: float
-    loss: float
+    loss: float | None
     learning_rate: float
     f1: Mapping[str, float | None]
     mean_f1: float | None = None

@@ -129,6 +129,7 @@ class _Session:
     state: _State
     losses: list[Tensor] = field(default_factory=list)
     due: dict[str, float] = field(default_factory=dict)
+    validated_step: int = -1
 
     def run(self) -> None:
         """Step until the budget is used up; then validate and save once more."""
@@ -147,7 +148,8 @@ class _Session:
                     self._tell()
                 if self._is_due("checkpoint", 60 * self.settings.checkpoint_minutes):
                     self._save()
-        self._validate()
+        if self.validated_step != state.step:
+            self._validate()
         self._save()
 
     @property
@@ -224,6 +226,7 @@ class _Session:
                 "volumes": sorted({region.volume.name for region, _, _ in self.boxes}),
             }
             save_model(self.output, network, self.settings.card(self._provenance(), scores))
+        self.validated_step = self.state.step
         self._tell(f1=f1, mean_f1=mean, is_best=is_best)
 
     def _provenance(self) -> dict[str, Any]:
@@ -246,8 +249,8 @@ class _Session:
         is_best: bool = False,
     ) -> None:  # fmt: skip
         """Write a line of progress, and stop if the loss has left the numbers."""
-        loss = float(torch.stack(self.losses).mean()) if self.losses else math.nan
-        if self.losses and not math.isfinite(loss):
+        loss = float(torch.stack(self.losses).mean()) if self.losses else None
+        if loss is not None and not math.isfinite(loss):
             raise ModelError(
                 f"the loss is {loss} near step {self.state.step}",
                 remedy="Lower learning_rate and check the volumes' intensities.",

@@ -1,0 +1,142 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from tomoseg.errors import ModelError
+from tomoseg.nets.card import DEFAULT_COLOURS, Architecture, ModelCard, load_card
+from tomoseg.nets.settings import TrainingSettings
+
+
+def make_card(**changes):
+    architecture = Architecture(slices_in=4, slices_out=2, widths=(4, 8))
+    values = {
+        "name": "test",
+        "architecture": architecture,
+        "classes": ("tube", "blob"),
+        "colours": ("#ff0000", "#00ff00"),
+        "voxel_size_angstrom": 10.0,
+        "halo": architecture.receptive_halo,
+        "stride": architecture.stride,
+    }
+    return ModelCard(**(values | changes))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "stride", "dimensions"),
+    [
+        ({"slices_in": 16, "slices_out": 8}, (8, 16, 16), 2),
+        ({"fold": 1, "widths": (8, 16)}, (1, 2, 2), 2),
+        ({"kind": "volume", "widths": (8, 16, 32)}, (8, 8, 8), 3),
+    ],
+)
+def test_stride_is_the_deepest_cell(numbers, stride, dimensions):
+    architecture = Architecture(**numbers)
+    assert architecture.stride == stride
+    assert architecture.dimensions == dimensions
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason"),
+    [
+        ({"slices_in": 5, "slices_out": 2}, "even number"),
+        ({"slices_in": 2, "slices_out": 4}, "exceed"),
+        ({"kind": "volume", "slices_in": 4}, "volume network"),
+        ({"widths": ()}, "at least 1"),
+        ({"widths": (4096,)}, "1024"),
+        ({"fold": 3}, "1, 2 or 4"),
+        ({"depth": 4}, "Extra inputs"),
+    ],
+)
+def test_impossible_architectures_are_refused(numbers, reason):
+    with pytest.raises(ValidationError, match=reason):
+        Architecture(**numbers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"classes": ("tube", "tube")}, "not all different"),
+        ({"colours": ("#ff0000",)}, "as many colours"),
+        ({"colours": ("red", "#00ff00")}, "pattern"),
+        ({"stride": (1, 1, 1)}, "stride"),
+        ({"halo": (-1, 0, 0)}, "negative"),
+        ({"voxel_size_angstrom": 0}, "greater than 0"),
+        ({"voxel_size_angstrom": float("nan")}, "finite|greater"),
+        ({"weights_sha256": "../x"}, "pattern"),
+        ({"surprise": 1}, "Extra inputs"),
+    ],
+)
+def test_a_card_that_contradicts_itself_is_refused(changes, reason):
+    with pytest.raises(ValidationError, match=reason):
+        make_card(**changes)
+
+
+def test_labels_and_voxel_sizes_follow_the_card():
+    card = make_card(voxel_size_tolerance=0.1)
+    assert (card.label("tube"), card.label("blob")) == (1, 2)
+    with pytest.raises(ModelError, match="no class 'actin', only tube, blob"):
+        card.label("actin")
+    assert card.accepts_voxel_size(10.9)
+    assert not card.accepts_voxel_size(11.2)
+    assert not card.accepts_voxel_size(8.9)
+    assert card.halo_is_exact
+    assert not make_card(halo=(1, 0, 8)).halo_is_exact
+
+
+def test_a_card_survives_json(tmp_path):
+    card = make_card(intensity=({"kind": "zscore"},), scores={"mean_f1": 0.5})
+    (tmp_path / "card.json").write_text(card.model_dump_json())
+    assert load_card(tmp_path) == card
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "the card: Invalid JSON"),
+        ("x" * (1 << 21), "larger than 1048576 bytes"),
+        (json.dumps({"name": "x"}), "architecture: Field required"),
+    ],
+)
+def test_a_bad_card_is_an_error_that_names_it(tmp_path, text, reason):
+    if text is not None:
+        (tmp_path / "card.json").write_text(text)
+    with pytest.raises(ModelError, match=reason) as caught:
+        load_card(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_cards_and_settings_never_wait_for_torch():
+    code = "import sys, tomoseg.nets.card, tomoseg.nets.settings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_default_colours_differ():
+    assert len(set(DEFAULT_COLOURS.values())) == len(DEFAULT_COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "a training must end"),
+        ({"steps": 1, "patch": (8, 100, 128)}, r"\(8, 112, 128\) would"),
+        ({"steps": 1, "patch": (16, 128, 128)}, r"\(8, 128, 128\) would"),
+        ({"steps": 1, "classes": ("unknown",)}, "as many colours, not 0"),
+        ({"steps": 1, "learning_rat": 1}, "Extra inputs"),
+    ],
+)
+def test_settings_that_make_no_training_are_refused(changes, reason):
+    with pytest.raises(ValidationError, match=reason):
+        TrainingSettings(name="x", voxel_size_angstrom=10, **changes)
+
+
+def test_settings_know_the_colours_and_the_card():
+    settings = TrainingSettings(
+        name="x", voxel_size_angstrom=10, steps=1, classes=("ribosome", "actin")
+    )
+    card = settings.card({}, {})
+    assert card.colours == ("#005c31", "#e69f00")
+    assert card.halo_is_exact

@@ -1,0 +1,210 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from tomoseg.blocks import Box
+from tomoseg.errors import ModelError, RequestError
+from tomoseg.nets.card import Architecture
+from tomoseg.nets.checkpoint import load_network, load_state
+from tomoseg.nets.predict import Predictor
+from tomoseg.nets.settings import TrainingSettings
+from tomoseg.nets.train import best_score, rate_factor, train, update_average
+from tomoseg.nets.validation import confusion, f1_scores, mean_score
+
+SLAB = Architecture(slices_in=4, slices_out=2, widths=(8, 16))
+VOLUME = Architecture(kind="volume", widths=(8, 16))
+
+
+class Blobs:
+    """Dark and bright blobs in noise."""
+
+    def __init__(self, name, seed, shape=(16, 64, 64)):
+        rng = np.random.default_rng(seed)
+        smooth = ndimage.gaussian_filter(rng.standard_normal(shape), 3)
+        smooth /= smooth.std()
+        self.name = name
+        self.shape = shape
+        self._labels = np.where(smooth > 1.2, 1, np.where(smooth < -1.2, 2, 0)).astype(np.uint8)
+        signal = np.array([0.0, -2.0, 2.0])[self._labels]
+        self._image = (signal + rng.standard_normal(shape)).astype(np.float32)
+
+    def image(self, box):
+        return self._image[box.slices]
+
+    def labels(self, box):
+        return self._labels[box.slices]
+
+
+def make_settings(**changes):
+    values = {
+        "name": "blobs",
+        "architecture": SLAB,
+        "classes": ("dark", "bright"),
+        "colours": ("#000000", "#ffffff"),
+        "voxel_size_angstrom": 10.0,
+        "patch": (2, 32, 32),
+        "batch": 2,
+        "steps": 4,
+        "validation": ("v",),
+        "validation_minutes": 1000.0,
+        "precision": "float32",
+        "device": "cpu",
+    }
+    return TrainingSettings(**(values | changes))
+
+
+def volumes():
+    return [Blobs("t", 1), Blobs("v", 2)]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "patch", "precision"),
+    [(SLAB, (2, 32, 32), "auto"), (VOLUME, (16, 32, 32), "float32")],
+)
+def test_a_network_learns_blobs_and_its_card_says_how_well(
+    tmp_path, architecture, patch, precision
+):
+    settings = make_settings(
+        architecture=architecture, patch=patch, precision=precision, steps=80, batch=4,
+        learning_rate=1e-2, ema_decay=0.9,
+    )  # fmt: skip
+    card = train(volumes(), settings, output=tmp_path)
+    assert card.scores["mean_f1"] > 0.7
+    assert card.scores["volumes"] == ["v"]
+    assert card.training["volumes"] == ["t"]
+    assert card.training["steps"] == 80
+
+    # What the card says is what anybody finds who applies the model.
+    apart = volumes()[1]
+    found = Predictor.open(tmp_path).predict_labels(
+        apart.image(Box.whole(apart.shape)), Box.whole(apart.shape)
+    )
+    truth = apart.labels(Box.whole(apart.shape))
+    for label, name in enumerate(card.classes, start=1):
+        hits = 2 * ((found == label) & (truth == label)).sum()
+        f1 = hits / ((found == label).sum() + (truth == label).sum())
+        assert card.scores["f1"][name] == pytest.approx(f1, abs=2e-3)  # weights in float16
+
+    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 80
+    assert lines[-1]["is_best"] is True
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_training_goes_on_as_if_undisturbed(tmp_path):
+    # A state and a validation after every step.
+    settings = make_settings(steps=6, validation_minutes=1e-9, checkpoint_minutes=1e-9)
+    train(volumes(), settings, output=tmp_path / "quiet")
+
+    def kill(progress):
+        if progress.step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(volumes(), settings, output=tmp_path / "killed", report=kill)
+    _, record = load_state(tmp_path / "killed" / "training.safetensors")
+    assert record["step"] == 2
+    steps = []
+    train(volumes(), settings, output=tmp_path / "killed", report=lambda p: steps.append(p.step))
+    assert steps == [4, 5, 6]
+
+    quiet, _ = load_state(tmp_path / "quiet" / "training.safetensors")
+    killed, _ = load_state(tmp_path / "killed" / "training.safetensors")
+    assert quiet.keys() == killed.keys()
+    assert all(torch.equal(quiet[name], killed[name]) for name in quiet)
+    assert best_score(tmp_path / "quiet") == best_score(tmp_path / "killed")
+
+
+def test_a_finished_training_is_not_done_again(tmp_path):
+    first = train(volumes(), make_settings(), output=tmp_path)
+    reports = []
+    assert train(volumes(), make_settings(), output=tmp_path, report=reports.append) == first
+    assert reports == []
+
+
+def test_a_torn_model_does_not_count_as_best(tmp_path):
+    train(volumes(), make_settings(), output=tmp_path)
+    assert best_score(tmp_path) >= 0
+    (tmp_path / "weights.safetensors").write_bytes(b"torn")
+    assert best_score(tmp_path) == -1
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path):
+    train(volumes(), make_settings(), output=tmp_path)
+    with pytest.raises(RequestError, match="other settings"):
+        train(volumes(), make_settings(seed=1), output=tmp_path)
+    (tmp_path / "training.safetensors").unlink()
+    with pytest.raises(RequestError, match="already holds a model"):
+        train(volumes(), make_settings(), output=tmp_path)
+
+
+def test_time_alone_ends_a_training(tmp_path):
+    settings = make_settings(steps=None, maximum_minutes=1e-6)
+    assert train(volumes(), settings, output=tmp_path).training["steps"] == 1
+
+
+def test_a_loss_that_is_no_number_stops_with_a_remedy(tmp_path):
+    with pytest.raises(ModelError, match=r"the loss is .* Lower learning_rate"):
+        train(volumes(), make_settings(learning_rate=1e30, steps=60), output=tmp_path)
+
+
+def test_a_training_starts_from_a_model(tmp_path):
+    train(volumes(), make_settings(steps=30), output=tmp_path / "first")
+    before, _ = load_network(tmp_path / "first")
+    settings = make_settings(
+        start_from=tmp_path / "first", steps=1, learning_rate=1e-12, classes=("x",) * 1,
+        colours=("#000000",),
+    )  # fmt: skip
+    one_class = [Blobs("t", 1), Blobs("v", 2)]
+    for volume in one_class:
+        volume._labels = volume._labels.clip(max=1)
+    train(one_class, settings, output=tmp_path / "second")
+    after, _ = load_network(tmp_path / "second")
+    torch.testing.assert_close(after.stem.conv.weight, before.stem.conv.weight)
+    assert after.head.weight.shape != before.head.weight.shape
+    other = make_settings(start_from=tmp_path / "first", architecture=VOLUME, patch=(8, 32, 32))
+    with pytest.raises(ModelError, match="another architecture"):
+        train(volumes(), other, output=tmp_path / "third")
+
+
+def test_f1_is_counted_voxel_by_voxel():
+    counts = np.array([[5, 1, 0, 0], [2, 3, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0]])
+    f1 = f1_scores(counts, ("a", "b", "c"))
+    assert f1 == {"a": pytest.approx(6 / (6 + 5 + 2)), "b": 0.0, "c": None}
+    assert mean_score(f1) == pytest.approx(3 / 13)
+    assert mean_score({"c": None}) == 0.0
+
+
+def test_confusion_leaves_out_what_is_not_annotated(tmp_path):
+    train(volumes(), make_settings(steps=1), output=tmp_path)
+    predictor = Predictor.open(tmp_path, device="cpu")
+    volume = Blobs("v", 3)
+    volume._labels[:, :10] = 255
+    whole = Box.whole(volume.shape)
+    region = type("Region", (), {"volume": volume})
+    counts = confusion(predictor, [(region, whole, whole)])
+    found = predictor.predict_labels(volume.image(whole), whole)
+    assert counts.sum() == (volume._labels != 255).sum()
+    assert counts[1, 2] == ((volume._labels == 1) & (found == 2)).sum()
+
+
+def test_the_average_forgets_the_start_and_copies_counters():
+    average = {"w": torch.zeros(1), "n": torch.tensor(0)}
+    for step in range(200):
+        update_average(average, {"w": torch.ones(1), "n": torch.tensor(step)}, 0.9, step)
+    assert float(average["w"]) > 0.999
+    assert int(average["n"]) == 199
+
+
+def test_the_rate_rises_and_falls():
+    rates = [rate_factor(f) for f in np.linspace(0, 1, 101)]
+    peak = int(np.argmax(rates))
+    assert peak == 5
+    assert (np.diff(rates[: peak + 1]) > 0).all()
+    assert (np.diff(rates[peak:]) < 0).all()
