@@ -275,10 +275,13 @@ def test_statistics_after_a_filter_are_refused(late: Step) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
-def test_z_score_of_a_constant_is_refused(value: float) -> None:
-    statistics = statistics_of(np.full((9, 9, 9), value, np.float32), (4, 5, 6))
-    with pytest.raises(FormatError, match="spread is 0"):
-        prepare(DEFAULT_STEPS, statistics)
+@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
+def test_z_score_of_a_constant_is_refused(value: float, dtype: str) -> None:
+    """The mean of many 0.1 is not quite 0.1, which must not pass for a spread."""
+    statistics = statistics_of(np.full((9, 9, 9), value, dtype), (4, 5, 6))
+    for steps in (DEFAULT_STEPS, [ZScore()]):
+        with pytest.raises(FormatError, match="spread is 0"):
+            prepare(steps, statistics)
 
 
 def test_clip_that_leaves_one_grey_value_is_refused() -> None:
