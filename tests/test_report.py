@@ -96,6 +96,15 @@ def test_outlines_are_drawn_in_the_colours_of_the_classes(sheet):
     assert abs(columns.min() - 20 * 8) <= 2 and abs(columns.max() - 50 * 8) <= 2
 
 
+def test_image_and_labels_share_one_direction():
+    image = np.zeros((60, 80), np.float32)
+    image[10:30, 20:50] = 1  # where class 1 is
+    cuts = tuple(Slice(cut.index, image, cut.labels) for cut in picture().slices)
+    upper = decoded(tomogram_figure(picture(slices=cuts)))[122:602, 32:672]
+    assert upper[480 - 20 * 8, 35 * 8].tolist() == [255, 184, 184]  # white under the tint
+    assert upper[480 - 40 * 8, 35 * 8].tolist() == [0, 0, 0]
+
+
 def test_bare_slice_stays_grey(sheet):
     lower = 480 + 30 + 24
     assert is_grey(sheet[122 + lower : 602 + lower, 33:671])
@@ -246,7 +255,8 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.links, self.sources, self.ids, self.tags, self.open, self.text = [], [], [], [], [], ""
+        self.links, self.sources, self.alternatives, self.ids = [], [], [], []
+        self.tags, self.open, self.text = [], [], ""
         self.feed(text)
         self.close()
         assert self.open == []
@@ -257,6 +267,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.links += [found["href"]] if "href" in found else []
         self.sources += [found["src"]] if "src" in found else []
+        self.alternatives += [found["alt"]] if "alt" in found else []
         self.ids += [found["id"]] if "id" in found else []
         assert not [name for name in found if name.startswith("on")]
         if tag not in VOID:
@@ -300,17 +311,17 @@ NASTY = "<script>alert('1')</script>\"&.mrc"
 
 
 def test_text_from_outside_is_escaped():
-    item = entry(
-        NASTY, state="failed", error=NASTY, remedy=NASTY, notes=[NASTY], seconds={NASTY: 1}
-    )
-    item["classes"][0]["name"] = NASTY
+    changes = {"error": NASTY, "remedy": NASTY, "notes": [NASTY], "seconds": {NASTY: 1}}
+    items = [entry(NASTY, state=state, **changes) for state in ("failed", NASTY)]
+    items[0]["classes"][0]["name"] = NASTY
     text = session_page(
-        session(item, model={NASTY: NASTY}, recipe=NASTY, version=NASTY), {NASTY: b"x"}
+        session(*items, model={NASTY: NASTY}, recipe=NASTY, version=NASTY), {NASTY: b"x"}
     )
     page = Page(text)
     assert "script" not in page.tags
     assert "<script" not in text
-    assert page.text.count(NASTY) >= 10
+    assert page.text.count(NASTY) >= 15
+    assert page.alternatives == [f"middle slice of {NASTY} with its classes outlined"]
 
 
 @pytest.mark.parametrize(
