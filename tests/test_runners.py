@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError
-from tomoseg.runners import SerialRunner, can_pass, open_runner
+from tomoseg.runners import SerialRunner, can_pass, open_cluster, open_runner
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ class Square:
 
 @pytest.fixture(scope="module")
 def dask():
-    with open_runner("dask", workers=2, memory_gib=1.0, stall_minutes=2.0) as runner:
+    with (
+        open_cluster(workers=2, memory_gib=1.0) as address,
+        open_runner(address, stall_minutes=2.0) as runner,
+    ):
         yield runner
 
 
@@ -89,7 +92,8 @@ def test_a_killed_worker_costs_only_its_blocks(dask, tmp_path):
 
 def test_a_cluster_that_stalls_is_an_error(tmp_path):
     with (
-        open_runner("dask", workers=1, stall_minutes=0.05) as runner,
+        open_cluster(workers=1, memory_gib=1.0) as address,
+        open_runner(address, stall_minutes=0.05) as runner,
         pytest.raises(ResourceError, match="stall_minutes"),
     ):
         list(runner.map(Square(tmp_path, "sleep", times=1), [13]))
@@ -99,7 +103,7 @@ def test_no_scheduler_at_the_address_is_an_error(monkeypatch):
     monkeypatch.setattr("tomoseg.runners.CONNECT_SECONDS", 1.0)
     with (
         pytest.raises(ResourceError, match=r"tcp://127\.0\.0\.1:9"),
-        open_runner("dask", address="tcp://127.0.0.1:9"),
+        open_runner("tcp://127.0.0.1:9"),
     ):
         pass
 

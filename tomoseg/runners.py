@@ -12,7 +12,7 @@ import errno
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from tomoseg.errors import BlockError, ResourceError, StoreError, TomosegError
 
@@ -24,10 +24,10 @@ CONNECT_SECONDS = 20.0
 class Named(Protocol):
     """What runs: a picklable function of one item that says what it is called there."""
 
-    def __call__(self, item: Any) -> dict[str, Any]:
+    def __call__(self, item: Any, /) -> dict[str, Any]:
         """Do the work of one item and return its receipt."""
 
-    def name(self, item: Any) -> str:
+    def name(self, item: Any, /) -> str:
         """Return the item's name for errors and logs."""
 
 
@@ -65,11 +65,21 @@ class SerialRunner:
 def attempted(task: Named, item: Any) -> dict[str, Any]:
     """Run one item; whatever goes wrong comes out as an error that names it."""
     try:
-        return task(item)
+        with explaining():
+            return task(item)
     except TomosegError as error:
         raise error.within(block=task.name(item)) from error
+
+
+@contextlib.contextmanager
+def explaining() -> Iterator[None]:
+    """Turn every exception into one of ours: the only place that catches them all."""
+    try:
+        yield
+    except TomosegError:
+        raise
     except Exception as error:
-        raise _explained(error).within(block=task.name(item)) from error
+        raise _explained(error) from error
 
 
 def can_pass(error: TomosegError) -> bool:
@@ -176,45 +186,10 @@ def _failure(future: Any, name: str) -> TomosegError | None:
 
 
 @contextlib.contextmanager
-def open_runner(
-    kind: Literal["serial", "dask"],
-    *,
-    address: str | None = None,
-    workers: int = 1,
-    memory_gib: float = 4.0,
-    stall_minutes: float = 60.0,
-) -> Iterator[Runner]:
-    """Yield a runner and close what it opened.
+def open_cluster(*, workers: int, memory_gib: float) -> Iterator[str]:
+    """Start worker processes of one thread each on the loopback interface; yield the address."""
+    from distributed import LocalCluster
 
-    Parameters
-    ----------
-    kind
-        ``"serial"`` for this process, ``"dask"`` for workers.
-    address
-        A running scheduler; None starts a local cluster of ``workers`` processes with one thread
-        and at most ``memory_gib`` each, on the loopback interface.
-
-    Raises
-    ------
-    ResourceError
-        If no scheduler answers at the address.
-    """
-    if kind == "serial":
-        yield SerialRunner()
-        return
-    from distributed import Client, LocalCluster
-
-    if address is not None:
-        try:
-            client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
-        except OSError as error:
-            raise ResourceError(
-                f"no Dask scheduler answers at {address}",
-                remedy="Start it, or leave out the address to run on this machine.",
-            ) from error
-        with client:
-            yield DaskRunner(client, stall_minutes=stall_minutes)
-        return
     with (
         _worker_environment(),
         LocalCluster(
@@ -224,8 +199,32 @@ def open_runner(
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
         ) as cluster,
-        Client(cluster, set_as_default=False) as client,
     ):
+        yield str(cluster.scheduler_address)
+
+
+@contextlib.contextmanager
+def open_runner(address: str | None, *, stall_minutes: float = 60.0) -> Iterator[Runner]:
+    """Yield a runner on the scheduler at an address, or one in this process for None.
+
+    Raises
+    ------
+    ResourceError
+        If no scheduler answers at the address.
+    """
+    if address is None:
+        yield SerialRunner()
+        return
+    from distributed import Client
+
+    try:
+        client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
+    except OSError as error:
+        raise ResourceError(
+            f"no Dask scheduler answers at {address}",
+            remedy="Start it, or leave out the address to run on this machine.",
+        ) from error
+    with client:
         yield DaskRunner(client, stall_minutes=stall_minutes)
 
 

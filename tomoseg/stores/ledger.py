@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from tomoseg.stores.folders import Folder
 
+BEGUN = "begun"
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -47,10 +49,19 @@ class Ledger:
         """Return a block's sidecar."""
         return self.folder.read_arrays(f"{self.place}/{block}.npz")
 
-    def forget_others(self) -> None:
-        """Remove this stage's receipts under other digests: their voxels are about to go."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether the stage's arrays were created under this digest."""
+        return self.folder.exists(f"{self.place}/{BEGUN}")
+
+    def begin(self) -> None:
+        """Record that the stage's arrays have been created, empty."""
+        self.folder.write_json(f"{self.place}/{BEGUN}", {"digest": self.digest})
+
+    def forget_all(self) -> None:
+        """Remove all receipts of this stage: the voxels that they stand for are about to go."""
         for name in self.folder.names():
-            if name.startswith(f"{self.stage}-") and name != self.place:
+            if name.startswith(f"{self.stage}-"):
                 self.folder.remove(name)
 
 

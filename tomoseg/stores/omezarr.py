@@ -103,9 +103,6 @@ class OmeZarrReader:
         """Return the voxels of a box, zyx."""
         return Volume(self._folder, self._path).read(box)
 
-    def close(self) -> None:
-        """Nothing stays open."""
-
 
 def _ome_header(folder: Folder, override: float | None) -> tuple[str, Header]:
     try:

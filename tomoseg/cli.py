@@ -1,0 +1,336 @@
+"""The command line. Heavy imports stand inside the commands, so that ``--help`` answers at once.
+
+Exit codes: 0 done, 1 some tomograms failed, 2 the request was wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tomoseg import __version__
+from tomoseg.errors import RequestError, TomosegError
+
+if TYPE_CHECKING:
+    from tomoseg.recipe import Recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Tomograms in; segmentations, traced filaments and particle coordinates out.",
+    epilog="Exit codes: 0 done, 1 some tomograms failed, 2 the request was wrong.",
+)
+
+DONE, SOME_FAILED, WRONG_REQUEST = 0, 1, 2
+
+RecipeOption = Annotated[
+    Path | None, typer.Option("--recipe", "-r", help="YAML recipe; without one, sensible defaults.")
+]
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", help="Folder or URL for the results.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Change one key of the recipe; repeatable."),
+]
+DaskOption = Annotated[
+    str | None,
+    typer.Option("--dask", metavar="ADDRESS", help="Run on this Dask scheduler's workers."),
+]
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one message and an exit code."""
+    try:
+        app()
+    except TomosegError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(WRONG_REQUEST if isinstance(error, RequestError) else SOME_FAILED)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tomoseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def configure(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Set up logging for all commands."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+@app.command()
+def run(
+    tomograms: Annotated[
+        list[str] | None, typer.Argument(help="MRC, TIFF or OME-Zarr files, folders or URLs.")
+    ] = None,
+    recipe: RecipeOption = None,
+    output: OutputOption = None,
+    set_: SetOption = None,
+    dask: DaskOption = None,
+) -> None:
+    """Segment, trace and pick: a session of tomograms in, results out.
+
+    Finished blocks are kept: run the same command again and it does only what is missing.
+    """
+    from tomoseg.session import check_session, plan_session, run_session
+
+    session = plan_session(_recipe(recipe, tomograms, output, set_, dask))
+    check_session(session)
+    with _progress() as progress:
+        result = run_session(session, progress)
+    _tell_result(result, str(session.output))
+
+
+@app.command()
+def validate(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
+    tomograms: Annotated[list[str] | None, typer.Argument(help="Instead of session.input.")] = None,
+    output: OutputOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Check a recipe, its tomograms, their fit to the model and the disk, before any work."""
+    from tomoseg.session import check_session, plan_session
+
+    session = plan_session(_recipe(recipe, tomograms, output, set_, None))
+    checks = check_session(session)
+    typer.echo(f"model {session.card.name}: {', '.join(session.card.classes)}")
+    for check in checks:
+        if check.problem:
+            typer.echo(f"{check.name}: {check.problem}")
+        elif check.sampling is None:
+            typer.echo(f"{check.name}: {'; '.join(check.notes)}")
+        else:
+            z, y, x = check.sampling.shape
+            typer.echo(
+                f"{check.name}: {x}×{y}×{z} voxels (xyz) of {check.sampling.voxel_angstrom:.4g} Å, "
+                f"{check.dtype}; network at {check.network_voxel_angstrom:.4g} Å; "
+                f"rlnTomoName {check.name}" + "".join(f"; {note}" for note in check.notes)
+            )
+    needed = sum(check.bytes_needed for check in checks)
+    typer.echo(f"about {needed / 2**30:.2f} GiB will be written to {session.output}")
+    bad = sum(bool(check.problem) for check in checks)
+    typer.echo(f"{len(checks) - bad} of {len(checks)} tomograms can be processed")
+    raise typer.Exit(WRONG_REQUEST if bad else DONE)
+
+
+@app.command()
+def status(
+    output: Annotated[str, typer.Argument(help="Output of a session.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
+) -> None:
+    """Say what is done, what failed and why, and what is still to do."""
+    from tomoseg.session import session_status
+
+    state = session_status(output)
+    if as_json:
+        typer.echo(json.dumps(state, indent=1))
+    else:
+        typer.echo(f"{state['headline']}")
+        for row in state["tomograms"]:
+            typer.echo(
+                f"{row['name']}: {row['state']}" + (f" - {row['say']}" if row["say"] else "")
+            )
+    raise typer.Exit(SOME_FAILED if state["failed"] else DONE)
+
+
+@app.command()
+def info(
+    file: Annotated[str, typer.Argument(help="MRC, TIFF or OME-Zarr file, path or URL.")],
+    voxel_size: Annotated[
+        float | None, typer.Option("--voxel-size", help="Override the file's voxel size, Å.")
+    ] = None,
+) -> None:
+    """Say what a tomogram's header says, and how it would be read."""
+    from tomoseg.session import source_header
+
+    header = source_header(file, voxel_size)
+    z, y, x = header.sampling.shape
+    vz, vy, vx = header.sampling.voxel_size_angstrom
+    oz, oy, ox = header.origin_angstrom
+    sz, sy, sx = header.start_voxels
+    typer.echo(f"voxels (xyz)      {x} × {y} × {z}")
+    typer.echo(f"voxel size (xyz)  {vx:.6g} × {vy:.6g} × {vz:.6g} Å")
+    typer.echo(f"extent (xyz)      {x * vx / 10:.5g} × {y * vy / 10:.5g} × {z * vz / 10:.5g} nm")
+    typer.echo(f"type              {header.dtype}")
+    typer.echo(f"origin (xyz)      {ox:.6g}, {oy:.6g}, {oz:.6g} Å")
+    typer.echo(f"start (xyz)       {sx}, {sy}, {sz} voxels")
+    for note in header.notes:
+        typer.echo(f"note              {note}")
+
+
+@app.command()
+def simulate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
+    output: Annotated[str, typer.Argument(help="Folder for tomograms and truth.")],
+    tomograms: Annotated[int, typer.Option(help="How many.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the first; the next ones count up.")] = 0,
+    shape: Annotated[str, typer.Option(help="Voxels, z,y,x.")] = "128,512,512",
+    voxel_size: Annotated[float, typer.Option(help="Å, 8 to 16.")] = 12.0,
+    snr: Annotated[float | None, typer.Option(help="Of the untilted image.")] = None,
+    density: Annotated[float, typer.Option(help="Factor on the usual number of objects.")] = 1.0,
+    defocus: Annotated[float | None, typer.Option(help="µm.")] = None,
+    tilt_max: Annotated[float, typer.Option(help="Degrees.")] = 60.0,
+    tilt_step: Annotated[float, typer.Option(help="Degrees.")] = 3.0,
+) -> None:
+    """Simulate tomograms with complete truth: labels, instances, centre lines, particles."""
+    from tomoseg.phantom import PhantomParameters
+    from tomoseg.simulation import simulated_session
+    from tomoseg.stores import Folder
+
+    usual = PhantomParameters()
+    base = PhantomParameters(
+        shape=_triple(shape),
+        voxel_size_angstrom=voxel_size,
+        snr=usual.snr if snr is None else snr,
+        defocus_um=usual.defocus_um if defocus is None else defocus,
+        tilt_max_degrees=tilt_max,
+        tilt_step_degrees=tilt_step,
+        seed=seed,
+    )
+    folder = Folder(output)
+    for name in simulated_session(folder, base, tomograms=tomograms, density=density):
+        typer.echo(f"{folder}/{name}.mrc")
+
+
+@app.command()
+def train(recipe: Annotated[Path, typer.Argument(help="YAML recipe of a training.")]) -> None:
+    """Train a network from annotated tomograms; killed and called again, it goes on."""
+    from tomoseg.training import load_training_recipe, train_from
+
+    def tell(progress: Any) -> None:
+        line = f"{progress.minutes:6.1f} min  step {progress.step}  loss {progress.loss:.4f}"
+        if progress.mean_f1 is not None:
+            scores = ", ".join(
+                f"{name} {'-' if f1 is None else format(f1, '.3f')}"
+                for name, f1 in progress.f1.items()
+            )
+            kept = " (kept)" if progress.is_best else ""
+            line += f"  mean F1 {progress.mean_f1:.3f}{kept}: {scores}"
+        typer.echo(f"{100 * progress.fraction:5.1f}%{line}")
+
+    settings = load_training_recipe(recipe)
+    card = train_from(settings, report=tell)
+    typer.echo(f"model {card.name} in {settings.output}: mean F1 {card.scores['mean_f1']:.3f}")
+
+
+@app.command()
+def evaluate(
+    found: Annotated[str, typer.Argument(metavar="LABELS", help="Labels (.mrc, .zarr) or .csv.")],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Truth of the same kind.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Å; filaments 100, particles half a radius of 140.")
+    ] = None,
+) -> None:
+    """Score labels, filaments or particles against truth.
+
+    Two label volumes give precision, recall, F1 and IoU a class; two filament tables the F1 of
+    centre lines; two particle tables the F1 of one-to-one matches.
+    """
+    from tomoseg.evaluation import evaluate_files
+
+    scores = evaluate_files(found, truth, tolerance_angstrom=tolerance)
+    if as_json:
+        typer.echo(json.dumps(scores, indent=1))
+        return
+    for name, row in scores.items():
+        values = "  ".join(f"{key} {_number(value)}" for key, value in row.items())
+        typer.echo(f"{name:<16} {values}")
+
+
+def _number(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _recipe(
+    path: Path | None,
+    tomograms: list[str] | None,
+    output: str | None,
+    changes: list[str] | None,
+    dask: str | None,
+) -> Recipe:
+    from tomoseg.recipe import load_recipe
+
+    given: dict[str, Any] = {"session": {}, "compute": {}}
+    if tomograms:
+        given["session"]["input"] = tomograms
+    if output:
+        given["session"]["output"] = output
+    if dask:
+        given["compute"] = {"runner": "dask", "address": dask}
+    return load_recipe(path, changes or (), given=given)
+
+
+def _triple(text: str) -> tuple[int, int, int]:
+    try:
+        z, y, x = (int(part) for part in text.replace("x", ",").split(","))
+    except ValueError as error:
+        raise RequestError(f"--shape {text} is not three integers z,y,x") from error
+    return z, y, x
+
+
+def _tell_result(result: dict[str, Any], output: str) -> None:
+    rows = result["tomograms"]
+    failed = [row for row in rows if row["state"] == "failed"]
+    for row in failed:
+        typer.echo(f"failed: {row['name']}: {row['error']}. {row['remedy']}".rstrip(), err=True)
+    typer.echo(
+        f"{len(rows) - len(failed)} of {len(rows)} tomograms done; look at {output}/index.html"
+    )
+    raise typer.Exit(SOME_FAILED if failed else DONE)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Yield a function that shows blocks done: bars on a terminal, plain lines otherwise."""
+    if not sys.stderr.isatty():
+        yield _plain_progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
+def _plain_progress(what: str, done: int, total: int) -> None:
+    """Say the beginning of a pass, each tenth of it, and its end."""
+    step = max(1, total // 10)
+    if done == total or done % step == 0:
+        typer.echo(f"{what}: {done} of {total} blocks", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,362 @@
+"""The recipe: one YAML file that says everything about a run but secrets.
+
+Paths in a recipe file are relative to that file. Units stand in the keys. Unknown keys are
+refused. A section that is left out takes the defaults of the model's classes, and the recipe that
+was really used is written beside the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tomoseg.cleanup import CleaningSettings
+from tomoseg.errors import RequestError
+from tomoseg.filaments import TracingSettings, tracing_defaults
+from tomoseg.particles import PickingSettings
+from tomoseg.sampling import Shape
+
+SHIPPED = "shipped"
+PLACES = (("session", "input"), ("session", "output"), ("segment", "model"))
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SessionSection(Section):
+    """What is processed and where the results go.
+
+    Parameters
+    ----------
+    input
+        Files or folders of tomograms: MRC, TIFF, OME-Zarr; paths or file:// or s3:// URLs.
+    output
+        Folder or URL for the results.
+    tomogram_name_remove
+        Regular expressions cut out of a file's stem to get the tomogram's name, such as
+        ``"^rec_"`` or ``"_10.00Apx$"``; the name is also ``rlnTomoName``.
+    """
+
+    input: tuple[str, ...] = ()
+    output: str = ""
+    tomogram_name_remove: tuple[str, ...] = ()
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class SourceSection(Section):
+    """What the files do not say, or say wrongly.
+
+    Parameters
+    ----------
+    voxel_size_angstrom
+        Overrides the files' own voxel size, Å.
+    contrast
+        Whether protein is dark or bright in the tomograms.
+    maximum_not_finite
+        Share of voxels that may be NaN or infinite; they are treated as the mean.
+    mask
+        A volume on the tomogram's grid, ``{folder}`` and ``{name}`` standing for those of the
+        tomogram; where it is 0 (outside the lamella or the cell, say), every class is cut away.
+    """
+
+    voxel_size_angstrom: float | None = Field(default=None, gt=0, le=1000)
+    contrast: Literal["dark", "bright"] = "dark"
+    maximum_not_finite: float = Field(default=0.01, ge=0, le=1)
+    mask: str | None = None
+
+
+class IngestSection(Section):
+    """How tomograms are stored: ``bin`` averages bin³ voxels; masks return to the source grid."""
+
+    bin: int = Field(default=1, ge=1, le=16)
+
+
+class BlocksSection(Section):
+    """The core of a block, voxels zyx; each is one shard of every output volume."""
+
+    shape: Shape = (64, 256, 256)
+
+    @field_validator("shape")
+    @classmethod
+    def _reasonable(cls, shape: Shape) -> Shape:
+        if min(shape) < 8 or max(shape) > 2048:
+            raise ValueError(f"edges of {shape} must lie in 8..2048 voxels")
+        return shape
+
+
+class SegmentSection(Section):
+    """The network and how it is applied.
+
+    Parameters
+    ----------
+    model
+        ``shipped`` or a folder with card.json and weights.safetensors.
+    rescale
+        ``auto``: tomograms outside the network's tolerance are resampled inside each block;
+        ``never``: they are an error.
+    contrast_mismatch
+        What to do when source.contrast is not the network's: ``flip`` or ``error``.
+    halo
+        ``default`` (the card's), ``exact`` (the receptive field) or voxels in y and x.
+    score_maps
+        Keep the score maps of traced and picked classes and work from them; else from masks.
+    precision
+        ``auto``: bfloat16 where the processor or GPU has it; or ``float32``.
+    """
+
+    model: str = SHIPPED
+    rescale: Literal["auto", "never"] = "auto"
+    contrast_mismatch: Literal["flip", "error"] = "flip"
+    halo: Literal["default", "exact"] | int = "default"
+    score_maps: bool = True
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class ExportSection(Section):
+    """Files for other programs.
+
+    Parameters
+    ----------
+    masks
+        Write an MRC mask a class.
+    spacing_angstrom
+        Distance of segments along the filaments of a class, Å; others take the format's default.
+    tilt_series_pixel_size_angstrom, tilt_series_size_xyz
+        Bin-1 pixel size and size of the tomogram in bin-1 pixels, for RELION; without them the
+        tomogram itself counts as bin 1.
+    """
+
+    masks: bool = True
+    spacing_angstrom: dict[str, float] = Field(default_factory=dict)
+    tilt_series_pixel_size_angstrom: float | None = Field(default=None, gt=0)
+    tilt_series_size_xyz: tuple[int, int, int] | None = None
+
+
+class ComputeSection(Section):
+    """Where blocks run.
+
+    Parameters
+    ----------
+    runner
+        ``serial``, or ``dask`` for workers on this machine or at ``address``.
+    workers, memory_gib
+        Local worker processes and the memory that each may use.
+    threads
+        torch threads in a process; one a worker is best on a CPU.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    stall_minutes
+        A stage in which no block ends for so long has failed.
+    """
+
+    runner: Literal["serial", "dask"] = "serial"
+    address: str | None = None
+    workers: int = Field(default=2, ge=1)
+    memory_gib: float = Field(default=4.0, gt=0.25)
+    threads: int = Field(default=1, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    stall_minutes: float = Field(default=60.0, gt=0)
+
+
+class Recipe(Section):
+    """A whole run. ``clean``, ``trace`` and ``pick`` map classes to their settings.
+
+    None there means the defaults of the model's classes (:meth:`resolved`); an empty mapping
+    means that nothing is cleaned, traced or picked.
+    """
+
+    session: SessionSection = SessionSection()
+    source: SourceSection = SourceSection()
+    ingest: IngestSection = IngestSection()
+    blocks: BlocksSection = BlocksSection()
+    segment: SegmentSection = SegmentSection()
+    clean: dict[str, CleaningSettings] | None = None
+    trace: dict[str, TracingSettings] | None = None
+    pick: dict[str, PickingSettings] | None = None
+    export: ExportSection = ExportSection()
+    compute: ComputeSection = ComputeSection()
+
+    @field_validator("trace", mode="before")
+    @classmethod
+    def _traced_from_defaults(cls, value: Any) -> Any:
+        """Fill what a class leaves out with the defaults of that class, not of microtubules."""
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            name: {**_plain(tracing_defaults(name)), **(given or {})}
+            if isinstance(given, Mapping) or given is None
+            else given
+            for name, given in value.items()
+        }
+
+    def resolved(self, classes: Sequence[str]) -> Self:
+        """Return the recipe with its sections filled in for a model's classes.
+
+        Raises
+        ------
+        RequestError
+            If a section names a class that the model does not have.
+        """
+        for section in ("clean", "trace", "pick"):
+            unknown = set(getattr(self, section) or ()) - set(classes)
+            if unknown:
+                raise RequestError(
+                    f"{section} names {', '.join(sorted(unknown))}, but the model has "
+                    f"{', '.join(classes)}",
+                    remedy="Choose among the model's classes.",
+                )
+        defaults = {
+            "clean": {name: DEFAULT_CLEANING.get(name, CleaningSettings()) for name in classes},
+            "trace": {n: tracing_defaults(n) for n in ("microtubule", "actin") if n in classes},
+            "pick": {"ribosome": PickingSettings()} if "ribosome" in classes else {},
+        }
+        given = {key: getattr(self, key) for key in defaults if getattr(self, key) is not None}
+        return self.model_copy(update=defaults | given)
+
+    def as_yaml(self) -> str:
+        """Return the recipe as a YAML file."""
+        values = self.model_dump(mode="json")
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+DEFAULT_CLEANING = {
+    "microtubule": CleaningSettings(minimum_volume_nm3=10_000.0),
+    "actin": CleaningSettings(minimum_volume_nm3=500.0),
+    "single_membrane": CleaningSettings(minimum_volume_nm3=3_000.0),
+    "double_membrane": CleaningSettings(minimum_volume_nm3=10_000.0),
+    "ribosome": CleaningSettings(minimum_volume_nm3=1_500.0),
+    "carbon_edge": CleaningSettings(minimum_volume_nm3=100_000.0),
+}
+
+
+def load_recipe(
+    path: str | Path | None,
+    changes: Sequence[str] = (),
+    *,
+    given: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Recipe:
+    """Read a recipe file and apply ``a.b=c`` changes to it.
+
+    Parameters
+    ----------
+    path
+        YAML file; None for the defaults alone.
+    changes
+        Dotted keys and YAML values; their paths are relative to the working directory.
+    given
+        Section → key → value that stand above both, relative to the working directory too.
+
+    Raises
+    ------
+    RequestError
+        For a missing file, bad YAML, unknown keys and values out of range, each named.
+    """
+    values = {} if path is None else read_yaml(Path(path))
+    if path is not None:
+        _resolve_paths(values, Path(path).resolve().parent)
+    for change in changes:
+        _apply(values, change)
+    for section, keys in (given or {}).items():
+        values[section] = {**(values.get(section) or {}), **keys}
+    _resolve_paths(values, Path.cwd())
+    return recipe_from(values)
+
+
+def recipe_from(values: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that plain values describe.
+
+    Raises
+    ------
+    RequestError
+        With every unknown key and wrong value, by its dotted name.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise explained(error) from error
+
+
+def explained(error: ValidationError) -> RequestError:
+    """Return what is wrong with a recipe, for people."""
+    return RequestError(
+        f"the recipe is wrong: {_rows(error)}",
+        remedy="Correct these keys; the README explains the recipe on one page.",
+    )
+
+
+def _rows(error: ValidationError) -> str:
+    rows = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            rows.append(f"{key} is not a known key")
+        else:
+            rows.append(f"{key}: {problem['msg']}, not {str(problem['input'])[:60]!r}")
+    return "; ".join(rows)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; raise RequestError if there is none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RequestError(f"there is no recipe at {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise RequestError(f"{path} is not a YAML file: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RequestError(f"{path} holds no mapping of recipe keys")
+    return values
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    key, separator, text = change.partition("=")
+    if not separator or not key:
+        raise RequestError(f"--set {change} is not of the form a.b=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RequestError(f"--set {change}: {parent} is not a section")
+        values = inner
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"--set {change}: {text!r} is not a YAML value") from error
+
+
+def _resolve_paths(values: dict[str, Any], base: Path) -> None:
+    """Make relative paths absolute in place; URLs and ``shipped`` stay."""
+    for section, key in PLACES:
+        inner = values.get(section)
+        if not isinstance(inner, dict) or not inner.get(key):
+            continue
+        place = inner[key]
+        if isinstance(place, list):
+            inner[key] = [_absolute(item, base) for item in place]
+        else:
+            inner[key] = _absolute(place, base)
+
+
+def _absolute(place: Any, base: Path) -> Any:
+    if not isinstance(place, str) or "://" in place or place == SHIPPED:
+        return place
+    return str(base / Path(place).expanduser())
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(settings)

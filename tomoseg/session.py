@@ -1,0 +1,376 @@
+"""A session: many tomograms through the stages, one failure not stopping the others."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tomoseg import __version__
+from tomoseg.errors import RequestError, ResourceError, TomosegError
+from tomoseg.formats.compressed import compression_of
+from tomoseg.nets.card import ModelCard, load_card
+from tomoseg.recipe import SHIPPED, Recipe
+from tomoseg.report.page import session_page
+from tomoseg.report.summary import SessionSummary
+from tomoseg.runners import Runner, explaining, open_cluster, open_runner
+from tomoseg.sampling import Header, Sampling
+from tomoseg.sources import Found, discover, open_source, unpacked
+from tomoseg.stages import STAGES, Context, class_summaries, run_stage
+from tomoseg.stages.context import Progress
+from tomoseg.stages.segment import network_sampling
+from tomoseg.stores import Folder, checked_url, free_bytes
+
+SHIPPED_MODEL = Path(__file__).parent / "models" / "six-features"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session that has been looked through but not begun.
+
+    Parameters
+    ----------
+    recipe
+        Resolved for the model's classes.
+    output
+        Where results go.
+    model_folder, card
+        The network.
+    tomograms
+        What will be processed, by name.
+    """
+
+    recipe: Recipe
+    output: Folder
+    model_folder: Path
+    card: ModelCard
+    tomograms: tuple[Found, ...]
+
+    def context(self, found: Found, runner: Runner, progress: Progress) -> Context:
+        """Return what the stages of one tomogram need."""
+        return Context(
+            name=found.name,
+            source_url=found.url,
+            folder=self.output / found.name,
+            recipe=self.recipe,
+            model_folder=self.model_folder,
+            card=self.card,
+            runner=runner,
+            progress=progress,
+        )
+
+
+def plan_session(recipe: Recipe) -> Session:
+    """Find the tomograms and the model of a recipe; nothing is written.
+
+    Raises
+    ------
+    RequestError
+        If there is no output, no tomogram, or the recipe does not fit the model.
+    ModelError
+        If the model is missing or not sound.
+    """
+    if not recipe.session.output:
+        raise RequestError(
+            "no output is given", remedy="Use --output, or session.output in the recipe."
+        )
+    model_folder = SHIPPED_MODEL if recipe.segment.model == SHIPPED else Path(recipe.segment.model)
+    card = load_card(model_folder)
+    found = discover(recipe.session.input, name_remove=recipe.session.tomogram_name_remove)
+    output = Folder(recipe.session.output)
+    return Session(recipe.resolved(card.classes), output, model_folder, card, tuple(found))
+
+
+@dataclass(frozen=True)
+class Check:
+    """What ``validate`` found out about one tomogram; ``problem`` is empty if it can be done."""
+
+    name: str
+    url: str
+    sampling: Sampling | None = None
+    dtype: str = ""
+    network_voxel_angstrom: float | None = None
+    bytes_needed: int = 0
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def check_session(session: Session) -> list[Check]:
+    """Look at every tomogram's header, its fit to the model, and the disk, before any work.
+
+    Raises
+    ------
+    ResourceError
+        If the results will not fit on the disk.
+    """
+    checks = [_checked(session, found) for found in session.tomograms]
+    needed = sum(check.bytes_needed for check in checks)
+    free = free_bytes(session.output)
+    if free is not None and needed > free:
+        raise ResourceError(
+            f"about {needed / 2**30:.1f} GiB are needed in {session.output}, "
+            f"{free / 2**30:.1f} GiB are free",
+            remedy="Free space, choose another output, or set ingest.bin.",
+        )
+    return checks
+
+
+def _checked(session: Session, found: Found) -> Check:
+    if compression_of(found.url):
+        return Check(found.name, found.url, notes=("compressed: looked into when it is read",))
+    recipe = session.recipe
+    override = recipe.source.voxel_size_angstrom
+    try:
+        with explaining(), open_source(found.url, voxel_size_angstrom=override) as source:
+            header = source.header
+        sampling = header.sampling.binned(recipe.ingest.bin)
+        network = network_sampling(sampling, session.card, rescale=recipe.segment.rescale)
+    except TomosegError as error:
+        return Check(found.name, found.url, problem=str(error))
+    return Check(
+        found.name,
+        found.url,
+        header.sampling,
+        header.dtype,
+        network.voxel_angstrom,
+        _bytes_needed(session, header.sampling, header.dtype),
+        header.notes,
+    )
+
+
+def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
+    """Estimate what a tomogram's results take: labels compress at least tenfold, masks do not."""
+    import numpy as np
+
+    voxels = float(np.prod(source.shape))
+    stored = voxels / session.recipe.ingest.bin**3
+    classes = len(session.card.classes)
+    masks = voxels * classes if session.recipe.export.masks else 0.0
+    labels = stored * (2 + 4 * classes) / 10
+    return int(stored * np.dtype(dtype).itemsize * 8 / 7 + labels + stored + masks)
+
+
+@contextmanager
+def session_address(recipe: Recipe) -> Iterator[str | None]:
+    """Yield the scheduler's address that a recipe asks for, starting one if need be."""
+    compute = recipe.compute
+    if compute.address is not None:
+        yield compute.address
+    elif compute.runner == "serial":
+        yield None
+    else:
+        with open_cluster(workers=compute.workers, memory_gib=compute.memory_gib) as address:
+            yield address
+
+
+def run_session(session: Session, progress: Progress) -> dict[str, Any]:
+    """Process every tomogram of a session.
+
+    Returns
+    -------
+    What ``session.json`` holds: a row a tomogram with its state, counts and timings.
+    """
+    journal = Journal.begin(session)
+    with (
+        session_address(session.recipe) as address,
+        open_runner(address, stall_minutes=session.recipe.compute.stall_minutes) as runner,
+    ):
+        for found in session.tomograms:
+            context = session.context(found, runner, progress)
+            journal.note({"name": found.name, "state": "running"})
+            journal.note(process_tomogram(context))
+    return journal.finish()
+
+
+def process_tomogram(context: Context) -> dict[str, Any]:
+    """Take one tomogram through all stages.
+
+    Returns
+    -------
+    Its row of ``session.json``; a failure is told in it, not raised.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    try:
+        for name in STAGES:
+            records[name] = guarded_stage(context, name)
+        return finished_row(context, records)
+    except TomosegError as error:
+        return failed_row(context.name, error, records)
+
+
+def guarded_stage(context: Context, name: str) -> dict[str, Any]:
+    """Run a stage; every failure comes out as a :class:`TomosegError` that names the tomogram."""
+    try:
+        with explaining():
+            return run_stage(context, name)
+    except TomosegError as error:
+        raise error.within(tomogram=context.name) from error
+
+
+def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Write the manifest of a tomogram whose stages are done, and return its row."""
+    files = [path for record in records.values() for path in record["summary"].get("files", [])]
+    row = {
+        "name": context.name,
+        "state": "already there" if all(r["is_reused"] for r in records.values()) else "done",
+        "sampling": context.header.sampling.as_dict(),
+        "classes": [asdict(item) for item in class_summaries(context)],
+        "seconds": {name: record["seconds"] for name, record in records.items()},
+        "files": [f"{context.name}/{path}" for path in [*files, "manifest.json"]],
+        "picture": f"{context.name}/report/overview.png",
+        "notes": records["ingest"]["summary"]["notes"],
+    }
+    context.folder.write_json(
+        "manifest.json",
+        {
+            "tomoseg": __version__,
+            "tomogram": context.name,
+            "source": {"url": context.source_url, **records["ingest"]["summary"]["source"]},
+            "model": _model(context.card),
+            "recipe": context.recipe.model_dump(mode="json"),
+            "stages": {
+                name: {key: record[key] for key in ("digest", "finished", "seconds", "summary")}
+                for name, record in records.items()
+            },
+        },
+    )
+    return row
+
+
+def failed_row(
+    name: str, error: TomosegError, records: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the row of a tomogram that failed, with the remedy."""
+    log.error("%s", error)
+    place = f"block {error.block}: " if error.block else ""
+    return {
+        "name": name,
+        "state": "failed",
+        "error": f"{place}{error.message}",
+        "remedy": error.remedy,
+        "seconds": {stage: record["seconds"] for stage, record in records.items()},
+    }
+
+
+@dataclass
+class Journal:
+    """The session's file while it runs: written after every change, so that it can be watched."""
+
+    session: Session
+    values: dict[str, Any]
+
+    @classmethod
+    def begin(cls, session: Session) -> Journal:
+        """Write the recipe that is used and a journal in which every tomogram waits."""
+        session.output.write("recipe.yaml", session.recipe.as_yaml().encode())
+        journal = cls(
+            session,
+            {
+                "version": __version__,
+                "started": _now(),
+                "finished": "",
+                "recipe": "recipe.yaml",
+                "model": _model(session.card),
+                "tomograms": [{"name": t.name, "state": "waiting"} for t in session.tomograms],
+            },
+        )
+        journal._write()
+        return journal
+
+    def note(self, row: dict[str, Any]) -> None:
+        """Replace a tomogram's row."""
+        rows = self.values["tomograms"]
+        place = next(i for i, old in enumerate(rows) if old["name"] == row["name"])
+        rows[place] = row
+        self._write()
+
+    def finish(self) -> dict[str, Any]:
+        """Write the last state and the page; return what the journal holds."""
+        self.values["finished"] = _now()
+        self._write()
+        return self.values
+
+    def _write(self) -> None:
+        output = self.session.output
+        output.write_json("session.json", self.values)
+        thumbnails = {
+            row["name"]: output.read(f"{row['name']}/.tomoseg/thumbnail.jpg")
+            for row in self.values["tomograms"]
+            if row.get("picture")
+        }
+        summary = SessionSummary.from_dict(self.values)
+        output.write("index.html", session_page(summary, thumbnails).encode())
+
+
+def session_status(output: str) -> dict[str, Any]:
+    """Return the state of a session from what stands in its output, running or not.
+
+    Raises
+    ------
+    RequestError
+        If there is no session.
+    """
+    folder = Folder(output)
+    if not folder.exists("session.json"):
+        raise RequestError(
+            f"there is no session in {folder}", remedy="Name the output folder of a run."
+        )
+    values = folder.read_json("session.json")
+    rows = [
+        {"name": row["name"], "state": row["state"], "say": _said(folder, row)}
+        for row in values["tomograms"]
+    ]
+    states = [row["state"] for row in rows]
+    done = sum(state in ("done", "already there") for state in states)
+    when = f"finished {values['finished']}" if values["finished"] else "not finished"
+    return {
+        "headline": f"{done} of {len(rows)} tomograms done, {states.count('failed')} failed; "
+        f"started {values['started']}, {when}",
+        "done": done,
+        "failed": states.count("failed"),
+        "tomograms": rows,
+    }
+
+
+def _said(folder: Folder, row: dict[str, Any]) -> str:
+    if row["state"] == "failed":
+        return f"{row['error']}. {row['remedy']}".rstrip()
+    if row["state"] != "running":
+        return ""
+    records = f"{row['name']}/.tomoseg"
+    stages = {name.removesuffix(".json") for name in folder.names(records)}
+    at = next((name for name in STAGES if name not in stages), "report")
+    places = [name for name in folder.names(records) if name.startswith(f"{at}-")]
+    blocks = sum(
+        name.endswith(".json") for place in places for name in folder.names(f"{records}/{place}")
+    )
+    return f"stage {at}, {blocks} receipts"
+
+
+def source_header(url: str, voxel_size_angstrom: float | None = None) -> Header:
+    """Read a tomogram's header; a compressed one is unpacked into a temporary folder first."""
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = unpacked(checked_url(url), Folder(scratch))
+        with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
+            return source.header
+
+
+def _model(card: ModelCard) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "version": card.version,
+        "weights_sha256": card.weights_sha256,
+        "voxel_size_angstrom": card.voxel_size_angstrom,
+        "classes": list(card.classes),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

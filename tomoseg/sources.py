@@ -1,0 +1,163 @@
+"""Tomograms as they come: found by name, opened by kind, read by boxes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from tomoseg.blocks import Box
+from tomoseg.errors import FormatError, RequestError
+from tomoseg.formats.compressed import compression_of, decompress
+from tomoseg.formats.mrc import MrcReader
+from tomoseg.formats.tiff import TiffReader
+from tomoseg.sampling import Header
+from tomoseg.stores import Folder, OmeZarrReader, checked_url, listing, open_file
+
+MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".mrcs")
+TIFF_SUFFIXES = (".tif", ".tiff")
+ZARR_SUFFIXES = (".zarr",)
+PACKED_SUFFIXES = (".gz", ".bz2")
+
+
+class Source(Protocol):
+    """A tomogram whose header is known and whose voxels are read a box at a time."""
+
+    @property
+    def header(self) -> Header:
+        """What the file says of itself."""
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the voxels of a box, zyx, in the source's dtype."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A tomogram of a session: its name and where it is."""
+
+    name: str
+    url: str
+
+
+def discover(inputs: Sequence[str], *, name_remove: Sequence[str] = ()) -> list[Found]:
+    """Return the tomograms in files and folders, by name.
+
+    Parameters
+    ----------
+    inputs
+        Paths or URLs; a folder stands for the tomograms directly in it.
+    name_remove
+        Regular expressions cut out of the file's stem.
+
+    Raises
+    ------
+    RequestError
+        If nothing is found, two tomograms have one name, or a place does not exist.
+    """
+    urls = [url for place in inputs for url in _tomograms_at(checked_url(place))]
+    if not urls:
+        where = ", ".join(inputs) or "no input"
+        raise RequestError(
+            f"no tomogram in {where}",
+            remedy=f"Give files or a folder of {', '.join(suffixes())} (or these with .gz).",
+        )
+    found: dict[str, str] = {}
+    for url in urls:
+        name = tomogram_name(url, name_remove)
+        if name in found:
+            raise RequestError(
+                f"{found[name]} and {url} would both be called {name}",
+                remedy="Rename one, or change session.tomogram_name_remove.",
+            )
+        found[name] = url
+    return [Found(name, url) for name, url in sorted(found.items())]
+
+
+def suffixes() -> tuple[str, ...]:
+    """Return the suffixes of files that are read as tomograms."""
+    return MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
+
+
+def tomogram_name(url: str, remove: Sequence[str] = ()) -> str:
+    """Return a tomogram's name: the file's stem without what the patterns cut out.
+
+    Raises
+    ------
+    RequestError
+        If nothing is left, or it could not be a folder's name.
+    """
+    stem = PurePosixPath(url).name
+    for suffix in PACKED_SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    name = PurePosixPath(stem).stem
+    for pattern in remove:
+        try:
+            name = re.sub(pattern, "", name)
+        except re.error as error:
+            raise RequestError(
+                f"session.tomogram_name_remove: {pattern!r} is no regular expression: {error}"
+            ) from error
+    # RELION reads a name only up to the first space.
+    name = re.sub(r"\s+", "_", name)
+    if not name or name.startswith("."):
+        raise RequestError(
+            f"{url} would be called {name!r}", remedy="Change session.tomogram_name_remove."
+        )
+    return name
+
+
+@contextmanager
+def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterator[Source]:
+    """Open a tomogram; only its header is read.
+
+    Raises
+    ------
+    FormatError, VoxelSizeError
+        As the format's reader says; a compressed file must be unpacked first (:func:`unpacked`).
+    """
+    if _kind(url) == "zarr":
+        yield OmeZarrReader(url, voxel_size_angstrom=voxel_size_angstrom)
+        return
+    if compression_of(url):
+        raise FormatError(f"{url} is compressed and has not been unpacked")
+    with open_file(url) as file:
+        reader = TiffReader if _kind(url) == "tiff" else MrcReader
+        yield reader(file, voxel_size_angstrom=voxel_size_angstrom)
+
+
+def unpacked(url: str, spool: Folder) -> str:
+    """Return the URL of the tomogram unpacked: itself, or a copy in ``spool`` if compressed.
+
+    The copy is streamed; it appears only when it is whole.
+    """
+    kind = compression_of(url)
+    if kind is None:
+        return url
+    name = PurePosixPath(url).stem
+    if not spool.exists(name):
+        with open_file(url) as packed, spool.publishing(name) as target:
+            decompress(packed, target, kind)
+    return f"{spool.url}/{name}"
+
+
+def _tomograms_at(url: str) -> list[str]:
+    if _kind(url) is not None:
+        return [url]
+    return [item for item in listing(url) if _kind(item) is not None]
+
+
+def _kind(url: str) -> str | None:
+    name = PurePosixPath(url).name.lower()
+    if name.startswith("."):
+        return None
+    for suffix in PACKED_SUFFIXES:
+        name = name.removesuffix(suffix)
+    for kind, known in (("mrc", MRC_SUFFIXES), ("tiff", TIFF_SUFFIXES), ("zarr", ZARR_SUFFIXES)):
+        if name.endswith(known):
+            return kind
+    return None

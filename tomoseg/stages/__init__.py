@@ -1,0 +1,94 @@
+"""The stages of a tomogram, in order, once for the command line, for Python and for flows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from tomoseg import __version__
+from tomoseg.errors import StoreError
+from tomoseg.stages.clean import CLEAN
+from tomoseg.stages.context import Context, Stage
+from tomoseg.stages.coordinates import PICK, TRACE
+from tomoseg.stages.export import EXPORT
+from tomoseg.stages.ingest import INGEST
+from tomoseg.stages.picture import REPORT, class_summaries
+from tomoseg.stages.segment import SEGMENT
+from tomoseg.stores import Ledger, digest
+
+__all__ = ["STAGES", "Context", "Stage", "class_summaries", "digest_of", "run_stage"]
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage for stage in (INGEST, SEGMENT, CLEAN, TRACE, PICK, EXPORT, REPORT)
+}
+
+log = logging.getLogger(__name__)
+
+
+def digest_of(context: Context, name: str) -> str:
+    """Return the digest of everything that decides a stage's result."""
+    stage = STAGES[name]
+    return digest(
+        {
+            "stage": name,
+            "version": __version__,
+            "settings": stage.settings(context),
+            "needs": {need: digest_of(context, need) for need in stage.needs},
+        }
+    )
+
+
+def run_stage(context: Context, name: str) -> dict[str, Any]:
+    """Run one stage of a tomogram, or find it done.
+
+    Returns
+    -------
+    The stage's record: its digest, summary, wall time, and whether it was there already.
+
+    Raises
+    ------
+    TomosegError
+        With the tomogram's name; finished blocks stay and are not computed again.
+    """
+    stage = STAGES[name]
+    wanted = digest_of(context, name)
+    record = _record(context, name)
+    if record and record["digest"] == wanted and _stands(context, stage, record):
+        return {**record, "is_reused": True}
+    ledger = Ledger(context.records, name, wanted)
+    begun = time.monotonic()
+    context.records.remove(f"{name}.json")
+    if not (ledger.has_begun and _has_arrays(context, stage)):
+        ledger.forget_all()
+        stage.begin(context)
+        ledger.begin()
+    summary = stage.run(context, ledger)
+    record = {
+        "stage": name,
+        "digest": wanted,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - begun, 2),
+        "summary": summary,
+    }
+    context.records.write_json(f"{name}.json", record)
+    log.info("%s: %s done in %.1f s", context.name, name, record["seconds"])
+    return {**record, "is_reused": False}
+
+
+def _record(context: Context, name: str) -> dict[str, Any] | None:
+    try:
+        return dict(context.records.read_json(f"{name}.json"))
+    except StoreError:
+        return None
+
+
+def _has_arrays(context: Context, stage: Stage) -> bool:
+    return all(context.volume(path).exists for path in stage.arrays(context))
+
+
+def _stands(context: Context, stage: Stage, record: dict[str, Any]) -> bool:
+    """Tell whether a finished stage's results are still there."""
+    files = record["summary"].get("files", [])
+    return _has_arrays(context, stage) and all(context.folder.exists(path) for path in files)

@@ -1,0 +1,371 @@
+"""Clean: smooth classes, fill holes, drop islands, and number the objects, over blocks.
+
+Passes over the label volume, each of which reads one volume and writes another:
+
+    segmented ─ smooth ─→ smoothed ─ fill ─→ filled ─ components ─→ tables, faces
+                                                    └ relabel ───→ semantic, <class> instances
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg import cleanup, labels
+from tomoseg.binning import bin_mean
+from tomoseg.blocks import Block, BlockGrid, Box
+from tomoseg.cleanup import CleaningSettings
+from tomoseg.errors import RequestError
+from tomoseg.sampling import Sampling, as_shape
+from tomoseg.sources import open_source
+from tomoseg.stages.context import RAW_LABELS, Context, Stage
+from tomoseg.stores import Ledger, Volume, checked_url, fingerprint, write_label_metadata
+
+# The voxel size of a mask does not matter, its grid is the tomogram's; many masks state none.
+ANY_VOXEL = 10.0
+SMOOTHED = "work/smoothed"
+FILLED = "work/filled"
+
+
+def _settings(context: Context) -> Any:
+    from dataclasses import asdict
+
+    mask = mask_url(context)
+    return {
+        "classes": {name: asdict(settings) for name, settings in _cleaned(context).items()},
+        "mask": mask and fingerprint(mask),
+    }
+
+
+def mask_url(context: Context) -> str | None:
+    """Return where the tomogram's mask is; None if the recipe names none."""
+    pattern = context.recipe.source.mask
+    if pattern is None:
+        return None
+    folder = context.source_url.rpartition("/")[0]
+    return checked_url(pattern.format(folder=folder, name=context.name))
+
+
+def _cleaned(context: Context) -> dict[str, CleaningSettings]:
+    """Return the settings of every class, in label order; a class left out is not changed."""
+    given = context.recipe.clean or {}
+    return {name: given.get(name, CleaningSettings()) for name in context.card.classes}
+
+
+def _arrays(context: Context) -> tuple[str, ...]:
+    return tuple(context.label_path(name) for name in ("semantic", *context.card.classes))
+
+
+def _begin(context: Context) -> None:
+    shape, shard = context.sampling.shape, context.recipe.blocks.shape
+    for path in _arrays(context):
+        dtype = "uint8" if path == context.label_path("semantic") else "uint32"
+        context.volume(path).create(shape, dtype, shard=shard, is_labels=True)
+    for path in (SMOOTHED, FILLED):
+        context.folder.remove(f"tomogram.zarr/{path}")
+
+
+def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
+    settings = _cleaned(context)
+    grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
+    source = context.volume(RAW_LABELS)
+    if mask_url(context) or any(cleanup.smooths(one) for one in settings.values()):
+        source = _smoothed(context, ledger, source, settings)
+    if any(one.fill_holes_nm3 > 0 for one in settings.values()):
+        source = _filled(context, ledger, source, settings)
+    values = {name: context.card.label(name) for name in settings}
+    joined = _connected(context, ledger, Components(ledger, "objects", source, values, 26), grid)
+    kept = {
+        name: merged.select(cleanup.kept_objects(merged.table, settings[name], context.sampling))
+        for name, merged in joined.items()
+    }
+    _relabel(context, ledger, source, kept, grid)
+    for name, merged in kept.items():
+        context.records.write_arrays(
+            f"objects/{name}.npz",
+            {"centres": merged.table.centres, "voxels": merged.table.voxels},
+        )
+    for path in (SMOOTHED, FILLED):
+        context.folder.remove(f"tomogram.zarr/{path}")
+    return {"classes": {name: _found(context, merged) for name, merged in kept.items()}}
+
+
+def _found(context: Context, merged: labels.Merged) -> dict[str, Any]:
+    voxels = int(merged.table.voxels.sum())
+    return {
+        "objects": len(merged.table),
+        "voxels": voxels,
+        "volume_nm3": voxels * context.sampling.voxel_volume_nm3,
+    }
+
+
+def _smoothed(
+    context: Context, ledger: Ledger, source: Volume, settings: Mapping[str, CleaningSettings]
+) -> Volume:
+    target = context.volume(SMOOTHED)
+    if not target.exists:
+        _create_work(context, target)
+    sampling = context.sampling
+    halos = [cleanup.cleaning_halo(one, sampling) for one in settings.values()]
+    halo = tuple(np.max(halos, axis=0).tolist())
+    grid = BlockGrid(sampling.shape, context.recipe.blocks.shape, halo=halo)
+    rows = tuple((context.card.label(name), one) for name, one in settings.items())
+    work = partial(
+        _smooth, source=source, target=target, sampling=sampling, rows=rows, mask=_mask(context)
+    )
+    context.run_pass(ledger, "smooth", work, grid)
+    return target
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Where classes may stand: a volume on the source's grid, seen on the stored one."""
+
+    url: str
+    factor: int
+
+    def read(self, box: Box) -> NDArray[np.bool_]:
+        """Return whether at least half of each voxel of a box is inside."""
+        grown = Box(
+            as_shape(b * self.factor for b in box.begin), as_shape(e * self.factor for e in box.end)
+        )
+        with open_source(self.url, voxel_size_angstrom=ANY_VOXEL) as source:
+            inside = (source.read(grown) != 0).astype(np.float32)
+        return np.asarray(bin_mean(inside, self.factor) >= 0.5)
+
+
+def _mask(context: Context) -> Mask | None:
+    """Open the tomogram's mask and check that it lies on its grid."""
+    url = mask_url(context)
+    if url is None:
+        return None
+    with open_source(url, voxel_size_angstrom=ANY_VOXEL) as source:
+        shape = source.header.sampling.shape
+    if shape != context.header.sampling.shape:
+        raise RequestError(
+            f"the mask {url} has shape {shape}, the tomogram {context.header.sampling.shape}",
+            remedy="Make the mask on the tomogram's own grid.",
+        )
+    return Mask(url, context.recipe.ingest.bin)
+
+
+def _create_work(context: Context, volume: Volume) -> None:
+    shard = context.recipe.blocks.shape
+    volume.create(context.sampling.shape, "uint8", shard=shard, is_labels=True)
+
+
+def _smooth(
+    block: Block,
+    *,
+    source: Volume,
+    target: Volume,
+    sampling: Sampling,
+    rows: tuple[tuple[int, CleaningSettings], ...],
+    mask: Mask | None,
+) -> Mapping[str, Any]:
+    """Smooth each class; where two then meet, the one that was there stays, else the first."""
+    before = source.read(block.read)
+    core = before[block.core.slices]
+    allowed = mask.read(block.write) if mask else None
+    after = np.zeros_like(core)
+    for value, settings in rows:
+        smooth = cleanup.smooth_mask(
+            before == value,
+            block.core,
+            begin=block.read.begin,
+            sampling=sampling,
+            settings=settings,
+            allowed=allowed,
+        )
+        after[smooth & ((after == 0) | (core == value))] = value
+    target.write(block.write, after)
+    return {}
+
+
+def _filled(
+    context: Context, ledger: Ledger, source: Volume, settings: Mapping[str, CleaningSettings]
+) -> Volume:
+    target = context.volume(FILLED)
+    if not target.exists:
+        _create_work(context, target)
+    sampling = context.sampling
+    grid = BlockGrid(sampling.shape, context.recipe.blocks.shape)
+    values = {
+        name: context.card.label(name) for name, one in settings.items() if one.fill_holes_nm3 > 0
+    }
+    holes = Components(ledger, "holes", source, values, 6, is_inverted=True)
+    joined = {
+        name: merged.select(
+            cleanup.fillable_holes(merged.table, settings[name], sampling, sampling.shape)
+        )
+        for name, merged in _connected(context, ledger, holes, grid).items()
+    }
+    _send_lookups(ledger, "fill", joined, grid)
+    context.run_pass(ledger, "fill", partial(_fill, holes=holes, target=target), grid)
+    return target
+
+
+def _fill(block: Block, *, holes: Components, target: Volume) -> Mapping[str, Any]:
+    """Give a hole's background voxels to the class around it."""
+    before = holes.source.read(block.write)
+    after = before.copy()
+    lookups = holes.ledger.read_arrays(f"fill-lookup-{block.name}")
+    for name, value in holes.values.items():
+        is_hole = lookups[name][holes.local(before, value)] > 0
+        after[is_hole & (after == 0)] = value
+    target.write(block.write, after)
+    return {}
+
+
+@dataclass(frozen=True)
+class Components:
+    """The connected parts of some classes of one label volume, or of what they leave free.
+
+    Labelling a block is repeatable, so its labels are computed again where they are needed and
+    never stored.
+    """
+
+    ledger: Ledger
+    label: str
+    source: Volume
+    values: Mapping[str, int]
+    connectivity: labels.Connectivity
+    is_inverted: bool = False
+
+    def local(self, voxels: NDArray[np.uint8], value: int) -> NDArray[np.uint32]:
+        """Label one block of one class."""
+        mask = voxels != value if self.is_inverted else voxels == value
+        return labels.local_components(mask, connectivity=self.connectivity)
+
+    def __call__(self, block: Block) -> Mapping[str, Any]:
+        """Keep a block's tables and outer planes."""
+        voxels = self.source.read(block.write)
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, value in self.values.items():
+            found = self.local(voxels, value)
+            table = labels.object_table(
+                found, begin=block.write.begin, volume_shape=self.source.shape
+            )
+            planes = labels.faces(found) if len(table) else {}
+            for part in (table.as_arrays(), planes):
+                arrays.update({f"{name}.{key}": column for key, column in part.items()})
+        self.ledger.write_arrays(f"{self.label}-{block.name}", arrays)
+        return {}
+
+    def read(self, block: Block) -> dict[str, dict[str, NDArray[Any]]]:
+        """Return table columns and, where there are objects, planes of each class in a block."""
+        arrays: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.values}
+        for key, column in self.ledger.read_arrays(f"{self.label}-{block.name}").items():
+            name, _, part = key.rpartition(".")
+            arrays[name][part] = column
+        return arrays
+
+
+def _connected(
+    context: Context, ledger: Ledger, components: Components, grid: BlockGrid
+) -> dict[str, labels.Merged]:
+    """Label every block, then join what touches across faces, edges and corners."""
+    context.run_pass(ledger, components.label, components, grid)
+    work = partial(_meet, components=components, grid=grid)
+    met = context.run_pass(ledger, f"{components.label}-meet", work, grid)
+    tables: dict[str, list[labels.ObjectTable]] = {name: [] for name in components.values}
+    for block in grid:
+        for name, columns in components.read(block).items():
+            tables[name].append(labels.ObjectTable.from_arrays(columns))
+    offsets = {name: labels.provisional_offsets(rows) for name, rows in tables.items()}
+    pairs = {name: [np.zeros((0, 2), np.int64)] for name in tables}
+    for receipt in met:
+        for key, found in ledger.read_arrays(receipt).items():
+            name, here, there = key.rsplit(".", 2)
+            pairs[name].append(found + offsets[name][[int(here), int(there)]])
+    return {name: labels.merge(rows, np.concatenate(pairs[name])) for name, rows in tables.items()}
+
+
+def _meet(block: Block, *, components: Components, grid: BlockGrid) -> Mapping[str, Any]:
+    """Find which labels of a block touch which of its later neighbours.
+
+    An entry ``<class>.<number of this block>.<number of the other>`` holds local label pairs.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    mine = components.read(block)
+    for step in labels.directions(components.connectivity):
+        index = _moved(block, step)
+        if not all(0 <= i < n for i, n in zip(index, grid.counts, strict=True)):
+            continue
+        others = components.read(grid.block(index))
+        here, there = (int(np.ravel_multi_index(i, grid.counts)) for i in (block.index, index))
+        for name, planes in mine.items():
+            if "z0" not in planes or "z0" not in others[name]:
+                continue
+            pairs = labels.touching(
+                planes, others[name], step, connectivity=components.connectivity
+            )
+            if len(pairs):
+                arrays[f"{name}.{here}.{there}"] = pairs
+    components.ledger.write_arrays(f"{components.label}-meet-{block.name}", arrays)
+    return {}
+
+
+def _moved(block: Block, step: tuple[int, int, int]) -> tuple[int, int, int]:
+    z, y, x = (i + s for i, s in zip(block.index, step, strict=True))
+    return z, y, x
+
+
+def _send_lookups(
+    ledger: Ledger, label: str, merged: Mapping[str, labels.Merged], grid: BlockGrid
+) -> None:
+    """Put each block's table from local to final ids where its task finds it."""
+    for number, block in enumerate(grid):
+        tables = {name: one.of_block(number) for name, one in merged.items()}
+        ledger.write_arrays(f"{label}-lookup-{block.name}", tables)
+
+
+def _relabel(
+    context: Context,
+    ledger: Ledger,
+    source: Volume,
+    kept: Mapping[str, labels.Merged],
+    grid: BlockGrid,
+) -> None:
+    _send_lookups(ledger, "relabel", kept, grid)
+    values = {name: context.card.label(name) for name in kept}
+    work = RelabelBlock(
+        Components(ledger, "objects", source, values, 26),
+        context.volume(context.label_path("semantic")),
+        {name: context.volume(context.label_path(name)) for name in kept},
+    )
+    context.run_pass(ledger, "relabel", work, grid)
+    colours = dict(enumerate(context.card.colours, start=1))
+    write_label_metadata(context.image, "semantic", context.sampling, colours)
+    for name in kept:
+        write_label_metadata(context.image, name, context.sampling, {})
+
+
+@dataclass(frozen=True)
+class RelabelBlock:
+    """Write final ids of every class, and the label image of what was kept."""
+
+    components: Components
+    semantic: Volume
+    instances: Mapping[str, Volume]
+
+    def __call__(self, block: Block) -> Mapping[str, Any]:
+        """Write one block of every label volume."""
+        parts = self.components
+        voxels = parts.source.read(block.write)
+        lookups = parts.ledger.read_arrays(f"relabel-lookup-{block.name}")
+        semantic = np.zeros_like(voxels)
+        for name, value in parts.values.items():
+            ids = lookups[name][parts.local(voxels, value)]
+            self.instances[name].write(block.write, ids)
+            semantic[ids > 0] = value
+        self.semantic.write(block.write, semantic)
+        return {}
+
+
+CLEAN = Stage("clean", ("segment",), _settings, _run, begin=_begin, arrays=_arrays)

@@ -1,0 +1,171 @@
+"""What every stage is given, and how it maps work over blocks with receipts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tomoseg.blocks import Block
+from tomoseg.nets.card import ModelCard
+from tomoseg.recipe import Recipe
+from tomoseg.runners import Runner
+from tomoseg.sampling import Header, Sampling
+from tomoseg.stores import Folder, Ledger, Volume
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, the blocks done and all its blocks."""
+
+RAW_LABELS = "work/segmented"
+
+
+@dataclass(frozen=True)
+class Context:
+    """One tomogram on its way through the stages.
+
+    Parameters
+    ----------
+    name, source_url
+        The tomogram.
+    folder
+        Its results: ``<output>/<name>``.
+    recipe
+        The recipe, resolved for the model's classes.
+    model_folder, card
+        The network's folder and card.
+    runner
+        Where blocks run.
+    progress
+        Told of each finished block.
+    """
+
+    name: str
+    source_url: str
+    folder: Folder
+    recipe: Recipe
+    model_folder: Path
+    card: ModelCard
+    runner: Runner
+    progress: Progress
+
+    @property
+    def image(self) -> Folder:
+        """The OME-Zarr group."""
+        return self.folder / "tomogram.zarr"
+
+    @property
+    def records(self) -> Folder:
+        """Receipts and summaries of stages."""
+        return self.folder / ".tomoseg"
+
+    def volume(self, path: str) -> Volume:
+        """Return an array of the tomogram's OME-Zarr group."""
+        return Volume(self.image, path)
+
+    def summary(self, stage: str) -> dict[str, Any]:
+        """Return what a finished stage recorded of itself."""
+        return dict(self.records.read_json(f"{stage}.json")["summary"])
+
+    @property
+    def header(self) -> Header:
+        """The source's header, once ingested."""
+        return Header.from_dict(self.summary("ingest")["header"])
+
+    @property
+    def sampling(self) -> Sampling:
+        """The grid of the stored tomogram, once ingested."""
+        return self.header.sampling.binned(self.recipe.ingest.bin)
+
+    def label_path(self, name: str) -> str:
+        """Return the array of a label image."""
+        return f"labels/{name}/0"
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Classes whose score maps are kept: the traced and the picked ones, in label order."""
+        wanted = {*(self.recipe.trace or ()), *(self.recipe.pick or ())}
+        kept = wanted if self.recipe.segment.score_maps else set()
+        return tuple(name for name in self.card.classes if name in kept)
+
+    def run_pass(
+        self,
+        ledger: Ledger,
+        label: str,
+        work: Callable[[Block], Mapping[str, Any]],
+        blocks: Iterable[Block],
+    ) -> list[str]:
+        """Do some work on every block that has no receipt yet.
+
+        Parameters
+        ----------
+        ledger
+            The stage's receipts.
+        label
+            Name of the pass within the stage.
+        work
+            Picklable; writes a block's shards and sidecars and returns what its receipt says.
+
+        Returns
+        -------
+        The receipts' names, in the order of the blocks.
+        """
+        step = Step(ledger, label, work)
+        done = ledger.done()
+        blocks = list(blocks)
+        missing = [block for block in blocks if step.name(block) not in done]
+        there = len(blocks) - len(missing)
+        self.progress(f"{ledger.stage} {label}", there, len(blocks))
+        for finished, _ in enumerate(self.runner.map(step, missing), start=there + 1):
+            self.progress(f"{ledger.stage} {label}", finished, len(blocks))
+        return [step.name(block) for block in blocks]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass's work on one block, followed by its receipt."""
+
+    ledger: Ledger
+    label: str
+    work: Callable[[Block], Mapping[str, Any]]
+
+    def name(self, block: Block) -> str:
+        """Return the receipt's name."""
+        return f"{self.label}-{block.name}"
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Do the work, then write the receipt."""
+        begun = time.monotonic()
+        receipt = dict(self.work(block))
+        receipt["seconds"] = round(time.monotonic() - begun, 3)
+        self.ledger.write(self.name(block), receipt)
+        return receipt
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a tomogram.
+
+    Parameters
+    ----------
+    name
+        Its name, as in receipts and logs.
+    needs
+        Stages whose results it reads; their digests are part of its own.
+    settings
+        What else decides its result: sections of the recipe, hashes of inputs.
+    begin
+        Creates the stage's arrays, empty.
+    arrays
+        Paths of those arrays; if one is gone, the stage starts over.
+    run
+        Does the work and returns a small summary. It may be called again after a crash.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    settings: Callable[[Context], Any]
+    run: Callable[[Context, Ledger], dict[str, Any]]
+    begin: Callable[[Context], None] = lambda context: None
+    arrays: Callable[[Context], tuple[str, ...]] = lambda context: ()

@@ -1,0 +1,202 @@
+"""Trace filaments and pick particles: evidence over blocks, points in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tomoseg import particles
+from tomoseg.blocks import Block, BlockGrid
+from tomoseg.coordinates import Filament, Particles
+from tomoseg.filaments import (
+    RidgePoints,
+    TracingSettings,
+    ridge_points,
+    trace,
+    tracing_halo,
+    working_factor,
+)
+from tomoseg.particles import PickingSettings
+from tomoseg.sampling import Sampling
+from tomoseg.stages.context import Context, Stage
+from tomoseg.stages.segment import evidence, read_evidence
+from tomoseg.stores import Ledger, Volume
+
+
+def _trace_settings(context: Context) -> Any:
+    return {name: asdict(one) for name, one in (context.recipe.trace or {}).items()}
+
+
+def _trace(context: Context, ledger: Ledger) -> dict[str, Any]:
+    found = {
+        name: _trace_class(context, ledger, name, settings)
+        for name, settings in (context.recipe.trace or {}).items()
+    }
+    for name, lines in found.items():
+        context.records.write_arrays(f"filaments/{name}.npz", _as_arrays(lines))
+    return {
+        name: {
+            "filaments": len(lines),
+            "length_um": sum(line.length_angstrom for line in lines) / 1e4,
+        }
+        for name, lines in found.items()
+    }
+
+
+def _trace_class(
+    context: Context, ledger: Ledger, name: str, settings: TracingSettings
+) -> list[Filament]:
+    sampling = context.sampling
+    volume, label = evidence(context, name)
+    factor = working_factor(settings, sampling)
+    grid = BlockGrid(
+        sampling.shape,
+        context.recipe.blocks.shape,
+        halo=tracing_halo(settings, sampling),
+        stride=(factor,) * 3,
+    )
+    work = partial(
+        _ridge,
+        ledger=ledger,
+        name=name,
+        volume=volume,
+        label=label,
+        sampling=sampling,
+        settings=settings,
+    )
+    receipts = context.run_pass(ledger, f"ridge-{name}", work, grid)
+    points = RidgePoints.concatenate(
+        [RidgePoints.from_dict(ledger.read_arrays(receipt)) for receipt in receipts]
+    )
+    return trace(points, name=name, sampling=sampling, settings=settings)
+
+
+def _ridge(
+    block: Block,
+    *,
+    ledger: Ledger,
+    name: str,
+    volume: Volume,
+    label: int | None,
+    sampling: Sampling,
+    settings: TracingSettings,
+) -> Mapping[str, Any]:
+    points = ridge_points(
+        read_evidence(volume, label, block.read),
+        block.core,
+        begin=block.read.begin,
+        sampling=sampling,
+        settings=settings,
+    )
+    ledger.write_arrays(f"ridge-{name}-{block.name}", points.as_dict())
+    return {"points": len(points)}
+
+
+def _as_arrays(lines: list[Filament]) -> dict[str, np.ndarray[Any, Any]]:
+    points = [line.points_angstrom for line in lines]
+    return {
+        "points_angstrom": np.concatenate([np.zeros((0, 3)), *points]),
+        "lengths": np.array([len(p) for p in points], np.int64),
+        "scores": np.array([line.score for line in lines], np.float64),
+    }
+
+
+def read_filaments(context: Context, name: str) -> list[Filament]:
+    """Return the traced filaments of a class."""
+    arrays = context.records.read_arrays(f"filaments/{name}.npz")
+    ends = np.cumsum(arrays["lengths"])[:-1]
+    lines = np.split(arrays["points_angstrom"], ends) if len(arrays["lengths"]) else []
+    return [
+        Filament(name, number, points, float(score))
+        for number, (points, score) in enumerate(zip(lines, arrays["scores"], strict=True), 1)
+    ]
+
+
+def _pick_settings(context: Context) -> Any:
+    return {name: asdict(one) for name, one in (context.recipe.pick or {}).items()}
+
+
+def _pick(context: Context, ledger: Ledger) -> dict[str, Any]:
+    summary = {}
+    for name, settings in (context.recipe.pick or {}).items():
+        pick = _pick_components if settings.method == "components" else _pick_peaks
+        found = pick(context, ledger, name, settings)
+        context.records.write_arrays(
+            f"particles/{name}.npz",
+            {
+                "points_angstrom": found.points_angstrom,
+                "scores": found.scores,
+                "orientations": found.orientations,
+            },
+        )
+        summary[name] = {"particles": len(found)}
+    return summary
+
+
+def _pick_peaks(
+    context: Context, ledger: Ledger, name: str, settings: PickingSettings
+) -> Particles:
+    sampling = context.sampling
+    volume, label = evidence(context, name)
+    grid = BlockGrid(
+        sampling.shape,
+        context.recipe.blocks.shape,
+        halo=particles.picking_halo(settings, sampling),
+        stride=(particles.picking_factor(settings, sampling),) * 3,
+    )
+    work = partial(
+        _peaks,
+        ledger=ledger,
+        name=name,
+        volume=volume,
+        label=label,
+        sampling=sampling,
+        settings=settings,
+    )
+    receipts = context.run_pass(ledger, f"peaks-{name}", work, grid)
+    found = [particles.Peaks(**ledger.read_arrays(receipt)) for receipt in receipts]
+    return particles.pick_peaks(found, name=name, sampling=sampling, settings=settings)
+
+
+def _peaks(
+    block: Block,
+    *,
+    ledger: Ledger,
+    name: str,
+    volume: Volume,
+    label: int | None,
+    sampling: Sampling,
+    settings: PickingSettings,
+) -> Mapping[str, Any]:
+    peaks = particles.candidate_peaks(
+        read_evidence(volume, label, block.read),
+        block.core,
+        begin=block.read.begin,
+        sampling=sampling,
+        settings=settings,
+    )
+    arrays = {"points_angstrom": peaks.points_angstrom, "scores": peaks.scores}
+    ledger.write_arrays(f"peaks-{name}-{block.name}", arrays)
+    return {"peaks": len(peaks.scores)}
+
+
+def _pick_components(
+    context: Context, ledger: Ledger, name: str, settings: PickingSettings
+) -> Particles:
+    table = context.records.read_arrays(f"objects/{name}.npz")
+    return particles.pick_components(
+        table["centres"], table["voxels"], name=name, sampling=context.sampling, settings=settings
+    )
+
+
+def read_particles(context: Context, name: str) -> Particles:
+    """Return the picked particles of a class."""
+    return Particles(name, **context.records.read_arrays(f"particles/{name}.npz"))
+
+
+TRACE = Stage("trace", ("clean",), _trace_settings, _trace)
+PICK = Stage("pick", ("clean",), _pick_settings, _pick)

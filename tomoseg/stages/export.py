@@ -1,0 +1,118 @@
+"""Export: masks, filaments and particles as files that other programs read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tomoseg.blocks import BlockGrid, Box
+from tomoseg.formats import relion, tables
+from tomoseg.formats.mrc import MrcWriter
+from tomoseg.formats.star import write_star
+from tomoseg.sampling import Sampling, as_shape
+from tomoseg.stages.context import Context, Stage
+from tomoseg.stages.coordinates import read_filaments, read_particles
+from tomoseg.stores import Ledger
+
+TOMOGRAMS = "tomograms.star"
+
+
+def _settings(context: Context) -> Any:
+    return {
+        "export": context.recipe.export.model_dump(mode="json"),
+        "bin": context.recipe.ingest.bin,
+    }
+
+
+def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
+    files = []
+    if context.recipe.export.masks:
+        files += [_write_mask(context, name) for name in context.card.classes]
+    for name in context.recipe.trace or {}:
+        files += _write_filaments(context, name)
+    for name in context.recipe.pick or {}:
+        files += _write_particles(context, name)
+    return {"files": files}
+
+
+def _write_mask(context: Context, name: str) -> str:
+    """Write one class as 0 and 1 on the source's grid, a strip of blocks at a time."""
+    path = f"masks/{context.name}__{name}.mrc"
+    label = context.card.label(name)
+    volume = context.volume(context.label_path("semantic"))
+    header, factor = context.header, context.recipe.ingest.bin
+    grid = context.sampling
+    depth, height, _ = context.recipe.blocks.shape
+    with (
+        context.folder.publishing(path) as file,
+        MrcWriter(file, header, "int8", label=f"mask of {name}") as writer,
+    ):
+        for block in BlockGrid(grid.shape, (depth, height, grid.shape[2])):
+            mask = (volume.read(block.write) == label).astype(np.int8)
+            box, mask = _on_source(block.write, mask, factor, header.sampling)
+            writer.write(box, mask)
+    return path
+
+
+def _on_source(
+    box: Box, mask: np.ndarray[Any, np.dtype[np.int8]], factor: int, source: Sampling
+) -> tuple[Box, np.ndarray[Any, np.dtype[np.int8]]]:
+    """Repeat each voxel of a binned box over the source voxels that it stands for."""
+    if factor == 1:
+        return box, mask
+    for axis in range(3):
+        mask = np.repeat(mask, factor, axis=axis)
+    grown = Box(as_shape(b * factor for b in box.begin), as_shape(e * factor for e in box.end))
+    return grown.clip(source.shape), mask
+
+
+def _tomogram(context: Context) -> relion.TomoContext:
+    export = context.recipe.export
+    return relion.TomoContext(
+        tomo_name=context.name,
+        sampling=context.header.sampling,
+        tilt_series_pixel_size_angstrom=export.tilt_series_pixel_size_angstrom,
+        tilt_series_size_xyz=export.tilt_series_size_xyz,
+    )
+
+
+def _write_filaments(context: Context, name: str) -> list[str]:
+    found = read_filaments(context, name)
+    table = relion.filaments_table(
+        found,
+        context=_tomogram(context),
+        spacing_angstrom=context.recipe.export.spacing_angstrom.get(name),
+    )
+    text = tables.filaments_csv(found, context.header.sampling)
+    return _write_table(context, f"filaments/{context.name}__{name}", table, text)
+
+
+def _write_particles(context: Context, name: str) -> list[str]:
+    found = read_particles(context, name)
+    table = relion.particles_table(found, context=_tomogram(context))
+    text = tables.particles_csv([found], context.header.sampling)
+    return _write_table(context, f"particles/{context.name}__{name}", table, text)
+
+
+def _write_table(context: Context, stem: str, table: pd.DataFrame, csv: str) -> list[str]:
+    """Write a class's points for RELION, with the optimisation set that names them, and as CSV."""
+    tomogram = _tomogram(context)
+    folder, _, name = stem.rpartition("/")
+    written = {
+        f"{stem}.star": {"optics": relion.optics_table(tomogram), "particles": table},
+        f"{stem}__optimisation_set.star": {
+            "optimisation_set": relion.optimisation_set_table(
+                f"{context.name}/{folder}/{name}.star", f"{context.name}/{TOMOGRAMS}"
+            )
+        },
+        TOMOGRAMS: {"global": relion.tomograms_table([tomogram])},
+    }
+    for path, blocks in written.items():
+        context.folder.write(path, write_star(blocks).encode())
+    context.folder.write(f"{stem}.csv", csv.encode())
+    return [f"{stem}.star", f"{stem}.csv"]
+
+
+EXPORT = Stage("export", ("clean", "trace", "pick"), _settings, _run)

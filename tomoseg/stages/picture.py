@@ -1,0 +1,106 @@
+"""Report: the overview picture of a tomogram, from a few slices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg import __version__
+from tomoseg.blocks import Box
+from tomoseg.report.pictures import (
+    Projection,
+    Slice,
+    TomogramPicture,
+    tomogram_figure,
+    tomogram_thumbnail,
+)
+from tomoseg.report.summary import ClassSummary
+from tomoseg.stages.context import Context, Stage
+from tomoseg.stages.coordinates import read_filaments, read_particles
+from tomoseg.stores import Ledger
+
+PROJECTED_NM = 60.0
+
+
+def _settings(context: Context) -> Any:
+    return {"colours": context.card.colours, "name": context.name}
+
+
+def class_summaries(context: Context) -> tuple[ClassSummary, ...]:
+    """Return what was found of each class, from the stages' summaries."""
+    cleaned = context.summary("clean")["classes"]
+    traced, picked = context.summary("trace"), context.summary("pick")
+    return tuple(
+        ClassSummary(
+            name=name,
+            colour=colour,
+            voxels=cleaned[name]["voxels"],
+            volume_nm3=cleaned[name]["volume_nm3"],
+            filaments=traced.get(name, {}).get("filaments"),
+            filament_length_um=traced.get(name, {}).get("length_um"),
+            particles=picked.get(name, {}).get("particles"),
+        )
+        for name, colour in zip(context.card.classes, context.card.colours, strict=True)
+    )
+
+
+def _picture(context: Context) -> TomogramPicture:
+    sampling, recipe = context.sampling, context.recipe
+    depth, height, _ = sampling.shape
+    cuts = sorted({depth // 4, depth // 2, 3 * depth // 4})
+    half = max(1, round(PROJECTED_NM * 5 / sampling.voxel_size_angstrom[0]))
+    begin, end = max(0, depth // 2 - half), min(depth, depth // 2 + half)
+    lines = [line for name in recipe.trace or () for line in read_filaments(context, name)]
+    return TomogramPicture(
+        name=context.name,
+        sampling=sampling,
+        classes=class_summaries(context),
+        slices=tuple(_cut(context, 0, z) for z in cuts),
+        projection=Projection(begin, end, _mean(context, begin, end)),
+        side=_cut(context, 1, height // 2),
+        filaments=tuple(lines),
+        particles=tuple(read_particles(context, name) for name in recipe.pick or ()),
+        caption=f"tomoseg {__version__} · model {context.card.name} {context.card.version}",
+    )
+
+
+def _cut(context: Context, axis: int, index: int) -> Slice:
+    """Read one plane across an axis."""
+    whole = Box.whole(context.sampling.shape)
+    begin, end = list(whole.begin), list(whole.end)
+    begin[axis], end[axis] = index, index + 1
+    box = Box((begin[0], begin[1], begin[2]), (end[0], end[1], end[2]))
+    image = _finite(context.volume("0").read(box))
+    found = context.volume(context.label_path("semantic")).read(box)
+    return Slice(index, image.squeeze(axis), found.squeeze(axis))
+
+
+def _mean(context: Context, begin: int, end: int) -> NDArray[np.float32]:
+    """Return the mean of some slices, read one at a time."""
+    _, height, width = context.sampling.shape
+    volume = context.volume("0")
+    total = np.zeros((height, width), np.float32)
+    for z in range(begin, end):
+        total += _finite(volume.read(Box((z, 0, 0), (z + 1, height, width))))[0]
+    return total / np.float32(end - begin)
+
+
+def _finite(voxels: NDArray[Any]) -> NDArray[np.float32]:
+    """Return float32 with voxels that are not numbers at the plane's mean."""
+    values = voxels.astype(np.float32)
+    is_number = np.isfinite(values)
+    if not is_number.all():
+        values[~is_number] = values[is_number].mean() if is_number.any() else 0
+    return values
+
+
+def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
+    picture = _picture(context)
+    context.folder.write("report/overview.png", tomogram_figure(picture))
+    context.records.write("thumbnail.jpg", tomogram_thumbnail(picture))
+    return {"files": ["report/overview.png"]}
+
+
+REPORT = Stage("report", ("clean", "trace", "pick"), _settings, _run)
