@@ -138,8 +138,8 @@ def _refuse_other_files(raw: bytes, file_bytes: int) -> None:
 def _in_its_byte_order(raw: bytes, file_bytes: int) -> tuple[Any, list[str]]:
     """Return the fields in the byte order in which they make the most sense.
 
-    The machine stamp decides only where both make equal sense: files exist with a stamp of
-    zeros, with letters in it, and with big-endian data under a little-endian stamp.
+    The machine stamp is only compared with that: files exist with a stamp of zeros, with letters
+    in it, and with big-endian data under a little-endian stamp.
     """
     stamp = raw[212:216]
     stamped = {0x44: "little", 0x11: "big"}.get(stamp[0])
@@ -147,7 +147,7 @@ def _in_its_byte_order(raw: bytes, file_bytes: int) -> tuple[Any, list[str]]:
         "little": np.frombuffer(raw, FIELDS)[0],
         "big": np.frombuffer(raw, FIELDS.newbyteorder(">"))[0],
     }
-    best = max(readings, key=lambda order: (_sense(readings[order], file_bytes), order == stamped))
+    best = max(readings, key=lambda order: _sense(readings[order], file_bytes))
     if best == stamped:
         return readings[best], []
     return readings[best], [f"machine stamp {stamp.hex(' ')} is wrong; read as {best}-endian"]
