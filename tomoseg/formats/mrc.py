@@ -188,7 +188,7 @@ class MrcWriter:
         starts = list(_run_starts(box, self._shape))
         for start, run in zip(starts, voxels.reshape(len(starts), -1), strict=True):
             self._file.seek(HEADER_BYTES + start * self._dtype.itemsize)
-            self._file.write(run.tobytes())
+            self._file.write(run.data)
 
     def close(self) -> None:
         """Finish the statistics and write the header; the file itself stays open."""
