@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tomoseg.coordinates import Filament, Points, numbered
-from tomoseg.filaments.follow import Ridge, follow_all
+from tomoseg.filaments.follow import Ridge, follow_all, trim
 from tomoseg.filaments.link import link, smooth
 from tomoseg.filaments.ridge import RidgePoints, ridge_points
 from tomoseg.filaments.settings import (
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # Shorter pieces, in radii, have no direction worth linking by.
-LINKED_RADII = 3.0
+LINKED_RADII = 2.0
 
 
 def trace(
@@ -70,7 +70,7 @@ def trace(
         for line in follow_all(ridge, settings)
         if _length(line) >= LINKED_RADII * settings.radius_angstrom
     ]
-    lines = [smooth(line, settings) for line in link(pieces, settings)]
+    lines = [smooth(trim(line, ridge, settings), settings) for line in link(pieces, settings)]
     lines = [line for line in lines if _length(line) >= settings.minimum_length_angstrom]
     lines.sort(key=_length, reverse=True)
     return numbered(

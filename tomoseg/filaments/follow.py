@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.coordinates import Points
+from tomoseg.coordinates import Points, resample
 from tomoseg.filaments.ridge import RidgePoints
 from tomoseg.filaments.settings import TracingSettings
 from tomoseg.sampling import Sampling
@@ -23,6 +23,8 @@ LEVEL_PERCENTILE = 75.0
 LEVEL_BOUNDS = (0.25, 1.2)
 # A trace does not claim its own last and first steps, or it could neither go on nor turn back.
 UNCLAIMED_STEPS = 8
+# The tip of a line is looked at this many times a radius.
+TIP_SAMPLES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +122,24 @@ def follow_all(ridge: Ridge, settings: TracingSettings) -> list[Points]:
     return lines
 
 
+def trim(line: Points, ridge: Ridge, settings: TracingSettings) -> Points:
+    """Cut both ends of a line back to where the tube ends.
+
+    The smoothed tube falls to half at its true end, and a trace goes on to a quarter. At most one
+    radius is cut, so that a tube that fades is not shortened.
+
+    Returns
+    -------
+    float64, shape (n ≥ 2, 3), zyx, Å, spaced by a tenth of a radius.
+    """
+    for _ in range(2):
+        dense = resample(line, settings.radius_angstrom / TIP_SAMPLES)
+        tip = ridge.strength_at(dense[: 3 * TIP_SAMPLES])
+        real = tip[: TIP_SAMPLES + 1] >= np.median(tip[TIP_SAMPLES:]) / 2
+        line = dense[real.argmax() if real.any() else TIP_SAMPLES :][::-1]
+    return line
+
+
 @dataclass(frozen=True, eq=False)
 class _Walker:
     """One volume's traces in the making: the ridge, the rules, and who claims what."""
@@ -206,12 +226,15 @@ def _keys(index: NDArray[np.int64], sampling: Sampling) -> NDArray[np.int64]:
 
 
 def _across(heading: Vector) -> NDArray[np.float64]:
-    """Two unit vectors across a direction, shape (2, 3)."""
-    axis = np.zeros(3)
-    axis[np.abs(heading).argmin()] = 1.0
-    first = np.cross(heading, axis)
-    first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(heading, first)])
+    """Two unit vectors across a direction, shape (2, 3).
+
+    They are two rows of the reflection that takes the third axis to the direction (Householder).
+    """
+    axis = int(np.abs(heading).argmax())
+    mirror = heading.copy()
+    mirror[axis] += np.copysign(1.0, heading[axis])
+    reflection = np.eye(3) - 2 / (mirror @ mirror) * mirror[:, None] * mirror
+    return np.asarray(reflection[[axis - 2, axis - 1]])
 
 
 def _unit(vector: Vector, *, otherwise: Vector) -> Vector:

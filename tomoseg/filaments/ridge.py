@@ -27,6 +27,8 @@ PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 # So near to a face of the volume, in radii, and so little inclined to it, a ridge is the face's.
 BORDER_RADII = 0.5
 BORDER_SINE = 0.35
+# Inner radius of a hollow tube; a microtubule's is 8.5 of 12.5 nm.
+HOLLOW_RADII = 0.68
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,13 +157,15 @@ def _along_border(
 
 
 def _ideal(settings: TracingSettings) -> float:
-    """Curvature −λ2 in the middle of a smoothed solid disc of the filament's radius, 1/Å².
+    """Curvature −λ2 on the axis of a smoothed ideal tube, solid or hollow, 1/Å².
 
-    The Laplacian there is the flux of the Gaussian's gradient through the disc's rim, and each of
-    the two curvatures is half of it.
+    On the axis of a disc of radius r the Laplacian is the flux of the Gaussian's gradient through
+    the rim, and each of the two curvatures is half of it: r² / 2σ⁴ · exp(−r² / 2σ²).
     """
-    radius, sigma = settings.radius_angstrom, settings.sigma_angstrom
-    return float(radius**2 / (2 * sigma**4) * np.exp(-(radius**2) / (2 * sigma**2)))
+    sigma = settings.sigma_angstrom
+    rims = np.array([1.0, HOLLOW_RADII if settings.hollow else 0.0]) * settings.radius_angstrom
+    discs = rims**2 / (2 * sigma**4) * np.exp(-(rims**2) / (2 * sigma**2))
+    return float(discs[0] - discs[1])
 
 
 def _ridges(
