@@ -72,10 +72,10 @@ class Box:
 
     def intersect(self, other: Box) -> Box:
         """Return the common part; a box of size 0 if there is none."""
-        return Box(
-            as_shape(max(a, b) for a, b in zip(self.begin, other.begin, strict=True)),
-            as_shape(min(a, b) for a, b in zip(self.end, other.end, strict=True)),
-        )
+        begin = as_shape(max(a, b) for a, b in zip(self.begin, other.begin, strict=True))
+        # No end before a begin: as a slice, an end below 0 would count from the array's end.
+        ends = zip(begin, self.end, other.end, strict=True)
+        return Box(begin, as_shape(max(b, min(one, two)) for b, one, two in ends))
 
     def contains(self, other: Box) -> bool:
         """Tell whether every voxel of the other box is in this one."""
