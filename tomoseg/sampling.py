@@ -40,7 +40,7 @@ class Sampling:
     Raises
     ------
     RequestError
-        If a length is not positive and finite, or a shape is empty.
+        If a length is not positive and finite, a position not finite, or a shape empty.
 
     Examples
     --------
@@ -67,6 +67,8 @@ class Sampling:
             raise RequestError(
                 f"voxel size {self.voxel_size_angstrom} Å is not positive and finite"
             )
+        if not np.isfinite(self.first_voxel_angstrom).all():
+            raise RequestError(f"first voxel at {self.first_voxel_angstrom} Å is nowhere")
 
     @property
     def voxel_angstrom(self) -> float:
@@ -114,6 +116,8 @@ class Sampling:
         The low corner of the first voxel stays where it is; the number of voxels is rounded up,
         so that the new grid covers every voxel of this one.
         """
+        if not 0 < voxel_angstrom < np.inf:
+            raise RequestError(f"voxel size {voxel_angstrom} Å is not positive and finite")
         size = np.array(self.voxel_size_angstrom)
         extent = np.array(self.shape) * size
         corner = np.array(self.first_voxel_angstrom) - size / 2
