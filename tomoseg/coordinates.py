@@ -128,9 +128,18 @@ def resample(points: Points, spacing: float) -> Points:
 
 
 def tangents(points: Points) -> Points:
-    """Return unit directions along a polyline, shape (n, 3), by central differences."""
+    """Return unit directions along a polyline, shape (n, 3), by central differences.
+
+    Raises
+    ------
+    RequestError
+        If the points before and after one coincide, so that it has no direction.
+    """
     along = np.gradient(np.asarray(points, dtype=np.float64), axis=0)
-    return np.asarray(along / np.linalg.norm(along, axis=1, keepdims=True))
+    lengths = np.linalg.norm(along, axis=1, keepdims=True)
+    if not lengths.all():
+        raise RequestError(f"point {int(np.argmin(lengths))} of a line has no direction")
+    return np.asarray(along / lengths)
 
 
 def frames(points_zyx: Points) -> Points:
@@ -146,6 +155,11 @@ def frames(points_zyx: Points) -> Points:
     float64, shape (n, 3, 3), xyz: proper rotations whose z column is the direction along the
     line and whose x column is transported with the least rotation.
 
+    Raises
+    ------
+    RequestError
+        If two successive points coincide, or the line turns back on itself.
+
     Notes
     -----
     Double reflection method of Wang, Jüttler, Zheng and Liu, "Computation of rotation minimizing
@@ -153,6 +167,8 @@ def frames(points_zyx: Points) -> Points:
     """
     points = np.asarray(points_zyx, dtype=np.float64)[:, ::-1]
     along = tangents(points)
+    if not np.diff(points, axis=0).any(axis=1).all():
+        raise RequestError("two successive points of a line coincide: no direction between them")
     across = np.zeros_like(along)
     across[0] = _perpendicular(along[0])
     for i in range(len(points) - 1):
