@@ -229,8 +229,7 @@ def _inside(box: Box, border_angstrom: float, sampling: Sampling) -> Mask:
     )
     kept = Box(cut, as_shape(np.subtract(sampling.shape, cut))).intersect(box)
     inside = np.zeros(box.shape, np.bool_)
-    if kept.size:
-        inside[kept.within(box).slices] = True
+    inside[kept.within(box).slices] = True
     return inside
 
 
