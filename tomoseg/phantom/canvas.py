@@ -15,7 +15,7 @@ from tomoseg.phantom.parameters import CLASSES, PhantomParameters
 CELL = 4
 """Edge in voxels of a cell of the occupancy map."""
 
-TRIES = 20
+TRIES = 40
 """Places that are tried for an object before it is left out."""
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from tomoseg.blocks import Box
 from tomoseg.phantom import shapes
-from tomoseg.phantom.canvas import TRIES, Canvas, is_free, occupy, stamp
+from tomoseg.phantom.canvas import CELL, TRIES, Canvas, occupy, stamp
 from tomoseg.phantom.shapes import MEMBRANE_HALF_ANGSTROM, Ellipsoid
 
 SHEET_SHARE = 0.3
@@ -22,7 +23,7 @@ def paint_membranes(canvas: Canvas, draw: np.random.Generator, *, name: str) -> 
             # A sheet across the whole box seldom fits late, so that late tries are vesicles.
             is_sheet = draw.random() < SHEET_SHARE and attempt < TRIES // 4
             draw_surface = draw_sheet if is_sheet else draw_vesicle
-            surface = draw_surface(canvas, draw, gap=gap, scale=0.93**attempt)
+            surface = draw_surface(canvas, draw, gap=gap, scale=0.97**attempt)
             if paint_membrane(canvas, draw, surface, gap=gap, name=name):
                 break
 
@@ -32,9 +33,9 @@ def draw_vesicle(
 ) -> Ellipsoid:
     """Draw a closed surface; an organelle (two bilayers) is larger and may leave the box."""
     size = np.array(canvas.parameters.shape) * canvas.voxel
-    low, high = (700, 1500) if gap else (300, 700)
+    low, high = (600, 1300) if gap else (300, 700)
     axes = draw.uniform(low, high) * scale * draw.uniform(0.7, 1.4, 3)
-    axes = np.clip(axes, gap + 150, max(gap + 150, 0.35 * size[1:].min()))
+    axes = np.clip(axes, gap + 150, max(gap + 150, 0.28 * size[1:].min()))
     outside = 0.4 * axes[1] if gap else 0.0
     centre = draw.uniform(-outside, size + outside)
     centre[0] = size[0] / 2 + draw.uniform(-0.3, 0.3) * canvas.parameters.slab_angstrom
@@ -79,12 +80,15 @@ def paint_membrane(
     box = shapes.surface_box(surface, margin, canvas.voxel).intersect(canvas.slab)
     if box.size == 0:
         return False
+    is_sheet = max(surface.semi_axes) > np.max(canvas.parameters.shape) * canvas.voxel
+    inner_face = -gap - MEMBRANE_HALF_ANGSTROM
+    deepest = inner_face if is_sheet else -np.inf
+    if touches(canvas, surface, box, deepest):
+        return False
     distance = shapes.surface_distance(surface, box, canvas.voxel)
     within = distance < MEMBRANE_HALF_ANGSTROM
-    wall = within & (distance > -gap - MEMBRANE_HALF_ANGSTROM)
-    is_sheet = max(surface.semi_axes) > np.max(canvas.parameters.shape) * canvas.voxel
-    taken = wall if is_sheet else within
-    if not wall.any() or not is_free(canvas, box, taken):
+    taken, wall = within & (distance > deepest), within & (distance > inner_face)
+    if not wall.any():
         return False
     density = shapes.bilayer_density(distance, canvas.voxel)
     if gap:
@@ -96,3 +100,17 @@ def paint_membrane(
         canvas.lumen[box.slices] |= taken & (distance < 0) & (distance > -(gap or np.inf))
     occupy(canvas, box, taken)
     return True
+
+
+def touches(canvas: Canvas, surface: Ellipsoid, box: Box, deepest: float) -> bool:
+    """Tell whether what is between a membrane's outer face and a depth meets an occupied cell.
+
+    It looks at the middles of cells only, and errs on the side of touching.
+    """
+    cells = box.aligned((CELL,) * 3)
+    distance = shapes.surface_distance(surface, cells, canvas.voxel, every=CELL)
+    half_diagonal = np.sqrt(3) / 2 * CELL * canvas.voxel
+    near = distance < MEMBRANE_HALF_ANGSTROM + half_diagonal
+    near &= distance > deepest - half_diagonal
+    index = tuple(slice(b // CELL, e // CELL) for b, e in zip(cells.begin, cells.end, strict=True))
+    return bool((near & canvas.occupied[index]).any())

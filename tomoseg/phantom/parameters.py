@@ -23,8 +23,8 @@ CLASSES = (
 # Objects in a cubic micrometre of sample: a crowded edge of a cell, thinned out so that a box
 # holds some of each. Yeast cytosol has about twice the ribosomes.
 DENSITY_PER_UM3 = {
-    "microtubules": 170.0,
-    "actin_filaments": 1000.0,
+    "microtubules": 260.0,
+    "actin_filaments": 1300.0,
     "single_membranes": 220.0,
     "double_membranes": 40.0,
     "ribosomes": 2500.0,
@@ -155,11 +155,15 @@ def varied(seed: int, base: PhantomParameters) -> PhantomParameters:
     """Return a tomogram of the same family, for training on more than one kind.
 
     Shape, voxel size, tilt series and jitter stay. SNR, defocus, thickness, crowding, the
-    presence of carbon and all counts are drawn around those of ``base``.
+    presence of carbon and all counts are drawn around those of ``base``; a kind of object that
+    ``base`` has is attempted at least once.
     """
     draw = np.random.default_rng([seed, 0x7A])
     box = base.shape[0] * base.voxel_size_angstrom
-    counts: dict[str, Any] = {name: int(draw.poisson(base.count(name))) for name in DENSITY_PER_UM3}
+    counts: dict[str, Any] = {
+        name: max(min(1, base.count(name)), int(draw.poisson(base.count(name))))
+        for name in DENSITY_PER_UM3
+    }
     return replace(
         base,
         seed=seed,
