@@ -1,1 +1,22 @@
-"""Prefect flows over sessions; as little logic as possible."""
+"""Prefect flows over sessions; as little logic as possible.
+
+Prefect reads its settings from the environment when it is first imported, so they are set here,
+before any module of this package imports it, and never over what a person has set: no telemetry,
+no promotion, and time for the embedded server to start on a loaded machine.
+"""
+
+import os
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+    "DASK_LOGGING__DISTRIBUTED": "error",
+}
+
+for _name, _value in QUIET.items():
+    os.environ.setdefault(_name, _value)

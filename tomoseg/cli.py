@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 
 DONE, SOME_FAILED, WRONG_REQUEST = 0, 1, 2
+PLAIN_SECONDS = 10.0
 
 RecipeOption = Annotated[
     Path | None, typer.Option("--recipe", "-r", help="YAML recipe; without one, sensible defaults.")
@@ -303,7 +305,7 @@ def _tell_result(result: dict[str, Any], output: str) -> None:
 def _progress() -> Iterator[Any]:
     """Yield a function that shows blocks done: bars on a terminal, plain lines otherwise."""
     if not sys.stderr.isatty():
-        yield _plain_progress
+        yield _PlainProgress()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -317,7 +319,8 @@ def _progress() -> Iterator[Any]:
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
-        def show(what: str, done: int, total: int) -> None:
+        def show(tomogram: str, work: str, done: int, total: int) -> None:
+            what = f"{tomogram}: {work}"
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
@@ -325,11 +328,19 @@ def _progress() -> Iterator[Any]:
         yield show
 
 
-def _plain_progress(what: str, done: int, total: int) -> None:
-    """Say the beginning of a pass, each tenth of it, and its end."""
-    step = max(1, total // 10)
-    if done == total or done % step == 0:
-        typer.echo(f"{what}: {done} of {total} blocks", err=True)
+class _PlainProgress:
+    """Says where a run is: each stage of a tomogram once, then at most every ten seconds."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._said = 0.0
+
+    def __call__(self, tomogram: str, work: str, done: int, total: int) -> None:
+        stage = f"{tomogram} {work.split(maxsplit=1)[0]}"
+        if stage == self._stage and time.monotonic() - self._said < PLAIN_SECONDS:
+            return
+        self._stage, self._said = stage, time.monotonic()
+        typer.echo(f"{tomogram}: {work}, {done} of {total} blocks", err=True)
 
 
 if __name__ == "__main__":

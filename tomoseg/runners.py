@@ -249,7 +249,6 @@ def _worker_environment() -> Iterator[None]:
         {
             "distributed.nanny.pre-spawn-environ": environment,
             "distributed.scheduler.no-workers-timeout": "5 minutes",
-            "logging.distributed": "error",
         }
     ):
         yield

@@ -15,8 +15,8 @@ from tomoseg.runners import Runner
 from tomoseg.sampling import Header, Sampling
 from tomoseg.stores import Folder, Ledger, Volume
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the blocks done and all its blocks."""
+Progress = Callable[[str, str, int, int], None]
+"""Called with tomogram, stage and pass, the blocks done and all blocks."""
 
 RAW_LABELS = "work/segmented"
 
@@ -116,9 +116,9 @@ class Context:
         blocks = list(blocks)
         missing = [block for block in blocks if step.name(block) not in done]
         there = len(blocks) - len(missing)
-        self.progress(f"{ledger.stage} {label}", there, len(blocks))
+        self.progress(self.name, f"{ledger.stage} {label}", there, len(blocks))
         for finished, _ in enumerate(self.runner.map(step, missing), start=there + 1):
-            self.progress(f"{ledger.stage} {label}", finished, len(blocks))
+            self.progress(self.name, f"{ledger.stage} {label}", finished, len(blocks))
         return [step.name(block) for block in blocks]
 
 

@@ -1,0 +1,63 @@
+# make demo                              simulate a small session and process it
+# make demo SESSION=folder RECIPE=file   process tomograms of your own
+# make test                              every check and test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SESSION ?=
+RECIPE ?=
+
+# Two cores shared by Dask's workers: threads that spin would starve each other.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export PREFECT_HOME ?= $(CURDIR)/.prefect
+
+.PHONY: demo test lint install clean
+
+install: $(INSTALLED)
+
+# Debian's python3 may come without ensurepip: pip then installs itself into the environment.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (about 2 minutes, 2 GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) 2>/dev/null || { \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,s3]'
+	@touch $@
+
+ifeq ($(SESSION),)
+demo: $(INSTALLED) demo/input/simulated_9002.mrc
+	$(BIN)/python -m flows.session $(RECIPE) --input demo/input --output demo/output
+	@echo; echo "voxel scores of simulated_9001, a seed that was never trained on:"
+	@$(BIN)/tomoseg evaluate demo/output/simulated_9001/tomogram.zarr \
+		demo/input/truth/simulated_9001__labels.mrc
+	@echo; echo "microtubule and actin centre lines, ribosome positions:"
+	@for class in microtubule actin; do $(BIN)/tomoseg evaluate \
+		demo/output/simulated_9001/filaments/simulated_9001__$$class.csv \
+		demo/input/truth/simulated_9001__filaments.csv; done
+	@$(BIN)/tomoseg evaluate demo/output/simulated_9001/particles/simulated_9001__ribosome.csv \
+		demo/input/truth/simulated_9001__particles.csv
+	@echo; echo "look at demo/output/index.html"
+else
+demo: $(INSTALLED)
+	$(BIN)/python -m flows.session $(RECIPE) --input '$(SESSION)' --output demo/output
+	@echo "look at demo/output/index.html"
+endif
+
+demo/input/simulated_9002.mrc: | $(INSTALLED)
+	$(BIN)/tomoseg simulate demo/input --tomograms 2 --seed 9001 --shape 64,256,256 --density 3
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest --durations=15
+
+clean:
+	rm -rf $(VENV) demo .prefect .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,139 @@
+"""The Prefect flow over a session: a task a tomogram and stage, Dask's blocks below it.
+
+    python -m flows.session [RECIPE] [--input PLACE] [--output PLACE] [--set a.b=c ...]
+
+needs no server: Prefect starts an embedded one. Run it again and it does only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+
+from tomoseg.errors import RequestError, TomosegError
+from tomoseg.recipe import Recipe, load_recipe, recipe_from
+from tomoseg.runners import can_pass, open_runner
+from tomoseg.session import (
+    Journal,
+    check_session,
+    failed_row,
+    finished_row,
+    guarded_stage,
+    plan_session,
+    session_address,
+)
+from tomoseg.stages import STAGES
+
+
+def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Tell whether a failed task is worth another try: storage yes, a wrong input no."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, TomosegError) and can_pass(error)
+
+
+@task(
+    task_run_name="{name} {stage}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=_may_pass,
+    persist_result=False,
+)
+def process_stage(
+    name: str, stage: str, values: dict[str, Any], address: str | None
+) -> dict[str, Any]:
+    """Run one stage of one tomogram; finished blocks are not computed again."""
+    log = get_run_logger()
+    session = plan_session(recipe_from(values))
+    found = next(item for item in session.tomograms if item.name == name)
+    with open_runner(address, stall_minutes=session.recipe.compute.stall_minutes) as runner:
+        record = guarded_stage(session.context(found, runner, lambda *progress: None), stage)
+    took = "already done" if record["is_reused"] else f"done in {record['seconds']:.1f} s"
+    log.info("%s: %s %s", name, stage, took)
+    return record
+
+
+@flow(name="tomoseg session", validate_parameters=False, persist_result=False)
+def process_session(values: dict[str, Any]) -> State[Any]:
+    """Take every tomogram of a session through the stages; a failure stops only its tomogram.
+
+    Parameters
+    ----------
+    values
+        The recipe as plain values (``Recipe.model_dump(mode="json")``).
+    """
+    log = get_run_logger()
+    session = plan_session(recipe_from(values))
+    check_session(session)
+    journal = Journal.begin(session)
+    with session_address(session.recipe) as address:
+        for found in session.tomograms:
+            journal.note({"name": found.name, "state": "running"})
+            records: dict[str, dict[str, Any]] = {}
+            try:
+                for stage in STAGES:
+                    records[stage] = process_stage(found.name, stage, values, address)
+                with open_runner(None) as here:
+                    context = session.context(found, here, lambda *progress: None)
+                    row = finished_row(context, records)
+            except TomosegError as error:
+                log.error("%s", error)
+                row = failed_row(found.name, error, records)
+            journal.note(row)
+    return _finish(journal)
+
+
+def _finish(journal: Journal) -> State[Any]:
+    result = journal.finish()
+    rows = result["tomograms"]
+    output = journal.session.output
+    table = ["| tomogram | state | remedy |", "|---|---|---|"]
+    table += [f"| {row['name']} | {row['state']} | {_cell(row)} |" for row in rows]
+    create_markdown_artifact("\n".join(table), key="tomoseg-session")
+    create_link_artifact(f"{output.url}/index.html", link_text="report", key="tomoseg-report")
+    failed = [row["name"] for row in rows if row["state"] == "failed"]
+    said = f"{len(rows) - len(failed)} of {len(rows)} tomograms done; look at {output}/index.html"
+    if failed:
+        return Failed(message=f"{said}; failed: {', '.join(failed)}")
+    return Completed(message=said)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    text = f"{row.get('error', '')} {row.get('remedy', '')}".strip()
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the flow on a recipe file; return 0 done, 1 some failed, 2 the request was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.session", description="Process a session of tomograms with Prefect."
+    )
+    parser.add_argument("recipe", nargs="?", help="YAML recipe; without one, the defaults")
+    parser.add_argument("--input", help="instead of session.input")
+    parser.add_argument("--output", help="instead of session.output")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="changes")
+    given = parser.parse_args(arguments)
+    try:
+        places = {"input": given.input, "output": given.output}
+        named = {key: place for key, place in places.items() if place}
+        recipe: Recipe = load_recipe(given.recipe, given.changes, given={"session": named})
+        check_session(plan_session(recipe))
+    except TomosegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, RequestError) else 1
+    print("starting the embedded Prefect server, unless PREFECT_API_URL names one")
+    state = process_session(recipe.model_dump(mode="json"), return_state=True)
+    print(state.message)
+    return 0 if state.is_completed() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
