@@ -140,3 +140,6 @@ def test_settings_know_the_colours_and_the_card():
     card = settings.card({}, {})
     assert card.colours == ("#005c31", "#e69f00")
     assert card.halo_is_exact
+    less = settings.model_copy(update={"halo": 32}).card({}, {})
+    assert less.halo == (4, 32, 32)
+    assert not less.halo_is_exact

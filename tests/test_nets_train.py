@@ -9,10 +9,11 @@ from tomoseg.blocks import Box
 from tomoseg.errors import ModelError, RequestError
 from tomoseg.nets.card import Architecture
 from tomoseg.nets.checkpoint import load_network, load_state
+from tomoseg.nets.patches import Region
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.nets.train import best_score, rate_factor, train, update_average
-from tomoseg.nets.validation import confusion, f1_scores, mean_score
+from tomoseg.nets.validation import confusion, f1_scores, halo_costs, mean_score
 
 SLAB = Architecture(slices_in=4, slices_out=2, widths=(8, 16))
 VOLUME = Architecture(kind="volume", widths=(8, 16))
@@ -76,6 +77,7 @@ def test_a_network_learns_blobs_and_its_card_says_how_well(
     assert card.scores["volumes"] == ["v"]
     assert card.training["volumes"] == ["t"]
     assert card.training["steps"] == 80
+    assert set(card.scores["halo_costs"]) == {"16", "32", "48", "64"}
 
     # What the card says is what anybody finds who applies the model.
     apart = volumes()[1]
@@ -192,6 +194,27 @@ def test_confusion_leaves_out_what_is_not_annotated(tmp_path):
     found = predictor.predict_labels(volume.image(whole), whole)
     assert counts.sum() == (volume._labels != 255).sum()
     assert counts[1, 2] == ((volume._labels == 1) & (found == 2)).sum()
+
+
+def test_halo_costs_fall_to_nothing_at_the_exact_halo(tmp_path):
+    deep = Architecture(slices_in=4, slices_out=2, widths=(8, 8, 8), blocks_per_level=2)
+    settings = make_settings(architecture=deep, steps=10)
+    train(volumes(), settings, output=tmp_path)
+    predictor = Predictor.open(tmp_path, device="cpu", precision="float32")
+    assert deep.receptive_halo == (1, 82, 82)
+    volume = Blobs("wide", 5, (4, 256, 256))
+    costs = halo_costs(predictor, Region(volume, Box.whole(volume.shape)))
+    # The network sees 82 voxels far; at 64 voxels and fewer some labels may change.
+    assert list(costs) == ["16", "32", "48", "64"]
+    assert costs["16"] > 0
+    assert costs["16"] >= costs["64"]
+
+
+def test_an_image_with_nan_is_an_error_that_names_the_tomogram(tmp_path):
+    training = Blobs("t", 1)
+    training._image[:] = np.nan
+    with pytest.raises(RequestError, match=r"^t: .*not finite"):
+        train([training, Blobs("v", 2)], make_settings(), output=tmp_path)
 
 
 def test_the_average_forgets_the_start_and_copies_counters():

@@ -100,8 +100,11 @@ class Architecture(BaseModel):
     @property
     def receptive_halo(self) -> Shape:
         """Voxels zyx beyond a stride-aligned core that can change a result in it; exact."""
-        halo = self.fold * self._reach_cells()
-        return (self.margin if self.kind == "slab" else halo, halo, halo)
+        return self.halo(self.fold * self._reach_cells())
+
+    def halo(self, voxels: int) -> Shape:
+        """Return a halo zyx of so many voxels along the convolved axes, exact along the others."""
+        return (self.margin if self.kind == "slab" else voxels, voxels, voxels)
 
     def _reach_cells(self) -> int:
         """Follow one aligned core of folded cells back through the network.
@@ -148,7 +151,7 @@ class ModelCard(BaseModel):
         Normalisation steps in order, as ``tomoseg.intensity`` reads them.
     halo
         Voxels zyx to read beyond a core. At least ``architecture.receptive_halo`` makes a
-        block's result exact; where it is smaller, ``scores`` says what that costs.
+        block's result exact; what a smaller one costs is in ``scores["halo_costs"]``.
     stride
         Voxels zyx; reads begin at multiples of it. Follows from the architecture.
     training, scores

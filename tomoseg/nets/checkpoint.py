@@ -35,8 +35,13 @@ def save_model(
     data = safetensors.torch.save(tensors)
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
     _replace(folder / WEIGHTS_NAME, data)
-    _replace(folder / CARD_NAME, card.model_dump_json(indent=2).encode())
+    save_card(folder, card)
     return card
+
+
+def save_card(folder: Path, card: ModelCard) -> None:
+    """Write a card beside the weights that it describes."""
+    _replace(folder / CARD_NAME, card.model_dump_json(indent=2).encode())
 
 
 def load_network(folder: Path) -> tuple[SegmentationNetwork, ModelCard]:

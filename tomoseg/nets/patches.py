@@ -206,6 +206,13 @@ def read_padded(region: Region, box: Box) -> tuple[NDArray[np.float32], NDArray[
     labels = np.full(box.shape, NOT_ANNOTATED, dtype=np.uint8)
     inside = box.clip(region.volume.shape)
     image[inside.within(box).slices] = region.volume.image(inside)
+    if not np.isfinite(image.sum(dtype=np.float64)):
+        raise RequestError(
+            f"the normalised image holds values that are not finite in {inside.begin}.."
+            f"{inside.end}",
+            remedy="Check the tomogram for NaN and the recipe's intensity steps.",
+            tomogram=region.volume.name,
+        )
     inside = box.intersect(region.box)
     labels[inside.within(box).slices] = region.volume.labels(inside)
     return image, labels

@@ -107,6 +107,9 @@ class TrainingSettings(BaseModel):
         Bound of a class's weight in the cross-entropy.
     augmentation
         See :class:`AugmentationSettings`.
+    halo
+        Halo of the card along the convolved axes, voxels; None is the exact one. What smaller
+        ones cost is measured at the end and stands in the card.
     validation
         Names of volumes kept apart. Without one, the last ``validation_fraction`` of every
         volume's slices is kept apart, ``validation_gap`` slices from what is trained on.
@@ -143,6 +146,7 @@ class TrainingSettings(BaseModel):
     foreground_fraction: Fraction = 0.75
     maximum_class_weight: Annotated[float, Field(ge=1)] = 4.0
     augmentation: AugmentationSettings = AugmentationSettings()
+    halo: Annotated[int, Field(ge=0)] | None = None
     validation: tuple[str, ...] = ()
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     validation_gap: Annotated[int, Field(ge=0)] = 8
@@ -184,7 +188,8 @@ class TrainingSettings(BaseModel):
         return self.colours or tuple(defaults)
 
     def card(self, training: Mapping[str, Any], scores: Mapping[str, Any]) -> ModelCard:
-        """Return the card of the network that this training makes, with its exact halo."""
+        """Return the card of the network that this training makes."""
+        exact = self.architecture.receptive_halo
         return ModelCard(
             name=self.name,
             version=self.version,
@@ -195,7 +200,7 @@ class TrainingSettings(BaseModel):
             voxel_size_tolerance=self.voxel_size_tolerance,
             contrast=self.contrast,
             intensity=self.intensity,
-            halo=self.architecture.receptive_halo,
+            halo=exact if self.halo is None else self.architecture.halo(self.halo),
             stride=self.architecture.stride,
             training=dict(training),
             scores=dict(scores),

@@ -34,18 +34,19 @@ from tomoseg.nets.architecture import (
 )
 from tomoseg.nets.augment import vary_intensity
 from tomoseg.nets.card import CARD_NAME, ModelCard, load_card
-from tomoseg.nets.checkpoint import load_network, load_state, save_model, save_state
+from tomoseg.nets.checkpoint import load_network, load_state, save_card, save_model, save_state
 from tomoseg.nets.losses import segmentation_loss
 from tomoseg.nets.patches import (
     Batch,
     PatchSource,
+    Region,
     split_regions,
     take_census,
     validation_boxes,
 )
 from tomoseg.nets.predict import Predictor, choose_device, choose_dtype
 from tomoseg.nets.settings import AnnotatedVolume, TrainingProgress, TrainingSettings
-from tomoseg.nets.validation import confusion, f1_scores, mean_score
+from tomoseg.nets.validation import confusion, f1_scores, halo_costs, mean_score
 
 STATE_NAME = "training.safetensors"
 LOG_NAME = "training.jsonl"
@@ -57,7 +58,7 @@ _GRADIENT_NORM = 1.0
 # They say how and how long to compute, not what: a training may go on under other ones.
 _FREE_TO_CHANGE = {
     "steps", "maximum_minutes", "validation_minutes", "checkpoint_minutes", "device", "threads",
-    "readers", "name", "version",
+    "readers", "name", "version", "halo",
 }  # fmt: skip
 
 Report = Callable[[TrainingProgress], None]
@@ -98,7 +99,18 @@ def train(
         state=_start(settings, output, device),
     )
     session.run()
-    return load_card(output)
+    return _with_halo_costs(output, validation[0], settings)
+
+
+def _with_halo_costs(output: Path, region: Region, settings: TrainingSettings) -> ModelCard:
+    """Measure once what smaller halos would cost the finished model, and note it in its card."""
+    card = load_card(output)
+    if "halo_costs" not in card.scores:
+        predictor = Predictor.open(output, device=settings.device, threads=settings.threads)
+        scores = card.scores | {"halo_costs": halo_costs(predictor, region)}
+        card = card.model_copy(update={"scores": scores})
+        save_card(output, card)
+    return card
 
 
 @dataclass
