@@ -1,0 +1,45 @@
+"""What several test files share: a model with random weights, and a small simulated session."""
+
+import pytest
+import torch
+
+from tomoseg import intensity
+from tomoseg.nets.architecture import build_network
+from tomoseg.nets.card import DEFAULT_COLOURS, Architecture, ModelCard
+from tomoseg.nets.checkpoint import save_model
+from tomoseg.phantom import PhantomParameters
+from tomoseg.simulation import simulated_session
+from tomoseg.stores import Folder
+
+TINY_SHAPE = (48, 96, 96)
+TINY_VOXEL_ANGSTROM = 12.0
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Folder of a slab model of the usual six classes; its weights are random."""
+    architecture = Architecture(slices_in=8, slices_out=4, fold=2, widths=(8, 16))
+    card = ModelCard(
+        name="tiny",
+        architecture=architecture,
+        classes=tuple(DEFAULT_COLOURS),
+        colours=tuple(DEFAULT_COLOURS.values()),
+        voxel_size_angstrom=TINY_VOXEL_ANGSTROM,
+        intensity=tuple(intensity.as_dicts(intensity.DEFAULT_STEPS)),
+        halo=architecture.receptive_halo,
+        stride=architecture.stride,
+    )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny_model")
+    save_model(folder, build_network(architecture, len(card.classes)), card)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_session(tmp_path_factory):
+    """Folder of two simulated tomograms, simulated_0500 and simulated_0501, and their truth."""
+    folder = tmp_path_factory.mktemp("tiny_session")
+    base = PhantomParameters(shape=TINY_SHAPE, voxel_size_angstrom=TINY_VOXEL_ANGSTROM, seed=500)
+    for _ in simulated_session(Folder(str(folder)), base, tomograms=2, density=3.0):
+        pass
+    return folder
