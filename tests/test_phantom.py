@@ -23,7 +23,8 @@ from tomoseg.phantom.scene import draw_scene
 SMALL = PhantomParameters(
     shape=(48, 112, 96), voxel_size_angstrom=14.0, seed=4, microtubules=2, actin_filaments=4
 )
-EMPTY = replace(SMALL, carbon=False, crowding=0.0, **dict.fromkeys(DENSITY_PER_UM3, 0))
+NOTHING: dict[str, Any] = dict.fromkeys(DENSITY_PER_UM3, 0)
+EMPTY = replace(SMALL, carbon=False, crowding=0.0, **NOTHING)
 RADIUS_ANGSTROM = {"microtubule": 125.0, "actin": 35.0}
 
 
@@ -52,8 +53,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(phantom: Phantom
 
 
 def test_arrays_have_the_promised_types_and_scale(phantom: Phantom) -> None:
-    types = (phantom.tomogram.dtype, phantom.labels.dtype, phantom.instances.dtype)
-    assert types == (np.float32, np.uint8, np.uint32)
+    volumes = (phantom.tomogram, phantom.labels, phantom.instances)
+    assert [volume.dtype.name for volume in volumes] == ["float32", "uint8", "uint32"]
     assert phantom.tomogram.shape == phantom.labels.shape == phantom.instances.shape == SMALL.shape
     assert phantom.tomogram.mean() == pytest.approx(0, abs=1e-4)
     assert phantom.tomogram.std() == pytest.approx(1, abs=1e-4)

@@ -119,17 +119,29 @@ def is_free(canvas: Canvas, box: Box, inside: NDArray[np.bool_]) -> bool:
     return not canvas.occupied[cells].any()
 
 
-def clearance_angstrom(canvas: Canvas, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance of points, shape (n, 3), zyx, Å, from what is occupied; −1 outside the sample.
+def clearance(canvas: Canvas) -> NDArray[np.float64]:
+    """Distance of each cell of the occupancy map from what is occupied, Å.
 
     It is known to about a cell, and errs on the near side.
     """
-    cell = CELL * canvas.voxel
-    away = ndimage.distance_transform_edt(~canvas.occupied) if canvas.occupied.any() else None
+    if not canvas.occupied.any():
+        return np.full(canvas.occupied.shape, np.inf)
+    cells = ndimage.distance_transform_edt(~canvas.occupied)
+    return np.asarray((cells - 1) * CELL * canvas.voxel)
+
+
+def clearance_at(
+    canvas: Canvas, clearances: NDArray[np.float64], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Look clearances up at points, shape (n, 3), zyx, Å; −1 outside the sample."""
     voxels = np.round(points / canvas.voxel).astype(np.intp)
-    slab = canvas.slab
-    inside = ((voxels >= slab.begin) & (voxels < slab.end)).all(axis=1)
+    inside = ((voxels >= canvas.slab.begin) & (voxels < canvas.slab.end)).all(axis=1)
     found = np.full(len(points), -1.0)
-    cells = tuple(voxels[inside].T // CELL)
-    found[inside] = np.inf if away is None else (away[cells] - 1) * cell
+    found[inside] = clearances[tuple(voxels[inside].T // CELL)]
     return found
+
+
+def draw_place(canvas: Canvas, draw: np.random.Generator) -> NDArray[np.float64]:
+    """Draw a point of the sample, zyx, Å."""
+    slab = canvas.slab
+    return draw.uniform(np.array(slab.begin), np.array(slab.end) - 1.0) * canvas.voxel

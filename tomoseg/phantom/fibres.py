@@ -10,9 +10,21 @@ from numpy.typing import NDArray
 
 from tomoseg.coordinates import Filament, resample
 from tomoseg.phantom import shapes
-from tomoseg.phantom.canvas import CELL, TRIES, Canvas, clearance_angstrom, occupy_voxels, stamp
+from tomoseg.phantom.canvas import (
+    CELL,
+    TRIES,
+    Canvas,
+    clearance,
+    clearance_at,
+    draw_place,
+    occupy_voxels,
+    stamp,
+)
 
 Points = NDArray[np.float64]
+
+BUNDLE_SHARE = 0.3
+"""Share of the drawn lines that may have others beside them."""
 
 
 @dataclass(frozen=True)
@@ -67,52 +79,51 @@ FIBRES = {
 
 
 def paint_filaments(canvas: Canvas, draw: np.random.Generator, *, name: str) -> list[Filament]:
-    """Paint all filaments of a class, half of them in bundles, cut where they meet something."""
+    """Paint all filaments of a class, some of them in bundles, cut where they meet something."""
     fibre = FIBRES[name]
     wanted = canvas.parameters.count(fibre.count_field)
     filaments: list[Filament] = []
-    for _ in range(TRIES * wanted):
-        if len(filaments) >= wanted:
-            break
-        most = fibre.bundle_members if draw.random() < 0.3 else 1
-        members = min(int(draw.integers(1, most + 1)), wanted - len(filaments))
-        for points in free_lines(canvas, draw_bundle(canvas, draw, fibre, members), fibre):
+    clearances = clearance(canvas)
+    vain = 0
+    while len(filaments) < wanted and vain < TRIES:
+        lines = draw_bundle(canvas, draw, fibre)[: wanted - len(filaments)]
+        runs = [free_run(canvas, clearances, line, fibre) for line in lines]
+        found = [resample(run, canvas.voxel) for run in runs if is_long(canvas, run, fibre)]
+        for points in found:
             filaments.append(Filament(name, len(filaments) + 1, points))
             paint_filament(canvas, points, name)
+        clearances = clearance(canvas) if found else clearances
+        vain = 0 if found else vain + 1
     return filaments
 
 
-def draw_bundle(
-    canvas: Canvas, draw: np.random.Generator, fibre: Fibre, members: int
-) -> list[Points]:
-    """Draw a curved line and others beside it, in two layers, as a bundle lies in a thin sample."""
-    slab = canvas.slab
-    through = draw.uniform(np.array(slab.begin), np.array(slab.end) - 1.0) * canvas.voxel
+def draw_bundle(canvas: Canvas, draw: np.random.Generator, fibre: Fibre) -> list[Points]:
+    """Draw a curved line and perhaps others beside it, in two layers as a thin sample has room."""
     line = shapes.path(
-        draw, through, length=draw.uniform(*fibre.lengths_angstrom), bend=fibre.bend_per_angstrom
+        draw,
+        draw_place(canvas, draw),
+        length=draw.uniform(*fibre.lengths_angstrom),
+        bend=fibre.bend_per_angstrom,
     )
+    most = fibre.bundle_members if draw.random() < BUNDLE_SHARE else 1
     spacing = draw.uniform(*fibre.spacings_angstrom)
     lattice = [
-        ((i // 2 + 0.5 * (i % 2)) * spacing, (i % 2) * 0.87 * spacing) for i in range(members)
+        ((i // 2 + 0.5 * (i % 2)) * spacing, (i % 2) * 0.87 * spacing)
+        for i in range(draw.integers(1, most + 1))
     ]
     return [shapes.beside(line, offset) for offset in lattice]
 
 
-def free_lines(canvas: Canvas, lines: list[Points], fibre: Fibre) -> list[Points]:
-    """Return each line's longest free run, one point a voxel, unless it is too short to keep."""
-    size = min(canvas.parameters.shape[1:]) * canvas.voxel
-    shortest = min(fibre.lengths_angstrom[0] / 4, size / 3)
+def free_run(canvas: Canvas, clearances: Points, line: Points, fibre: Fibre) -> Points:
+    """Return a line's longest run through free places of the sample."""
     needed = fibre.radius_angstrom + CELL * canvas.voxel / 2
-    clearances = clearance_angstrom(canvas, np.concatenate(lines)) > needed
-    found = []
-    for line, free in zip(
-        lines, np.split(clearances, np.cumsum([len(i) for i in lines])[:-1]), strict=True
-    ):
-        run = longest_run(free)
-        points = line[run]
-        if len(points) * 10.0 > shortest:
-            found.append(resample(points, canvas.voxel))
-    return found
+    return line[longest_run(clearance_at(canvas, clearances, line) > needed)]
+
+
+def is_long(canvas: Canvas, run: Points, fibre: Fibre) -> bool:
+    """Tell whether a run is worth keeping: half the usual least length, or a third of the box."""
+    size = min(canvas.parameters.shape[1:]) * canvas.voxel
+    return len(run) * shapes.STEP_ANGSTROM > min(fibre.lengths_angstrom[0] / 2, size / 3)
 
 
 def longest_run(flags: NDArray[np.bool_]) -> slice:

@@ -33,6 +33,9 @@ LEAFLET_DENSITY = 1.2
 MEMBRANE_HALF_ANGSTROM = 30.0
 GOLD_RADIUS_ANGSTROM = 50.0
 
+STEP_ANGSTROM = 10.0
+"""Distance between the points of a drawn line."""
+
 # A ribosome of about 280 Å as balls (x, y, z, radius in Å) in its own frame: the large subunit
 # below, the small one above with body and head, and two stalks that break every symmetry.
 RIBOSOME_BALLS_XYZR = np.array(
@@ -51,12 +54,12 @@ RIBOSOME_RADIUS_ANGSTROM = 145.0
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A closed surface: an ellipsoid turned about z, with a ripple.
+    """A surface: an ellipsoid turned about z, with a ripple.
 
     Parameters
     ----------
     centre, semi_axes
-        Å, zyx.
+        Å, zyx, before the turn.
     turn_radians
         Rotation about z.
     ripple_angstrom, ripple_length_angstrom, ripple_phase_radians
@@ -109,22 +112,21 @@ def path(draw: np.random.Generator, through: Points, *, length: float, bend: flo
 
     Returns
     -------
-    float64, shape (n, 3), zyx, Å, points 10 Å apart.
+    float64, shape (n, 3), zyx, Å, points :data:`STEP_ANGSTROM` apart.
     """
-    step = 10.0
-    track = np.arange(-length / 2, length / 2, step)
-    heading = draw.uniform(0, 2 * np.pi) + draw.normal(0, bend) * track
-    wave = draw.uniform(2000, 6000)
-    heading += (
-        draw.normal(0, bend) * wave / 6 * np.sin(2 * np.pi * track / wave + draw.uniform(0, 6))
+    track = np.arange(-length / 2, length / 2, STEP_ANGSTROM)
+    wave_length = draw.uniform(2000, 6000)
+    sway, swell = np.sin(
+        2 * np.pi * (track / wave_length + draw.uniform(0, 1, (2, 1)))
+    ) * draw.normal(0, 1, (2, 1))
+    heading = draw.uniform(0, 2 * np.pi) + bend * (
+        draw.normal(0, 1) * track + wave_length / 6 * sway
     )
-    climb = draw.normal(0, 0.04) + draw.normal(0, 0.05) * np.sin(
-        2 * np.pi * track / wave + draw.uniform(0, 6)
-    )
+    climb = draw.normal(0, 0.04) + 0.05 * swell
     along = np.stack(
         [np.sin(climb), np.cos(climb) * np.sin(heading), np.cos(climb) * np.cos(heading)], axis=1
     )
-    points = np.cumsum(along * step, axis=0)
+    points = np.cumsum(along * STEP_ANGSTROM, axis=0)
     return np.asarray(points - points[len(points) // 2] + through)
 
 
@@ -212,13 +214,10 @@ def surface_distance(surface: Ellipsoid, box: Box, voxel: float, *, every: int =
 
 
 def surface_box(surface: Ellipsoid, margin: float, voxel: float) -> Box:
-    """Box of voxels that holds an ellipsoid and a margin in Å; not clipped."""
+    """Return the voxels that hold an ellipsoid and a margin in Å; not clipped."""
     z, y, x = surface.semi_axes
-    across = max(y, x)
-    reach = np.array([z, across, across]) + margin + surface.ripple_angstrom
-    low = np.floor((np.array(surface.centre) - reach) / voxel)
-    high = np.ceil((np.array(surface.centre) + reach) / voxel) + 1
-    return Box(as_shape(low), as_shape(high))
+    reach = np.array([z, max(y, x), max(y, x)]) + margin + surface.ripple_angstrom
+    return box_around(np.array(surface.centre), reach, voxel)
 
 
 def bilayer_density(distance: Floats, voxel: float) -> Floats:
@@ -235,8 +234,8 @@ def ball_distance(centre: Points, box: Box, voxel: float) -> Floats:
     return np.asarray(np.sqrt(z**2 + y**2 + x**2), dtype=np.float32)
 
 
-def ball_box(centre: Points, reach: float, voxel: float) -> Box:
-    """Box of voxels around a ball; not clipped."""
+def box_around(centre: Points, reach: float | Points, voxel: float) -> Box:
+    """Return the voxels within a reach of a point along each axis; not clipped."""
     return Box(
         as_shape(np.floor((centre - reach) / voxel)),
         as_shape(np.ceil((centre + reach) / voxel) + 1),
@@ -263,6 +262,12 @@ def blob(draw: np.random.Generator, diameter: float, voxel: float) -> Floats:
     grid = np.stack(np.meshgrid(*[np.arange(-half, half + 1) * voxel] * 3, indexing="ij"), axis=-1)
     q = np.linalg.norm(grid @ turn / axes, axis=-1)
     return soft(((1 - q) * diameter / 2).astype(np.float32), voxel)
+
+
+def triple(values: Points) -> tuple[float, float, float]:
+    """Return three plain numbers."""
+    a, b, c = (float(value) for value in values)
+    return a, b, c
 
 
 def _offsets(
@@ -292,9 +297,3 @@ def _near(points: Points, reach: float, box: Box) -> Index:
         mask[tuple(voxels[inside].T)] = True
     z, y, x = (i + b for i, b in zip(np.nonzero(mask), around.begin, strict=True))
     return z, y, x
-
-
-def triple(values: Points) -> tuple[float, float, float]:
-    """Return three plain numbers."""
-    a, b, c = (float(value) for value in values)
-    return a, b, c
