@@ -29,7 +29,6 @@ from tomoseg.blocks import Box
 from tomoseg.errors import ModelError, RequestError, ResourceError
 from tomoseg.nets.architecture import (
     SegmentationNetwork,
-    channels_last,
     fold_norms,
     set_channels_last,
 )
@@ -191,7 +190,7 @@ class Predictor:
             for size, step in zip((height, width), architecture.stride[1:], strict=True)
         )
         shape = (self.batch, architecture.slices_in, rows, columns)
-        slabs = channels_last(torch.zeros(shape, dtype=self.dtype, device=self.device))
+        slabs = torch.zeros(shape, dtype=self.dtype, device=self.device)
         for slab, start in zip(slabs, starts, strict=False):
             begin = start - architecture.margin
             low, high = max(begin, 0), min(begin + architecture.slices_in, slices)
@@ -204,7 +203,7 @@ class Predictor:
         after = [part for margin in reversed(margins) for part in (0, margin)]
         padded = functional.pad(image.to(self.dtype), after)
         try:
-            logits = self._network(channels_last(padded[None, None]))
+            logits = self._network(padded[None, None])
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(self.device, tuple(image.shape)) from error
         yield core, logits[(0, slice(None), *core.slices)]
@@ -276,14 +275,15 @@ def _prepared(
 def _argmax(logits: Tensor) -> Tensor:
     """Return the index of the highest of (1 + classes, z, y, x), the first one on a tie.
 
-    Channel by channel: torch.argmax over a short axis takes longer than the network.
+    Channel by channel, in operations that the CPU does on whole vectors: torch.argmax over a
+    short axis takes longer than the network, and masked writes a third of its time.
     """
-    best = logits[0]
+    best = logits[0].clone()
     labels = torch.zeros_like(best, dtype=torch.uint8)
     for label, candidate in enumerate(logits[1:], start=1):
-        higher = candidate > best
-        best = torch.where(higher, candidate, best)
-        labels.masked_fill_(higher, label)
+        higher = (candidate > best).to(torch.uint8)
+        torch.maximum(best, candidate, out=best)
+        torch.maximum(labels, higher.mul_(label), out=labels)
     return labels
 
 
