@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from tomoseg.blocks import Box
@@ -25,6 +28,8 @@ SMALL = PhantomParameters(
 )
 NOTHING: dict[str, Any] = dict.fromkeys(DENSITY_PER_UM3, 0)
 EMPTY = replace(SMALL, carbon=False, crowding=0.0, **NOTHING)
+SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+REAL = SHARED / "cryoet" / "microtubule_14pf" / "14pf_MT.tif"
 RADIUS_ANGSTROM = {"microtubule": 125.0, "actin": 35.0}
 
 
@@ -333,3 +338,23 @@ def test_a_tube_knows_radius_and_track_of_its_voxels() -> None:
     np.testing.assert_allclose(tube.track_angstrom, x - 100, atol=1e-3)
     assert (x.min(), x.max()) == (100, 340)
     assert len(x) == 25 * sum(a * a + b * b < 36 for a in range(-6, 7) for b in range(-6, 7))
+
+
+# --- beside a real tomogram ---
+
+
+def neighbour_correlations(volume: NDArray[Any]) -> NDArray[np.float64]:
+    """Correlation of voxels with their next neighbour along z, y, x."""
+    volume = volume - ndimage.gaussian_filter(volume.astype(np.float64), 8)
+    pairs = [(np.delete(volume, 0, axis), np.delete(volume, -1, axis)) for axis in range(3)]
+    return np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real tomograms are not beside the repository")
+def test_noise_is_as_white_as_in_a_real_tomogram() -> None:
+    real = tifffile.imread(REAL)
+    like = PhantomParameters(shape=real.shape, voxel_size_angstrom=10.52, seed=2, microtubules=1)
+    simulated = simulate(replace(like, carbon=False, gold_beads=0, double_membranes=0))
+    np.testing.assert_allclose(
+        neighbour_correlations(simulated.tomogram), neighbour_correlations(real), atol=0.15
+    )

@@ -32,7 +32,8 @@ class Phantom:
     instances
         uint32, zyx: objects counted from 1 over all classes, 0 is background.
     objects
-        Class of each object, in the order of its number in ``instances``.
+        Class of each object, in the order of its number in ``instances``; the k-th microtubule
+        here is the filament of that class numbered k, the k-th ribosome is particle k − 1.
     filaments
         Centre lines of microtubules and actin, clipped to the volume, ids from 1 in each class.
     particles
