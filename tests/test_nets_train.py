@@ -135,6 +135,8 @@ def test_a_torn_model_does_not_count_as_best(tmp_path):
     assert best_score(tmp_path) >= 0
     (tmp_path / "weights.safetensors").write_bytes(b"torn")
     assert best_score(tmp_path) == -1
+    train(volumes(), make_settings(), output=tmp_path)
+    assert best_score(tmp_path) >= 0
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path):

@@ -154,7 +154,7 @@ class TrainingSettings(BaseModel):
     validation_voxels: Count = 32_000_000
     checkpoint_minutes: Positive = 2.0
     start_from: Path | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: Count = 1

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 import tomoseg
+from tomoseg.blocks import Box
 from tomoseg.errors import ModelError, RequestError
 from tomoseg.nets.architecture import (
     SegmentationNetwork,
@@ -125,6 +126,7 @@ class _State:
 
     @property
     def device(self) -> torch.device:
+        """Where it is trained."""
         return next(self.network.parameters()).device
 
 
@@ -136,7 +138,7 @@ class _Session:
     output: Path
     report: Report | None
     source: PatchSource
-    boxes: list[Any]
+    boxes: list[tuple[Region, Box, Box]]
     weights: Tensor
     state: _State
     losses: list[Tensor] = field(default_factory=list)
@@ -146,7 +148,7 @@ class _Session:
     def run(self) -> None:
         """Step until the budget is used up; then validate and save once more."""
         state = self.state
-        if self.fraction >= 1 and (self.output / CARD_NAME).exists():
+        if self.fraction >= 1 and best_score(self.output) >= 0:
             return
         with self._batches() as batches:
             started = time.monotonic() - state.seconds
