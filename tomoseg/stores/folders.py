@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -69,8 +70,8 @@ class Folder:
         system, path = _located(f"{self.url}/{name}")
         try:
             return cast(bytes, system.cat_file(path))
-        except FileNotFoundError as error:
-            raise StoreError(f"{self}/{name} does not exist") from error
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise StoreError(f"there is no file {self}/{name}") from error
 
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file; a reader sees all of it or nothing."""
@@ -109,7 +110,6 @@ class Folder:
     def names(self, below: str = "") -> list[str]:
         """Return the names directly in this folder or one below, sorted; empty if absent."""
         system, path = _located(f"{self.url}/{below}".rstrip("/"))
-        system.invalidate_cache()
         try:
             return sorted(
                 str(item).rstrip("/").rsplit("/", 1)[-1] for item in system.ls(path, detail=False)
@@ -120,8 +120,9 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove a file or a folder with everything in it, if it is there."""
         system, path = _located(f"{self.url}/{name}")
+        # Object stores take a name as a pattern: "[1]" must not remove what is called "1".
         with contextlib.suppress(FileNotFoundError):
-            system.rm(path, recursive=True)
+            system.rm(path if self.is_local else glob.escape(path), recursive=True)
 
     def write_json(self, name: str, values: Any) -> None:
         """Write values as readable JSON."""
@@ -163,12 +164,20 @@ def checked_url(url: str) -> str:
 
 
 def open_file(url: str) -> BinaryIO:
-    """Open a file for reading; remote files are read by ranges, nothing is cached whole."""
+    """Open a file for reading; remote files are read by ranges, nothing is cached whole.
+
+    Raises
+    ------
+    RequestError
+        If there is no such file.
+    """
     system, path = _located(checked_url(url))
     try:
         return cast(BinaryIO, system.open(path, "rb", **_reading(url)))
     except FileNotFoundError as error:
         raise RequestError(f"{url} does not exist") from error
+    except IsADirectoryError as error:
+        raise RequestError(f"{url} is a folder, not a file") from error
 
 
 def fingerprint(url: str) -> dict[str, Any]:
@@ -182,7 +191,6 @@ def fingerprint(url: str) -> dict[str, Any]:
         If there is nothing at that URL.
     """
     system, path = _located(checked_url(url))
-    system.invalidate_cache()
     try:
         info = system.info(path)
     except FileNotFoundError as error:
@@ -230,8 +238,13 @@ def _version(info: Mapping[str, Any]) -> str:
 
 
 def _located(url: str) -> tuple[Any, str]:
-    system, path = fsspec.core.url_to_fs(url)
-    return system, path
+    """Return the file system and the path of a checked URL.
+
+    The protocol is taken literally: fsspec's own parser follows ``::`` wherever it stands, also
+    in a folder's name. Other processes write into the same folders, so no listing is remembered.
+    """
+    protocol, _, path = url.partition("://")
+    return fsspec.filesystem(protocol, use_listings_cache=False), path
 
 
 def _reading(url: str) -> dict[str, Any]:
