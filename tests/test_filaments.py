@@ -20,7 +20,8 @@ from tomoseg.filaments import (
     tracing_halo,
     working_factor,
 )
-from tomoseg.filaments.link import link, smooth
+from tomoseg.filaments.finish import smooth
+from tomoseg.filaments.link import link
 from tomoseg.metrics import score_filaments
 from tomoseg.sampling import Sampling
 
@@ -213,6 +214,21 @@ def test_gaps_are_bridged_up_to_the_link_length(gap_nm, count):
     assert len(traced(seen(draw((60, 60, 220), pieces)))) == count
 
 
+def test_a_tube_that_leaves_the_volume_is_traced_to_its_border():
+    line = straight((30, 20, -20), (30, 60, 140))
+    (found,) = traced(seen(draw((60, 90, 120), [line])))
+    ends = np.sort(found.points_angstrom[[0, -1], 2]) / VOXEL
+    np.testing.assert_allclose(ends, [-0.5, 119.5], atol=1.0)
+
+
+def test_a_tube_that_ends_is_traced_to_its_end():
+    score = draw((60, 60, 160), [straight((30, 30, -20), (30, 30, 180))])
+    score[:, :, :30] = score[:, :, 121:] = 0
+    (found,) = traced(seen(score))
+    ends = np.sort(found.points_angstrom[[0, -1], 2]) / VOXEL
+    np.testing.assert_allclose(ends, [29.5, 120.5], atol=0.25 * RADIUS)
+
+
 def test_a_ring_is_followed_once_around():
     turn = np.linspace(0, 2 * np.pi, 300)
     ring = np.stack([np.full(300, 24.0), 80 + 55 * np.sin(turn), 80 + 55 * np.cos(turn)], axis=1)
@@ -372,7 +388,7 @@ def test_smoothing_takes_noise_off_and_keeps_the_ends():
     smoothed = smooth(line + rng.normal(0, 20, line.shape), MICROTUBULE)
     across = np.cross(smoothed, line[-1] / np.linalg.norm(line[-1]))
     assert np.sqrt((across**2).sum(axis=1).mean()) < 15
-    assert np.linalg.norm(smoothed[[0, -1]] - line[[0, -1]], axis=1).max() < 60
+    assert np.linalg.norm(smoothed[[0, -1]] - line[[0, -1]], axis=1).max() < 40
 
 
 @pytest.mark.parametrize(
@@ -403,10 +419,10 @@ def test_the_real_microtubule_is_one_filament_through_the_clicked_points():
     density = tifffile.imread(DATA / "microtubule_14pf" / "14pf_MT.tif").astype(np.float32)
     facts = json.loads((DATA / "microtubule_14pf" / "axis_points.json").read_text())
     clicks = 10 * np.array(facts["14pf_MT.tif"]["clicked_axis_points"])
-    # Evidence without a network: density smoothed over half the wall's thickness, from the
-    # background's level to the wall's.
+    # Evidence without a network: density smoothed over half the wall's thickness, from above the
+    # background's noise to the wall's level.
     smoothed = ndimage.gaussian_filter(density, 2.0)
-    low, high = np.percentile(smoothed, [50, 97])
+    low, high = np.percentile(smoothed, [75, 97])
     evidence = np.clip((smoothed - low) / (high - low), 0, 1)
     found = traced(evidence, replace(MICROTUBULE, hollow=True), (10.52,) * 3)
     assert len(found) == 1

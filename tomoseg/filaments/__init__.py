@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tomoseg.coordinates import Filament, Points, numbered
-from tomoseg.filaments.follow import Ridge, follow_all, trim
-from tomoseg.filaments.link import link, smooth
+from tomoseg.coordinates import Filament, numbered
+from tomoseg.filaments.finish import length_of, smooth, trim
+from tomoseg.filaments.follow import Ridge, follow_all
+from tomoseg.filaments.link import link
 from tomoseg.filaments.ridge import RidgePoints, ridge_points
 from tomoseg.filaments.settings import (
     TracingSettings,
@@ -68,16 +69,16 @@ def trace(
     pieces = [
         line
         for line in follow_all(ridge, settings)
-        if _length(line) >= LINKED_RADII * settings.radius_angstrom
+        if length_of(line) >= LINKED_RADII * settings.radius_angstrom
     ]
-    lines = [smooth(trim(line, ridge, settings), settings) for line in link(pieces, settings)]
-    lines = [line for line in lines if _length(line) >= settings.minimum_length_angstrom]
-    lines.sort(key=_length, reverse=True)
+    lines = [trim(line, ridge, settings) for line in link(pieces, settings)]
+    lines = [
+        smooth(line, settings)
+        for line in lines
+        if length_of(line) >= settings.minimum_length_angstrom
+    ]
+    lines.sort(key=length_of, reverse=True)
     return numbered(
         Filament(name, 1, line, float(np.minimum(ridge.strength_at(line), 1).mean()))
         for line in lines
     )
-
-
-def _length(line: Points) -> float:
-    return float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum())

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.coordinates import Points, resample
+from tomoseg.coordinates import Points, tangents
 from tomoseg.filaments.ridge import RidgePoints
 from tomoseg.filaments.settings import TracingSettings
 from tomoseg.sampling import Sampling
@@ -22,9 +22,7 @@ CORNERS = np.array(list(product((0, 1), repeat=3)))
 LEVEL_PERCENTILE = 75.0
 LEVEL_BOUNDS = (0.25, 1.2)
 # A trace does not claim its own last and first steps, or it could neither go on nor turn back.
-UNCLAIMED_STEPS = 8
-# The tip of a line is looked at this many times a radius.
-TIP_SAMPLES = 10
+UNCLAIMED_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +87,12 @@ class Ridge:
         signs = np.where(vectors @ heading < 0, -1.0, 1.0)
         return _unit((weights * signs) @ vectors, otherwise=heading)
 
+    def depth(self, points: Points) -> NDArray[np.float64]:
+        """Distance of points of shape (n, 3), Å, from the volume's border; negative outside."""
+        voxels = self.sampling.to_voxels(points) + 0.5
+        inner = np.minimum(voxels, np.array(self.sampling.shape) - voxels)
+        return np.asarray((inner * self.sampling.voxel_size_angstrom).min(axis=1))
+
     def _corners(self, points: Points) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Rows of the 8 bins around each point, −1 where absent, and their trilinear weights."""
         voxels = self.sampling.to_voxels(points)
@@ -122,24 +126,6 @@ def follow_all(ridge: Ridge, settings: TracingSettings) -> list[Points]:
     return lines
 
 
-def trim(line: Points, ridge: Ridge, settings: TracingSettings) -> Points:
-    """Cut both ends of a line back to where the tube ends.
-
-    The smoothed tube falls to half at its true end, and a trace goes on to a quarter. At most one
-    radius is cut, so that a tube that fades is not shortened.
-
-    Returns
-    -------
-    float64, shape (n ≥ 2, 3), zyx, Å, spaced by a tenth of a radius.
-    """
-    for _ in range(2):
-        dense = resample(line, settings.radius_angstrom / TIP_SAMPLES)
-        tip = ridge.strength_at(dense[: 3 * TIP_SAMPLES])
-        real = tip[: TIP_SAMPLES + 1] >= np.median(tip[TIP_SAMPLES:]) / 2
-        line = dense[real.argmax() if real.any() else TIP_SAMPLES :][::-1]
-    return line
-
-
 @dataclass(frozen=True, eq=False)
 class _Walker:
     """One volume's traces in the making: the ridge, the rules, and who claims what."""
@@ -167,14 +153,22 @@ class _Walker:
             place, heading = (ahead, heading) if found is None else found
             gap = (len(path) + 1 - end) * step
             lost = found is None and gap > self.settings.gap_angstrom
-            if lost or self.claimed(place, heading) or not self.inside(place):
+            if lost or self.claimed(place, heading):
+                break
+            if self.ridge.depth(place[None])[0] < 0:
+                # A tube that leaves the volume is traced up to its border.
+                place = self.at_border(path[-1], heading)
+                if end == len(path) and np.linalg.norm(place - path[-1]) > 0.1 * step:
+                    path.append(place)
+                    end += 1
                 break
             path.append(place)
             if found is not None:
                 end = len(path)
-            if len(path) > begin + 2 * UNCLAIMED_STEPS:
+            steps = len(path) - begin
+            if steps > 2 * UNCLAIMED_STEPS and steps % UNCLAIMED_STEPS == 0:
                 # A line that runs back into itself stops there, as at any other trace.
-                self.claim(np.array(path[-UNCLAIMED_STEPS - 2 : -UNCLAIMED_STEPS]))
+                self.claim(np.array(path[-2 * UNCLAIMED_STEPS - 1 : -UNCLAIMED_STEPS]))
         del path[end:]
 
     def recentre(self, ahead: Vector, heading: Vector) -> tuple[Vector, Vector] | None:
@@ -194,9 +188,13 @@ class _Walker:
             return None
         return centre, _unit(heading + along, otherwise=heading)
 
-    def inside(self, place: Vector) -> bool:
-        """Tell whether a place lies in the volume."""
-        return bool(self.ridge.sampling.contains(place))
+    def at_border(self, place: Vector, heading: Vector) -> Vector:
+        """Return where a straight line from a place in the volume leaves it."""
+        sampling = self.ridge.sampling
+        voxels, along = sampling.to_voxels(place), heading / sampling.voxel_size_angstrom
+        faces = np.where(along > 0, np.array(sampling.shape) - 0.5, -0.5)
+        moving = along != 0
+        return np.asarray(place + heading * ((faces - voxels)[moving] / along[moving]).min())
 
     def cell(self, place: Vector) -> tuple[int, int, int]:
         """Return the cell of space, half a radius wide, that holds a place."""
@@ -207,11 +205,11 @@ class _Walker:
         """Mark the cells within one radius of a line as taken, with its direction there."""
         if len(line) < 2:
             return
-        steps = np.gradient(line, axis=0)
-        for place, along in zip(line, steps / np.linalg.norm(steps, axis=1)[:, None], strict=True):
-            z, y, x = self.cell(place)
-            for dz, dy, dx in _BALL:
-                self.claims.setdefault((z + dz, y + dy, x + dx), []).append(along)
+        along = tangents(line)
+        cells = np.floor(line / self.settings.step_angstrom).astype(int)[:, None] + _BALL
+        each, first = np.unique(cells.reshape(-1, 3), axis=0, return_index=True)
+        for (z, y, x), row in zip(each.tolist(), (first // len(_BALL)).tolist(), strict=True):
+            self.claims.setdefault((z, y, x), []).append(along[row])
 
     def claimed(self, place: Vector, heading: Vector) -> bool:
         """Tell whether a trace of much the same direction has been here."""
@@ -250,4 +248,4 @@ def _grid(count: int, axes: int) -> NDArray[np.float64]:
 # Where the plane across is looked at, in radii.
 _DISC = _grid(3, 2)[(_grid(3, 2) ** 2).sum(axis=1) <= 10] * 0.2
 # The cells, half a radius wide, that one place claims: those within one radius.
-_BALL = _grid(2, 3)[(_grid(2, 3) ** 2).sum(axis=1) <= 4].astype(int).tolist()
+_BALL = _grid(2, 3)[(_grid(2, 3) ** 2).sum(axis=1) <= 4].astype(int)

@@ -1,4 +1,4 @@
-"""Joining traces whose ends face each other, and smoothing them."""
+"""Joining traces whose ends face each other."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_lsq_spline
 from scipy.spatial import cKDTree
 
-from tomoseg.coordinates import Points, resample
+from tomoseg.coordinates import Points
 from tomoseg.filaments.settings import TracingSettings
 
 # The direction of an end is taken over this many radii, after skipping the tip, which bends.
@@ -17,8 +16,6 @@ END_RADII = 4.0
 SKIPPED_RADII = 0.7
 # Lateral offset of two ends that are still one filament, in radii.
 OFFSET_RADII = 0.8
-# Knots of the smoothing spline are this many radii apart.
-KNOT_RADII = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,25 +49,6 @@ def link(lines: list[Points], settings: TracingSettings) -> list[Points]:
         used[[end // 2 for end in chain]] = True
         joined.append(np.concatenate([lines[e // 2][:: -1 if e % 2 else 1] for e in chain]))
     return joined
-
-
-def smooth(line: Points, settings: TracingSettings) -> Points:
-    """Fit a cubic spline with a knot every four radii and sample it at half a radius.
-
-    Returns
-    -------
-    float64, shape (n ≥ 2, 3), zyx, Å, from end to end of the line.
-    """
-    spacing = settings.step_angstrom
-    steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
-    length = steps.sum()
-    # A few more samples than coefficients, whatever the length of the line.
-    dense = resample(line, min(spacing, length / 16) * (1 - 1e-9))
-    track = np.linspace(0.0, 1.0, len(dense))
-    pieces = max(1, round(length / (KNOT_RADII * settings.radius_angstrom)))
-    knots = np.concatenate([[0.0] * 4, np.arange(1, pieces) / pieces, [1.0] * 4])
-    spline = make_lsq_spline(track, dense, knots, k=3)
-    return np.asarray(spline(np.linspace(0.0, 1.0, max(2, round(length / spacing) + 1))))
 
 
 def _ends(lines: list[Points], settings: TracingSettings) -> _Ends:
