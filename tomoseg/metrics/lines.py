@@ -31,7 +31,7 @@ class FilamentScore:
     instance_precision, instance_recall, instance_f1
         With a found and a true filament counting as one at IoU above ½.
     position_rms_angstrom
-        Over found points within the tolerance.
+        Distance to the nearest found point over the true points that are covered.
     direction_median_degrees, direction_p95_degrees
         Angle between tangents over the same points.
     """
@@ -87,12 +87,11 @@ def score_filaments(
     Source: the comparison of tracing methods made for this project; the mean coverage is that of
     instance segmentation (Romera-Paredes and Torr, ECCV 2016).
     """
-    lines = [_Lines.of(side, spacing_angstrom) for side in (found, truth)]
-    seen, true = lines
     if not len(found) or not len(truth):
         return _nothing_to_compare(len(found), len(truth))
-    back, forth = seen.nearest(true), true.nearest(seen)
-    precision = float((back.distance <= tolerance_angstrom).mean())
+    seen, true = (_Lines.of(side, spacing_angstrom) for side in (found, truth))
+    forth = true.nearest(seen)
+    precision = float((seen.nearest(true).distance <= tolerance_angstrom).mean())
     recall = float((forth.distance <= tolerance_angstrom).mean())
     hit = (forth.distance <= tolerance_angstrom) & (forth.degrees < MATCHED_DEGREES)
     covered = np.zeros((len(truth), len(found)))
@@ -101,7 +100,6 @@ def score_filaments(
     iou = common / (true.sizes[:, None] + seen.sizes - common)
     matches = int(min((iou > INSTANCE_IOU).any(axis=axis).sum() for axis in (0, 1)))
     pieces = covered * spacing_angstrom >= PIECE_RADII * tolerance_angstrom
-    near = back.distance <= tolerance_angstrom
     return FilamentScore(
         precision=precision,
         recall=recall,
@@ -114,9 +112,9 @@ def score_filaments(
         instance_precision=matches / len(found),
         instance_recall=matches / len(truth),
         instance_f1=2 * matches / (len(found) + len(truth)),
-        position_rms_angstrom=statistic(back.distance[near] ** 2, np.mean) ** 0.5,
-        direction_median_degrees=statistic(back.degrees[near], np.median),
-        direction_p95_degrees=statistic(back.degrees[near], lambda x: np.percentile(x, 95)),
+        position_rms_angstrom=statistic(forth.distance[hit] ** 2, np.mean) ** 0.5,
+        direction_median_degrees=statistic(forth.degrees[hit], np.median),
+        direction_p95_degrees=statistic(forth.degrees[hit], lambda x: np.percentile(x, 95)),
     )
 
 
