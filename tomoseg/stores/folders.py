@@ -7,6 +7,7 @@ import glob
 import hashlib
 import io
 import json
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -81,14 +82,12 @@ class Folder:
     @contextlib.contextmanager
     def publishing(self, name: str) -> Iterator[BinaryIO]:
         """Yield a seekable file that appears under ``name`` only when the block ends well."""
-        final = f"{self.url}/{name}"
-        system, path = _located(final)
+        system, path = _located(f"{self.url}/{name}")
         if self.is_local:
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(
-                f".{target.name}.{hashlib.sha1(final.encode()).hexdigest()[:8]}"
-            )
+            # A block that is repeated after a lost worker may be written twice at once.
+            part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
             try:
                 with part.open("w+b") as file:
                     yield file
