@@ -71,8 +71,19 @@ class Volume:
         return as_shape(self.array().shape)
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return the voxels of a box that lies within the array."""
-        return np.asarray(self.array()[box.slices])
+        """Return the voxels of a box.
+
+        Raises
+        ------
+        StoreError
+            If the box leaves the array: zarr would hand out fewer voxels, or others.
+        """
+        array = self.array()
+        if not Box.whole(as_shape(array.shape)).contains(box):
+            raise StoreError(
+                f"box {box.begin}..{box.end} leaves {self.path} of shape {array.shape}"
+            )
+        return np.asarray(array[box.slices])
 
     def write(self, box: Box, voxels: NDArray[Any]) -> None:
         """Write a union of whole shards.
