@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 import zarr
 from numpy.typing import NDArray
 
@@ -105,37 +106,50 @@ class OmeZarrReader:
 
 
 def _ome_header(folder: Folder, override: float | None) -> tuple[str, Header]:
+    multiscale = _multiscale_of(folder)
+    try:
+        names = [axis["name"] for axis in multiscale["axes"]]
+        if names != ["z", "y", "x"]:
+            raise FormatError(f"{folder} has axes {names}, not z, y, x")
+        units = [_angstrom_per(axis.get("unit"), override) for axis in multiscale["axes"]]
+        dataset = multiscale["datasets"][0]
+        # What holds for all levels comes after what holds for this one.
+        rows = [
+            *dataset.get("coordinateTransformations", []),
+            *multiscale.get("coordinateTransformations", []),
+        ]
+        scale, shift = _transformations(rows, units)
+        array = Volume(folder, str(dataset["path"])).array()
+        shape = as_shape(array.shape)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{folder} has OME-Zarr metadata that is not valid: {error!r}") from error
+    if override is not None:
+        scale = (override,) * 3
+    if scale is None or not all(0 < size < np.inf for size in scale):
+        raise VoxelSizeError(
+            f"{folder} gives {'no voxel size' if scale is None else f'voxel size {scale} Å'}",
+            remedy="Set source.voxel_size_angstrom.",
+        )
+    header = Header(Sampling(shape, scale), str(array.dtype), origin_angstrom=shift)
+    return str(dataset["path"]), header
+
+
+def _multiscale_of(folder: Folder) -> dict[str, Any]:
     try:
         attributes = dict(zarr.open_group(zarr_store(folder), mode="r").attrs)
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise FormatError(f"{folder} is not a zarr group") from error
     ome = cast(dict[str, Any], attributes.get("ome", attributes))
     try:
-        multiscale = ome["multiscales"][0]
-        axes = multiscale["axes"]
-        dataset = multiscale["datasets"][0]
-        path = str(dataset["path"])
+        return cast(dict[str, Any], ome["multiscales"][0])
     except (KeyError, IndexError, TypeError) as error:
         raise FormatError(f"{folder} is not an OME-Zarr image: no multiscales metadata") from error
-    if [axis["name"] for axis in axes] != ["z", "y", "x"]:
-        raise FormatError(f"{folder} has axes {[a['name'] for a in axes]}, not z, y, x")
-    array = Volume(folder, path).array()
-    units = [_angstrom_per(axis.get("unit"), override) for axis in axes]
-    scale, shift = _transformations(dataset.get("coordinateTransformations", []), units)
-    if override is not None:
-        scale = (override,) * 3
-    if scale is None:
-        raise VoxelSizeError(
-            f"{folder} gives no voxel size", remedy="Set source.voxel_size_angstrom."
-        )
-    sampling = Sampling(as_shape(array.shape), scale)
-    return path, Header(sampling, str(array.dtype), origin_angstrom=shift)
 
 
 def _angstrom_per(unit: str | None, override: float | None) -> float:
-    if override is not None:
-        return 1.0
     if unit not in ANGSTROM_PER_UNIT:
+        if override is not None:
+            return 1.0
         raise VoxelSizeError(
             f"the axes' unit {unit!r} is not a length",
             remedy="Set source.voxel_size_angstrom.",
@@ -146,14 +160,23 @@ def _angstrom_per(unit: str | None, override: float | None) -> float:
 def _transformations(
     rows: list[dict[str, Any]], units: list[float]
 ) -> tuple[Triple | None, Triple]:
-    """Return voxel size and position of the first voxel, zyx, Å."""
-    scale: Triple | None = None
-    shift: Triple = (0.0, 0.0, 0.0)
+    """Return voxel size and position of the first voxel, zyx, Å, after all rows in order.
+
+    A scale that follows a translation scales it too.
+    """
+    scale, shift = np.ones(3), np.zeros(3)
     for row in rows:
-        if row.get("type") == "scale":
-            z, y, x = (float(v) * u for v, u in zip(row["scale"], units, strict=True))
-            scale = (z, y, x)
-        elif row.get("type") == "translation":
-            z, y, x = (float(v) * u for v, u in zip(row["translation"], units, strict=True))
-            shift = (z, y, x)
-    return scale, shift
+        values = np.array(row[row["type"]], np.float64)
+        if row["type"] == "scale":
+            scale, shift = scale * values, shift * values
+        elif row["type"] == "translation":
+            shift = shift + values
+        else:
+            raise ValueError(f"a transformation of type {row['type']}")
+    is_scaled = any(row["type"] == "scale" for row in rows)
+    return _angstrom(scale, units) if is_scaled else None, _angstrom(shift, units)
+
+
+def _angstrom(values: NDArray[np.float64], units: list[float]) -> Triple:
+    z, y, x = (float(value) * unit for value, unit in zip(values, units, strict=True))
+    return z, y, x
