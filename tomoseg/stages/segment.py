@@ -111,7 +111,9 @@ class SegmentBlock:
         back = Rescaling(self.network, self.image_sampling)
         is_rescaled = self.network != self.image_sampling
         core = back.needed(write) if is_rescaled else write
-        read = core.grow(self.halo).aligned(self.card.stride).clip(self.network.shape)
+        # The halo counts from the cells that the core lies in, and a core may begin amid one.
+        stride = self.card.stride
+        read = core.aligned(stride).grow(self.halo).aligned(stride).clip(self.network.shape)
         volume = self._normalised(read)
         if not (is_rescaled or self.score_maps):
             return predictor.predict_labels(volume, core.within(read)), None
