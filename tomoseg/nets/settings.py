@@ -137,10 +137,10 @@ class TrainingSettings(BaseModel):
     contrast: Literal["dark", "bright"] = "dark"
     intensity: tuple[Step, ...] = ()
     patch: Shape = (8, 128, 128)
-    batch: Count = 8
+    batch: Count = 4
     steps: Count | None = None
     maximum_minutes: Positive | None = None
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
     foreground_fraction: Fraction = 0.75
