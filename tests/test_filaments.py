@@ -251,14 +251,15 @@ def test_a_membrane_is_no_filament_not_even_where_it_meets_the_border(normal, se
     assert traced(seen(sheet((60, 120, 120), normal), 0.05), settings) == []
 
 
-def test_blobs_and_noise_are_no_filaments():
+@pytest.mark.parametrize("settings", [MICROTUBULE, tracing_defaults("actin")], ids=["mt", "actin"])
+def test_blobs_and_noise_are_no_filaments(settings):
     grid = np.indices((60, 120, 120))
     score = np.zeros((60, 120, 120), np.float32)
+    assert traced(seen(score, 0.15), settings) == []
     for centre, radius in [((30, 30, 30), 11), ((30, 80, 40), 15), ((28, 60, 95), 20)]:
         offset = grid - np.array(centre)[:, None, None, None]
         score[(offset**2).sum(axis=0) < radius**2] = 1
-    assert traced(seen(score)) == []
-    assert traced(seen(np.zeros((60, 120, 120), np.float32))) == []
+    assert traced(seen(score), settings) == []
 
 
 @pytest.mark.parametrize("contrast", [1.0, 0.3])
@@ -295,7 +296,8 @@ def arranged(points):
     ],
 )
 def test_blocks_leave_no_trace(settings, block):
-    shape = (61, 128, 115)
+    # A rest of one voxel at the end of z is a block of its own without a bin.
+    shape = (65, 128, 115)
     lines = crowd(shape, 4, 2 * RADIUS, seed=3)
     score = seen(draw(shape, lines, settings.radius_angstrom / VOXEL))
     sampling = Sampling(shape, (VOXEL,) * 3)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tomoseg.blocks import BlockGrid, Box
 from tomoseg.coordinates import Filament, Particles
 from tomoseg.errors import RequestError
 from tomoseg.metrics import (
@@ -17,6 +18,8 @@ from tomoseg.metrics import (
     f_beta,
     score_filaments,
     score_particles,
+    tolerant_counts,
+    tolerant_f1,
 )
 
 NAN = float("nan")
@@ -64,6 +67,31 @@ def test_class_scores_by_hand():
 def test_class_scores_refuse_names_that_do_not_fit():
     with pytest.raises(RequestError):
         class_scores(np.zeros((3, 3), np.int64), ["a"])
+
+
+def test_tolerant_f1_by_hand_and_over_blocks():
+    truth = np.zeros((5, 5, 40), bool)
+    truth[2, 2, 5:35] = True
+    found = np.zeros_like(truth)
+    found[4, 2, 5:25] = found[2, 2, 38] = True
+    # 20 of 21 found voxels are 2 away and the last is 4; so are 20 of the 30 true ones.
+    counts = tolerant_counts(found, truth, Box.whole(truth.shape), tolerance_voxels=2)
+    assert counts.tolist() == [[20, 21], [20, 30]]
+    assert same(tolerant_f1(counts), 2 * 20 / 21 * 2 / 3 / (20 / 21 + 2 / 3))
+    parts = sum(
+        tolerant_counts(found[b.read.slices], truth[b.read.slices], b.core, tolerance_voxels=2)
+        for b in BlockGrid(truth.shape, (5, 3, 9), halo=(2, 2, 2))
+    )
+    np.testing.assert_array_equal(parts, counts)
+
+
+@pytest.mark.parametrize(
+    ("found", "truth", "f1"), [(False, False, NAN), (True, False, 0), (False, True, 0)]
+)
+def test_tolerant_f1_of_empty_masks(found, truth, f1):
+    masks = np.full((3, 3, 3), found), np.full((3, 3, 3), truth)
+    counts = tolerant_counts(*masks, Box.whole((3, 3, 3)), tolerance_voxels=2)
+    assert same(tolerant_f1(counts), f1)
 
 
 def test_cl_dice_by_hand():

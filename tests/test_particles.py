@@ -115,7 +115,8 @@ def test_a_crowd_is_picked(noise, f1):
 
 @pytest.mark.parametrize("block", [(32, 32, 32), (48, 64, 26), (24, 160, 40)])
 def test_blocks_leave_no_trace(block):
-    shape = (61, 121, 90)
+    # A rest of one voxel at the end of z is a block of its own without a bin.
+    shape = (65, 121, 90)
     rng = np.random.default_rng(0)
     grain = ndimage.gaussian_filter(rng.standard_normal(shape), 1.5)
     score = (balls(shape, crowd(3, 9, shape)) + grain).clip(0, 1).astype(np.float32)

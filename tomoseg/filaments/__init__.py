@@ -14,6 +14,7 @@ from tomoseg.filaments.follow import Ridge, follow_all
 from tomoseg.filaments.link import link
 from tomoseg.filaments.ridge import RidgePoints, ridge_points
 from tomoseg.filaments.settings import (
+    RIDGE_FLOOR,
     TracingSettings,
     tracing_defaults,
     tracing_halo,
@@ -33,6 +34,8 @@ __all__ = [
 
 # Shorter pieces, in radii, have no direction worth linking by.
 LINKED_RADII = 2.0
+# A line with a ridge under less of its length than this is a chain of specks of noise.
+SEEN_SHARE = 0.6
 
 
 def trace(
@@ -61,7 +64,8 @@ def trace(
     The thresholds are multiplied by the 75th percentile of the strength over the maxima, clipped
     to 0.25..1.2. Seeds are maxima, best first; each is followed both ways in steps of half a
     radius, recentred on the ridge in the plane across, straight over gaps, until the ridge ends
-    or the place is claimed by a trace of like direction.
+    or the place is claimed by a trace of like direction. Ends that face each other are linked, true
+    ends cut to where the smoothed tube falls to half, and lines smoothed by a spline.
     """
     if len(points) == 0:
         return []
@@ -76,6 +80,7 @@ def trace(
         smooth(line, settings)
         for line in lines
         if length_of(line) >= settings.minimum_length_angstrom
+        and (ridge.strength_at(line) >= RIDGE_FLOOR).mean() >= SEEN_SHARE
     ]
     lines.sort(key=length_of, reverse=True)
     return numbered(

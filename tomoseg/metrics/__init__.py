@@ -14,7 +14,14 @@ from tomoseg.metrics.picks import (
     score_particles,
 )
 from tomoseg.metrics.shares import f_beta
-from tomoseg.metrics.voxels import ClassScore, cl_dice, class_scores, confusion
+from tomoseg.metrics.voxels import (
+    ClassScore,
+    cl_dice,
+    class_scores,
+    confusion,
+    tolerant_counts,
+    tolerant_f1,
+)
 
 __all__ = [
     "CZII_RADII_ANGSTROM",
@@ -31,4 +38,6 @@ __all__ = [
     "f_beta",
     "score_filaments",
     "score_particles",
+    "tolerant_counts",
+    "tolerant_f1",
 ]

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
+from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
 from tomoseg.metrics.shares import f_beta, share
 
@@ -114,6 +116,42 @@ def class_scores(counts: Counts, names: Sequence[str]) -> list[ClassScore]:
         )
         for i, name in enumerate(names, start=1)
     ]
+
+
+def tolerant_counts(
+    found: NDArray[np.bool_], truth: NDArray[np.bool_], core: Box, *, tolerance_voxels: float
+) -> Counts:
+    """Count how many voxels of two masks lie near the other; counts of blocks add up.
+
+    Parameters
+    ----------
+    found, truth
+        bool, one shape (z, y, x): a read box, grown by at least the tolerance.
+    core
+        What is counted, in the frame of the masks.
+
+    Returns
+    -------
+    int64, shape (2, 2): rows are found and truth; columns are the mask's voxels within the
+    tolerance of the other mask, and all of them.
+    """
+    counts = []
+    for mask, other in ((found, truth), (truth, found)):
+        away = distance_transform_edt(~other) if other.any() else np.full(other.shape, np.inf)
+        here = mask[core.slices]
+        counts.append([(here & (away[core.slices] <= tolerance_voxels)).sum(), here.sum()])
+    return np.array(counts, dtype=np.int64)
+
+
+def tolerant_f1(counts: Counts) -> float:
+    """F1 of :func:`tolerant_counts`: thin things are not judged by the thickness of their paint.
+
+    NaN if both masks are empty, 0 if one is.
+    """
+    precision, recall = (share(near, whole) for near, whole in counts)
+    if not counts[:, 1].all():
+        return 0.0 if counts[:, 1].any() else float("nan")
+    return f_beta(precision, recall, beta=1)
 
 
 def cl_dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
