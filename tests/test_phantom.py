@@ -358,3 +358,12 @@ def test_noise_is_as_white_as_in_a_real_tomogram() -> None:
     np.testing.assert_allclose(
         neighbour_correlations(simulated.tomogram), neighbour_correlations(real), atol=0.15
     )
+
+
+def test_the_middle_of_a_protofilament_has_a_density() -> None:
+    ring, sector = shapes.PROTOFILAMENT_RING_ANGSTROM, 2 * np.pi / shapes.PROTOFILAMENTS
+    radius = np.float32(ring) + np.linspace(-1e-4, 1e-4, 101, dtype=np.float32)
+    angle = np.full(101, sector / 2, np.float32)
+    index = np.zeros(101, np.intp)
+    around = shapes.Tube((index, index, index), radius, angle, np.zeros(101, np.float32))
+    assert np.isfinite(shapes.microtubule_density(around, 12.0)).all()

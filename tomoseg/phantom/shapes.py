@@ -167,7 +167,8 @@ def microtubule_density(around: Tube, voxel: float) -> Floats:
     sector = np.float32(2 * np.pi / PROTOFILAMENTS)
     angle = np.mod(around.angle_radians, sector) - sector / 2
     radius, ring = around.radius_angstrom, np.float32(PROTOFILAMENT_RING_ANGSTROM)
-    distance = np.sqrt(radius**2 + ring**2 - 2 * radius * ring * np.cos(angle))
+    # The law of cosines in a form whose rounding cannot go below zero in the middle of a rod.
+    distance = np.sqrt((radius - ring) ** 2 + 4 * radius * ring * np.sin(angle / 2) ** 2)
     rods = soft(MICROTUBULE_RADIUS_ANGSTROM - ring - distance, voxel)
     return np.float32(TUBULIN_DENSITY) * rods
 
