@@ -37,18 +37,16 @@ def write_label_metadata(
     group: Folder, name: str, sampling: Sampling, colours: Mapping[int, str]
 ) -> None:
     """Publish one label image below an OME-Zarr image and add it to the list of labels."""
-    colour_rows = [
+    # The background is always told: readers want a list of colours, and not an empty one.
+    rows = [{"label-value": 0, "rgba": [0, 0, 0, 0]}] + [
         {"label-value": value, "rgba": [*bytes.fromhex(colour.lstrip("#")), 255]}
         for value, colour in colours.items()
     ]
-    label: dict[str, Any] = {"source": {"image": "../../"}}
-    if colour_rows:
-        label["colors"] = colour_rows
     attributes = {
         "ome": {
             "version": "0.5",
             "multiscales": [_multiscale(name, [sampling])],
-            "image-label": label,
+            "image-label": {"source": {"image": "../../"}, "colors": rows},
         }
     }
     _write_group(group / "labels" / name, attributes)
