@@ -151,10 +151,12 @@ def checked_url(url: str) -> str:
     RequestError
         For chained URLs and for protocols other than file, s3 and memory.
     """
-    protocol, separator, _ = url.partition("://")
+    protocol, separator, place = url.partition("://")
     if not separator:
         return "file://" + str(Path(url).expanduser().resolve())
-    if "::" in url or protocol not in PROTOCOLS:
+    # A local name may hold "::", as long as no second protocol follows.
+    is_chained = "::" in url and (protocol != "file" or "://" in place)
+    if is_chained or protocol not in PROTOCOLS:
         raise RequestError(
             f"{url} is not a place that tomoseg opens",
             remedy=f"Use a path or one of {', '.join(p + '://' for p in PROTOCOLS)}.",
