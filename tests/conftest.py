@@ -1,5 +1,8 @@
-"""What several test files share: a model with random weights, and a small simulated session."""
+"""What several test files share: an empty folder, a model with random weights, a small session."""
 
+import uuid
+
+import fsspec
 import pytest
 import torch
 
@@ -43,3 +46,14 @@ def tiny_session(tmp_path_factory):
     for _ in simulated_session(Folder(str(folder)), base, tomograms=2, density=3.0):
         pass
     return folder
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    """An empty folder on disk and one that is not on disk."""
+    if request.param == "local":
+        yield Folder(str(tmp_path / "folder"))
+        return
+    place = Folder(f"memory://{uuid.uuid4().hex}")
+    yield place
+    fsspec.filesystem("memory").store.clear()

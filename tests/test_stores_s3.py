@@ -1,0 +1,182 @@
+"""Folders, volumes and tomograms in object storage, against a server on this machine."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from tomoseg.blocks import BlockGrid, Box
+from tomoseg.errors import RequestError, StoreError
+from tomoseg.formats.mrc import MrcWriter
+from tomoseg.formats.mrc_header import HEADER_BYTES
+from tomoseg.sampling import Header, Sampling
+from tomoseg.sources import discover, open_source
+from tomoseg.stores import (
+    Folder,
+    Ledger,
+    OmeZarrReader,
+    Volume,
+    fingerprint,
+    listing,
+    write_image_metadata,
+)
+
+if any(importlib.util.find_spec(name) is None for name in ("s3fs", "moto")):
+    pytest.skip("s3fs or moto is not installed", allow_module_level=True)
+
+GRID = Sampling((40, 64, 48), (13.68, 13.68, 13.68))
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Run an S3 server in this process."""
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    """Another program's client; credentials and address come from the environment."""
+    import boto3
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_ENDPOINT_URL", server)
+        environment.setenv("NO_PROXY", "127.0.0.1")
+        yield boto3.client("s3")
+
+
+@pytest.fixture
+def bucket(client, request):
+    """An empty bucket of this test's own."""
+    name = request.node.name.replace("_", "-")
+    client.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture
+def folder(bucket):
+    return Folder(f"s3://{bucket}/session")
+
+
+def keys(client, bucket):
+    rows = client.list_objects_v2(Bucket=bucket).get("Contents", [])
+    return [row["Key"] for row in rows]
+
+
+def test_files_are_objects(client, bucket, folder):
+    assert folder.names() == []
+    folder.write("a/b.bin", b"123")
+    folder.write_json("a/c.json", {"x": 1})
+    assert keys(client, bucket) == ["session/a/b.bin", "session/a/c.json"]
+    assert folder.read("a/b.bin") == b"123"
+    assert folder.names() == ["a"]
+    assert folder.names("a") == ["b.bin", "c.json"]
+    assert listing(f"{folder.url}/a") == [f"{folder.url}/a/b.bin", f"{folder.url}/a/c.json"]
+    with pytest.raises(StoreError, match="there is no file s3://"):
+        folder.read("a/d")
+    with pytest.raises(RequestError, match="does not exist"):
+        fingerprint(f"{folder.url}/d")
+
+
+def test_what_others_write_is_seen_at_once(client, bucket, folder):
+    folder.write("a/x", b"1")
+    assert folder.names("a") == ["x"]
+    assert not folder.exists("a/y")
+    client.put_object(Bucket=bucket, Key="session/a/y", Body=b"2")
+    assert folder.exists("a/y")
+    assert folder.names("a") == ["x", "y"]
+    client.delete_object(Bucket=bucket, Key="session/a/x")
+    assert not folder.exists("a/x")
+    assert folder.names("a") == ["y"]
+
+
+def test_a_fingerprint_follows_the_etag(client, bucket, folder):
+    client.put_object(Bucket=bucket, Key="session/a.mrc", Body=b"12345")
+    first = fingerprint(f"{folder.url}/a.mrc")
+    etag = client.head_object(Bucket=bucket, Key="session/a.mrc")["ETag"]
+    assert first["size"] == 5
+    assert etag in first["version"]
+    client.put_object(Bucket=bucket, Key="session/a.mrc", Body=b"54321")
+    assert fingerprint(f"{folder.url}/a.mrc") != first
+
+
+def test_removing_takes_no_name_as_a_pattern(client, bucket, folder):
+    folder.write("rec_[1]/deep/x", b"1")
+    folder.write("rec_1/x", b"1")
+    folder.remove("rec_[1]")
+    folder.remove("rec_[1]")
+    assert keys(client, bucket) == ["session/rec_1/x"]
+
+
+def test_what_fails_while_it_is_written_is_not_there(client, bucket, folder):
+    with pytest.raises(KeyboardInterrupt), folder.publishing("a") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert keys(client, bucket) == []
+
+
+def test_receipts_in_object_storage(folder):
+    ledger = Ledger(folder, "segment", "0" * 64)
+    ledger.begin()
+    ledger.write_arrays("b1", {"face": np.arange(3)})
+    assert ledger.done() == set()
+    ledger.write("b1", {"seconds": 1})
+    assert ledger.done() == {"b1"}
+    assert ledger.read_arrays("b1")["face"].tolist() == [0, 1, 2]
+    ledger.forget_all()
+    assert ledger.done() == set()
+    assert not ledger.has_begun
+
+
+def test_volumes_are_objects_a_shard(client, bucket, folder):
+    voxels = np.random.default_rng(0).integers(1, 99, GRID.shape, np.int16)
+    group = folder / "t.zarr"
+    volume = Volume(group, "0")
+    volume.create(GRID.shape, "int16", shard=(32, 64, 32))
+    for block in BlockGrid(GRID.shape, (32, 64, 32)):
+        volume.write(block.write, voxels[block.write.slices])
+    write_image_metadata(group, "t", [GRID], Header(GRID, "int16"))
+    shards = [key for key in keys(client, bucket) if "/c/" in key]
+    assert shards == [f"session/t.zarr/0/c/{z}/0/{x}" for z in (0, 1) for x in (0, 1)]
+    reader = OmeZarrReader(group.url)
+    assert reader.header.sampling == GRID
+    box = Box((30, 1, 31), (34, 64, 33))
+    assert np.array_equal(reader.read(box), voxels[box.slices])
+    with pytest.raises(StoreError, match="would cut a shard"):
+        volume.write(box, voxels[box.slices])
+
+
+def test_a_tomogram_is_read_by_ranges(bucket, folder, monkeypatch):
+    import s3fs
+
+    voxels = np.random.default_rng(0).normal(size=GRID.shape).astype(np.float32)
+    with (
+        folder.publishing("t.mrc") as file,
+        MrcWriter(file, Header(GRID, "float32"), np.float32, label="test") as writer,
+    ):
+        writer.write(Box.whole(GRID.shape), voxels)
+    fetched = []
+    fetch = s3fs.core.S3File._fetch_range
+
+    def counted(self, start, end):
+        content = fetch(self, start, end)
+        fetched.append(len(content))
+        return content
+
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counted)
+    (found,) = discover([folder.url])
+    assert (found.name, found.url) == ("t", f"s3://{bucket}/session/t.mrc")
+    with open_source(found.url) as source:
+        assert source.header.sampling == GRID
+        assert sum(fetched) == HEADER_BYTES
+        box = Box((10, 0, 0), (13, 64, 48))
+        assert np.array_equal(source.read(box), voxels[box.slices])
+    assert fetched == [HEADER_BYTES, box.size * 4]
