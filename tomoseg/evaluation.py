@@ -11,11 +11,11 @@ import numpy as np
 
 from tomoseg.blocks import BlockGrid
 from tomoseg.coordinates import Filament, Particles
-from tomoseg.errors import FormatError, RequestError
+from tomoseg.errors import RequestError
 from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
 from tomoseg.metrics import class_scores, confusion, score_filaments, score_particles
 from tomoseg.phantom import CLASSES
-from tomoseg.sources import open_source
+from tomoseg.sources import as_labels, open_source
 from tomoseg.stores import Folder, checked_url
 
 FILAMENT_TOLERANCE = 100.0
@@ -50,13 +50,13 @@ def evaluate_files(found: str, truth: str, *, tolerance_angstrom: float | None =
     if not found.endswith(".csv"):
         return evaluate_labels(found, truth)
     a, b = _text(found), _text(truth)
-    try:
-        lines, true_lines = read_filaments_csv(a), read_filaments_csv(b)
-    except FormatError:
-        tolerance = PARTICLE_TOLERANCE if tolerance_angstrom is None else tolerance_angstrom
-        return evaluate_particles(read_particles_csv(a), read_particles_csv(b), tolerance)
-    tolerance = FILAMENT_TOLERANCE if tolerance_angstrom is None else tolerance_angstrom
-    return evaluate_filaments(lines, true_lines, tolerance)
+    if _holds_filaments(a) != _holds_filaments(b):
+        raise RequestError(f"of {found} and {truth} one holds filaments, the other does not")
+    if _holds_filaments(a):
+        tolerance = FILAMENT_TOLERANCE if tolerance_angstrom is None else tolerance_angstrom
+        return evaluate_filaments(read_filaments_csv(a), read_filaments_csv(b), tolerance)
+    tolerance = PARTICLE_TOLERANCE if tolerance_angstrom is None else tolerance_angstrom
+    return evaluate_particles(read_particles_csv(a), read_particles_csv(b), tolerance)
 
 
 def evaluate_labels(found: str, truth: str) -> Scores:
@@ -123,8 +123,7 @@ def evaluate_particles(
 
 
 def _confusion(found: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    # 255, not annotated, is -1 in an int8 file.
-    a, b = found.astype(np.uint8), truth.astype(np.uint8)
+    a, b = as_labels(found), as_labels(truth)
     classes = max(int(a.max(initial=0)), int(b[b != 255].max(initial=0)))
     return confusion(a, b, classes)
 
@@ -143,6 +142,10 @@ def _labels_in(place: str) -> str:
 def _text(place: str) -> str:
     folder, _, name = checked_url(place).rpartition("/")
     return Folder(folder).read(name).decode()
+
+
+def _holds_filaments(table: str) -> bool:
+    return "filament" in table.partition("\n")[0].strip().split(",")
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, float | int | None]:

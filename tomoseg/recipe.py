@@ -21,7 +21,12 @@ from tomoseg.particles import PickingSettings
 from tomoseg.sampling import Shape
 
 SHIPPED = "shipped"
-PLACES = (("session", "input"), ("session", "output"), ("segment", "model"))
+PLACES = (
+    ("session", "input"),
+    ("session", "output"),
+    ("source", "mask"),
+    ("segment", "model"),
+)
 
 
 class Section(BaseModel):
@@ -345,15 +350,20 @@ def _resolve_paths(values: dict[str, Any], base: Path) -> None:
             continue
         place = inner[key]
         if isinstance(place, list):
-            inner[key] = [_absolute(item, base) for item in place]
+            inner[key] = [absolute(item, base) for item in place]
         else:
-            inner[key] = _absolute(place, base)
+            inner[key] = absolute(place, base)
 
 
-def _absolute(place: Any, base: Path) -> Any:
+def absolute(place: Any, base: Path) -> Any:
+    """Return a place with a relative path taken from a folder.
+
+    URLs, ``shipped`` and what begins with a tomogram's ``{folder}`` are places already; values
+    that are no text are left to the recipe's own check.
+    """
     if not isinstance(place, str) or "://" in place or place == SHIPPED:
         return place
-    return str(base / Path(place).expanduser())
+    return place if place.startswith("{folder}") else str(base / Path(place).expanduser())
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.blocks import Box
@@ -22,7 +23,10 @@ from tomoseg.stores import Folder, OmeZarrReader, checked_url, listing, open_fil
 MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".mrcs")
 TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_SUFFIXES = (".zarr",)
-PACKED_SUFFIXES = (".gz", ".bz2")
+_KINDS = (
+    "files or a folder of "
+    f"{', '.join(MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES)} (or these with .gz or .bz2)"
+)
 
 
 class Source(Protocol):
@@ -59,12 +63,13 @@ def discover(inputs: Sequence[str], *, name_remove: Sequence[str] = ()) -> list[
     RequestError
         If nothing is found, two tomograms have one name, or a place does not exist.
     """
-    urls = [url for place in inputs for url in _tomograms_at(checked_url(place))]
+    # A file given by itself and in its folder is one tomogram.
+    urls = dict.fromkeys(url for place in inputs for url in _tomograms_at(checked_url(place)))
     if not urls:
         where = ", ".join(inputs) or "no input"
         raise RequestError(
             f"no tomogram in {where}",
-            remedy=f"Give files or a folder of {', '.join(suffixes())} (or these with .gz).",
+            remedy=f"Give {_KINDS}.",
         )
     found: dict[str, str] = {}
     for url in urls:
@@ -78,11 +83,6 @@ def discover(inputs: Sequence[str], *, name_remove: Sequence[str] = ()) -> list[
     return [Found(name, url) for name, url in sorted(found.items())]
 
 
-def suffixes() -> tuple[str, ...]:
-    """Return the suffixes of files that are read as tomograms."""
-    return MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
-
-
 def tomogram_name(url: str, remove: Sequence[str] = ()) -> str:
     """Return a tomogram's name: the file's stem without what the patterns cut out.
 
@@ -91,10 +91,8 @@ def tomogram_name(url: str, remove: Sequence[str] = ()) -> str:
     RequestError
         If nothing is left, or it could not be a folder's name.
     """
-    stem = PurePosixPath(url).name
-    for suffix in PACKED_SUFFIXES:
-        stem = stem.removesuffix(suffix)
-    name = PurePosixPath(stem).stem
+    place = PurePosixPath(url)
+    name = PurePosixPath(place.stem).stem if compression_of(url) else place.stem
     for pattern in remove:
         try:
             name = re.sub(pattern, "", name)
@@ -109,6 +107,28 @@ def tomogram_name(url: str, remove: Sequence[str] = ()) -> str:
             f"{url} would be called {name!r}", remedy="Change session.tomogram_name_remove."
         )
     return name
+
+
+def companion_url(pattern: str, tomogram: Found) -> str:
+    """Return where a file is that belongs to a tomogram.
+
+    Parameters
+    ----------
+    pattern
+        A path or URL, ``{folder}`` and ``{name}`` standing for those of the tomogram.
+
+    Raises
+    ------
+    RequestError
+        If anything else stands in braces.
+    """
+    folder = tomogram.url.rpartition("/")[0]
+    try:
+        return checked_url(pattern.format(folder=folder, name=tomogram.name))
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise RequestError(
+            f"{pattern!r} does not name a file", remedy="Use {folder} and {name}, nothing else."
+        ) from error
 
 
 @contextmanager
@@ -145,18 +165,39 @@ def unpacked(url: str, spool: Folder) -> str:
     return f"{spool.url}/{name}"
 
 
+def as_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return labels read from a file as uint8; -1 in an int8 file is 255, not annotated.
+
+    Raises
+    ------
+    RequestError
+        If a value is no label 0..255.
+    """
+    with np.errstate(invalid="ignore"):
+        labels = voxels.astype(np.uint8)
+        if not np.array_equal(labels.astype(voxels.dtype), voxels):
+            raise RequestError(
+                f"values {voxels.min()}..{voxels.max()} of {voxels.dtype} are not labels 0..255"
+            )
+    return labels
+
+
 def _tomograms_at(url: str) -> list[str]:
     if _kind(url) is not None:
         return [url]
-    return [item for item in listing(url) if _kind(item) is not None]
+    try:
+        return [item for item in listing(url) if _kind(item) is not None]
+    except RequestError as error:
+        raise RequestError(
+            f"{error.message}, nor a file of a known kind", remedy=f"Give {_KINDS}."
+        ) from error
 
 
 def _kind(url: str) -> str | None:
-    name = PurePosixPath(url).name.lower()
-    if name.startswith("."):
+    place = PurePosixPath(url.lower())
+    if place.name.startswith("."):
         return None
-    for suffix in PACKED_SUFFIXES:
-        name = name.removesuffix(suffix)
+    name = place.stem if compression_of(url) else place.name
     for kind, known in (("mrc", MRC_SUFFIXES), ("tiff", TIFF_SUFFIXES), ("zarr", ZARR_SUFFIXES)):
         if name.endswith(known):
             return kind

@@ -16,10 +16,9 @@ from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import RequestError
 from tomoseg.nets.card import ModelCard
 from tomoseg.nets.settings import TrainingProgress, TrainingSettings
-from tomoseg.recipe import Section, SourceSection, explained, read_yaml
+from tomoseg.recipe import Section, SourceSection, absolute, explained, read_yaml
 from tomoseg.sampling import Shape
-from tomoseg.sources import Found, discover, open_source
-from tomoseg.stores import checked_url
+from tomoseg.sources import Found, as_labels, companion_url, discover, open_source
 
 
 class TrainingRecipe(Section):
@@ -52,6 +51,13 @@ class TrainingRecipe(Section):
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("output")
+    @classmethod
+    def _a_folder(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("a model is written to a folder on this machine")
+        return value
+
     @field_validator("network", mode="before")
     @classmethod
     def _with_intensity(cls, value: Any) -> Any:
@@ -73,14 +79,15 @@ def load_training_recipe(path: Path) -> TrainingRecipe:
     except ValidationError as error:
         raise explained(error) from error
     base = path.resolve().parent
-
-    def absolute(place: str) -> str:
-        return place if "://" in place else str(base / Path(place).expanduser())
-
+    start_from = recipe.network.start_from
     return recipe.model_copy(
         update={
-            "input": tuple(absolute(place) for place in recipe.input),
-            "output": absolute(recipe.output),
+            "input": tuple(absolute(place, base) for place in recipe.input),
+            "labels": absolute(recipe.labels, base),
+            "output": absolute(recipe.output, base),
+            "network": recipe.network.model_copy(
+                update={"start_from": start_from and base / start_from.expanduser()}
+            ),
         }
     )
 
@@ -124,15 +131,13 @@ class AnnotatedFile:
     def labels(self, box: Box) -> NDArray[np.uint8]:
         """Return a box of labels, uint8."""
         with open_source(self.labels_url, voxel_size_angstrom=1.5) as source:
-            # int8 files hold 255, not annotated, as -1.
-            return source.read(box).astype(np.uint8)
+            return as_labels(source.read(box))
 
 
 def _annotated(
     found: Found, recipe: TrainingRecipe, steps: Sequence[intensity.Step]
 ) -> AnnotatedFile:
-    folder = found.url.rpartition("/")[0]
-    labels_url = checked_url(recipe.labels.format(folder=folder, name=found.name))
+    labels_url = companion_url(recipe.labels, found)
     override = recipe.source.voxel_size_angstrom
     with open_source(found.url, voxel_size_angstrom=override) as source:
         header = source.header

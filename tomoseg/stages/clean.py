@@ -22,9 +22,9 @@ from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
 from tomoseg.sampling import Sampling, as_shape
-from tomoseg.sources import open_source
+from tomoseg.sources import Found, companion_url, open_source
 from tomoseg.stages.context import RAW_LABELS, Context, Stage
-from tomoseg.stores import Ledger, Volume, checked_url, fingerprint, write_label_metadata
+from tomoseg.stores import Ledger, Volume, fingerprint, write_label_metadata
 
 # The voxel size of a mask does not matter, its grid is the tomogram's; many masks state none.
 ANY_VOXEL = 10.0
@@ -47,8 +47,7 @@ def mask_url(context: Context) -> str | None:
     pattern = context.recipe.source.mask
     if pattern is None:
         return None
-    folder = context.source_url.rpartition("/")[0]
-    return checked_url(pattern.format(folder=folder, name=context.name))
+    return companion_url(pattern, Found(context.name, context.source_url))
 
 
 def _cleaned(context: Context) -> dict[str, CleaningSettings]:
