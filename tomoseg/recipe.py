@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -27,6 +27,9 @@ PLACES = (
     ("source", "mask"),
     ("segment", "model"),
 )
+
+
+Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -123,7 +126,7 @@ class SegmentSection(Section):
     model: str = SHIPPED
     rescale: Literal["auto", "never"] = "auto"
     contrast_mismatch: Literal["flip", "error"] = "flip"
-    halo: Literal["default", "exact"] | int = "default"
+    halo: Literal["default", "exact"] | Annotated[int, Field(ge=0)] = "default"
     score_maps: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -143,9 +146,9 @@ class ExportSection(Section):
     """
 
     masks: bool = True
-    spacing_angstrom: dict[str, float] = Field(default_factory=dict)
+    spacing_angstrom: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     tilt_series_pixel_size_angstrom: float | None = Field(default=None, gt=0)
-    tilt_series_size_xyz: tuple[int, int, int] | None = None
+    tilt_series_size_xyz: tuple[Count, Count, Count] | None = None
 
 
 class ComputeSection(Section):
@@ -213,11 +216,17 @@ class Recipe(Section):
         RequestError
             If a section names a class that the model does not have.
         """
-        for section in ("clean", "trace", "pick"):
-            unknown = set(getattr(self, section) or ()) - set(classes)
+        named = {
+            "clean": self.clean,
+            "trace": self.trace,
+            "pick": self.pick,
+            "export.spacing_angstrom": self.export.spacing_angstrom,
+        }
+        for key, given in named.items():
+            unknown = set(given or ()) - set(classes)
             if unknown:
                 raise RequestError(
-                    f"{section} names {', '.join(sorted(unknown))}, but the model has "
+                    f"{key} names {', '.join(sorted(unknown))}, but the model has "
                     f"{', '.join(classes)}",
                     remedy="Choose among the model's classes.",
                 )
@@ -226,8 +235,8 @@ class Recipe(Section):
             "trace": {n: tracing_defaults(n) for n in ("microtubule", "actin") if n in classes},
             "pick": {"ribosome": PickingSettings()} if "ribosome" in classes else {},
         }
-        given = {key: getattr(self, key) for key in defaults if getattr(self, key) is not None}
-        return self.model_copy(update=defaults | given)
+        kept = {key: named[key] for key in defaults if named[key] is not None}
+        return self.model_copy(update=defaults | kept)
 
     def as_yaml(self) -> str:
         """Return the recipe as a YAML file."""
