@@ -1,0 +1,281 @@
+"""The recipe: what is wrong is named, what is left out is filled in, what is written is read."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tomoseg.cleanup import CleaningSettings
+from tomoseg.errors import RequestError
+from tomoseg.filaments import TracingSettings, tracing_defaults
+from tomoseg.particles import PickingSettings
+from tomoseg.recipe import Recipe, load_recipe, recipe_from
+
+CLASSES = ("microtubule", "actin", "single_membrane", "ribosome")
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Return a function that writes a recipe into a folder of its own."""
+
+    def write(text):
+        path = tmp_path / "recipes" / "recipe.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_recipe_may_be_left_out():
+    assert load_recipe(None) == Recipe()
+    assert Recipe().blocks.shape == (64, 256, 256)
+
+
+def test_an_empty_file_is_the_default_recipe(written):
+    assert load_recipe(written("# nothing yet\n")) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sesion": {}}, "sesion is not a known key"),
+        ({"session": {"inputs": []}}, r"session\.inputs is not a known key"),
+        ({"export": {"dpi": 3}}, r"export\.dpi is not a known key"),
+        ({"trace": {"actin": {"radius": 35}}}, r"trace\.actin\.radius is not a known key"),
+        ({"clean": {"actin": {"smooth": 35}}}, r"clean\.actin\.smooth is not a known key"),
+        ({"pick": {"ribosome": {"size": 35}}}, r"pick\.ribosome\.size is not a known key"),
+        ({"source": {"voxel_size_angstrom": 0}}, r"source\.voxel_size_angstrom: .* not '0'"),
+        ({"source": {"voxel_size_angstrom": "big"}}, r"voxel_size_angstrom: .* not 'big'"),
+        ({"source": {"contrast": "inverted"}}, r"source\.contrast: .*'dark' or 'bright'"),
+        ({"blocks": {"shape": [64, 256]}}, r"blocks\.shape"),
+        ({"blocks": {"shape": [64, 256, 7]}}, r"blocks\.shape: .*must lie in 8\.\.2048"),
+        ({"ingest": {"bin": 0}}, r"ingest\.bin: .*greater than or equal to 1"),
+        ({"segment": {"halo": "small"}}, r"segment\.halo"),
+        ({"segment": {"halo": -8}}, r"segment\.halo"),
+        ({"compute": {"workers": 0}}, r"compute\.workers"),
+        ({"export": {"spacing_angstrom": {"actin": "wide"}}}, r"spacing_angstrom\.actin: .*'wide'"),
+        ({"export": {"spacing_angstrom": {"actin": 0}}}, r"spacing_angstrom\.actin"),
+        ({"export": {"tilt_series_size_xyz": [4092, 5760, 0]}}, "tilt_series_size_xyz"),
+        ({"trace": {"actin": {"turn_degrees": 120}}}, "turn_degrees 120"),
+        ({"trace": ["actin"]}, "trace: .*dictionary"),
+        ({"trace": {"actin": 35}}, r"trace\.actin"),
+        ({"session": 5}, "session: "),
+    ],
+)
+def test_what_is_wrong_is_named(values, message):
+    with pytest.raises(RequestError, match=message):
+        recipe_from(values)
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    with pytest.raises(RequestError) as caught:
+        recipe_from({"sesion": {}, "ingest": {"bin": 99, "bins": 2}})
+    for part in ("sesion is not", "ingest.bins is not", "ingest.bin: "):
+        assert part in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("session: [", r"recipe\.yaml is not a YAML file: "),
+        ("- session", r"recipe\.yaml holds no mapping"),
+        ("session", r"recipe\.yaml holds no mapping"),
+        ("session: !!python/object/apply:os.getcwd []", r"recipe\.yaml is not a YAML file"),
+    ],
+)
+def test_files_that_are_no_recipe(written, text, message):
+    with pytest.raises(RequestError, match=message):
+        load_recipe(written(text))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(RequestError, match=r"there is no recipe at .*none\.yaml"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(RequestError, match="is not a YAML file"):
+        load_recipe(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(RequestError, match="is not a YAML file"):
+        load_recipe(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "section", "key", "value"),
+    [
+        ("ingest.bin=2", "ingest", "bin", 2),
+        ("source.voxel_size_angstrom=13.48", "source", "voxel_size_angstrom", 13.48),
+        ("source.contrast=bright", "source", "contrast", "bright"),
+        ("export.masks=no", "export", "masks", False),
+        ("blocks.shape=[32, 64, 128]", "blocks", "shape", (32, 64, 128)),
+        ("session.tomogram_name_remove=['^a=b']", "session", "tomogram_name_remove", ("^a=b",)),
+        ("segment.halo=48", "segment", "halo", 48),
+        ("segment.halo=exact", "segment", "halo", "exact"),
+    ],
+)
+def test_single_keys_are_changed(change, section, key, value):
+    recipe = load_recipe(None, [change])
+    assert getattr(getattr(recipe, section), key) == value
+    defaults = Recipe().model_dump()
+    changed = recipe.model_dump()
+    assert changed.pop(section) != defaults.pop(section)
+    assert changed == defaults
+
+
+def test_changes_go_deep_and_stand_above_the_file(written):
+    path = written("trace: {actin: {gap_angstrom: 90}}\nsource: {voxel_size_angstrom: 4}\n")
+    changes = ["ingest.bin=2", "trace.actin.radius_angstrom=40", "ingest.bin=3"]
+    recipe = load_recipe(path, [*changes, "source.voxel_size_angstrom=null"])
+    assert recipe.ingest.bin == 3
+    assert recipe.source.voxel_size_angstrom is None
+    assert recipe.trace["actin"].radius_angstrom == 40
+    assert recipe.trace["actin"].gap_angstrom == 90
+
+
+def test_what_is_given_stands_above_all(written):
+    path = written("compute: {workers: 3}\n")
+    recipe = load_recipe(path, ["compute.runner=serial"], given={"compute": {"runner": "dask"}})
+    assert (recipe.compute.runner, recipe.compute.workers) == ("dask", 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("ingest.bin", "--set ingest.bin is not of the form a.b=value"),
+        ("=3", "is not of the form"),
+        ("ingest.bin.deep=3", "ingest.bin.deep=3: bin is not a section"),
+        ("ingest.bin=[", r"'\[' is not a YAML value"),
+        ("ingest.bins=3", "ingest.bins is not a known key"),
+        ("bin=3", "bin is not a known key"),
+    ],
+)
+def test_changes_that_are_wrong(written, change, message):
+    with pytest.raises(RequestError, match=message):
+        load_recipe(written("ingest: {bin: 2}"), [change])
+
+
+def test_paths_in_a_file_are_relative_to_it_others_to_the_working_directory(
+    written, tmp_path, monkeypatch
+):
+    path = written(
+        "session: {input: [data, /else/where, s3://bucket/run], output: ../out}\n"
+        "segment: {model: models/mine}\n"
+        "source: {mask: masks/one.mrc}\n"
+    )
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    recipe = load_recipe(Path("..") / "recipes" / "recipe.yaml")
+    base = tmp_path / "recipes"
+    assert recipe.session.input == (f"{base}/data", "/else/where", "s3://bucket/run")
+    assert Path(recipe.session.output).resolve() == tmp_path / "out"
+    assert recipe.segment.model == f"{base}/models/mine"
+    assert recipe.source.mask == f"{base}/masks/one.mrc"
+    changed = load_recipe(path, ["session.output=there"], given={"session": {"input": ["x.mrc"]}})
+    assert changed.session.output == f"{tmp_path}/cwd/there"
+    assert changed.session.input == (f"{tmp_path}/cwd/x.mrc",)
+    assert changed.segment.model == f"{base}/models/mine"
+
+
+@pytest.mark.parametrize("place", ["shipped", "s3://bucket/model"])
+def test_models_that_are_no_path_stay(written, place):
+    assert load_recipe(written(f"segment: {{model: '{place}'}}")).segment.model == place
+
+
+def test_a_mask_beside_the_tomogram_stays(written):
+    recipe = load_recipe(written("source: {mask: '{folder}/{name}_mask.mrc'}"))
+    assert recipe.source.mask == "{folder}/{name}_mask.mrc"
+
+
+def test_one_input_needs_no_list(written, tmp_path):
+    recipe = load_recipe(written("session: {input: data}"))
+    assert recipe.session.input == (f"{tmp_path}/recipes/data",)
+
+
+# What is left out
+
+
+@pytest.mark.parametrize("given", [{"radius_angstrom": 40.0}, {}, None])
+def test_a_traced_class_takes_what_is_left_out_from_its_own_defaults(given):
+    settings = recipe_from({"trace": {"actin": given}}).trace["actin"]
+    wanted = asdict(tracing_defaults("actin")) | (given or {})
+    assert asdict(settings) == wanted
+    assert settings.gap_angstrom == 80.0 != TracingSettings().gap_angstrom
+
+
+def test_sections_left_out_take_the_defaults_of_the_models_classes():
+    recipe = Recipe().resolved(CLASSES)
+    assert set(recipe.clean) == set(CLASSES)
+    assert recipe.clean["microtubule"].minimum_volume_nm3 == 10_000
+    assert recipe.trace == {name: tracing_defaults(name) for name in ("microtubule", "actin")}
+    assert recipe.pick == {"ribosome": PickingSettings()}
+    other = Recipe().resolved(("vesicle",))
+    assert other.clean == {"vesicle": CleaningSettings()}
+    assert other.trace == {}
+    assert other.pick == {}
+
+
+def test_sections_given_stay_as_they_are():
+    given = recipe_from({"clean": {}, "trace": {"single_membrane": {}}, "pick": {}})
+    resolved = given.resolved(CLASSES)
+    assert resolved.clean == {}
+    assert set(resolved.trace) == {"single_membrane"}
+    assert resolved.pick == {}
+    assert resolved.resolved(CLASSES) == resolved
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"clean": {"vesicle": {}}}, "clean"),
+        ({"trace": {"vesicle": {}}}, "trace"),
+        ({"pick": {"vesicle": {}}}, "pick"),
+        ({"export": {"spacing_angstrom": {"vesicle": 40}}}, r"export\.spacing_angstrom"),
+    ],
+)
+def test_a_class_that_the_model_has_not_is_refused(values, key):
+    recipe = recipe_from(values)
+    with pytest.raises(RequestError, match=f"{key} names vesicle, but the model has micro"):
+        recipe.resolved(CLASSES)
+
+
+# There and back
+
+
+@pytest.mark.parametrize("is_resolved", [False, True])
+def test_what_is_written_is_read_back(written, is_resolved):
+    recipe = recipe_from(
+        {
+            "session": {"input": ["/a", "s3://b/c"], "output": "/ö", "tomogram_name_remove": "^r"}
+            | {"tomogram_name_remove": ["^r", "x: y"]},
+            "source": {"voxel_size_angstrom": 13.481, "mask": "{folder}/m.mrc"},
+            "trace": {"actin": {"radius_angstrom": 33.3}},
+            "segment": {"halo": 32},
+            "export": {
+                "tilt_series_size_xyz": [4092, 5760, 2000],
+                "spacing_angstrom": {"actin": 27},
+            },
+        }
+    )
+    recipe = recipe.resolved(CLASSES) if is_resolved else recipe
+    assert load_recipe(written(recipe.as_yaml())) == recipe
+
+
+def test_the_file_says_every_key_in_the_order_of_the_sections():
+    values = yaml.safe_load(Recipe().resolved(CLASSES).as_yaml())
+    assert list(values) == list(Recipe.model_fields)
+    assert values["trace"]["actin"]["gap_angstrom"] == 80.0
+    assert values["blocks"]["shape"] == [64, 256, 256]
+
+
+def test_secrets_are_not_written(monkeypatch):
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "FSSPEC_S3_SECRET"):
+        monkeypatch.setenv(name, "hunter2")
+    assert "hunter2" not in load_recipe(None).as_yaml()
+    for section in ("session", "source", "compute"):
+        with pytest.raises(RequestError, match="secret is not a known key"):
+            recipe_from({section: {"secret": "hunter2"}})
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().ingest.bin = 3
