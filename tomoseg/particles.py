@@ -27,8 +27,8 @@ Values = NDArray[np.float64]
 INNER_RADII = 0.9 / sqrt(3)
 OUTER_RATIO = 1.6
 TRUNCATE_SIGMAS = 4.0
-# A ball of six bins' radius still has its centre found to a fraction of a bin.
-RADIUS_BINS = 6.0
+# A ball of four bins' radius still has its centre found to a fraction of a bin.
+RADIUS_BINS = 4.0
 
 
 @dataclass(frozen=True)

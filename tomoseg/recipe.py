@@ -91,9 +91,13 @@ class IngestSection(Section):
 
 
 class BlocksSection(Section):
-    """The core of a block, voxels zyx; each is one shard of every output volume."""
+    """The core of a block, voxels zyx; each is one shard of every output volume.
 
-    shape: Shape = (64, 256, 256)
+    Flat and wide by default: a slab network reads halos in y and x, but only where a block does
+    not reach the tomogram's border.
+    """
+
+    shape: Shape = (32, 512, 512)
 
     @field_validator("shape")
     @classmethod

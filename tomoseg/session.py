@@ -27,6 +27,8 @@ from tomoseg.stages.segment import network_sampling
 from tomoseg.stores import Folder, checked_url, free_bytes
 
 SHIPPED_MODEL = Path(__file__).parent / "models" / "six-features"
+# Pictures and tables of a tomogram, whatever its size.
+PAGES_BYTES = 4 << 20
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +156,7 @@ def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
     classes = len(session.card.classes)
     masks = voxels * classes if session.recipe.export.masks else 0.0
     labels = stored * (2 + 4 * classes) / 10
-    return int(stored * np.dtype(dtype).itemsize * 8 / 7 + labels + stored + masks)
+    return int(stored * np.dtype(dtype).itemsize * 8 / 7 + labels + stored + masks) + PAGES_BYTES
 
 
 @contextmanager
@@ -225,7 +227,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
         "seconds": {name: record["seconds"] for name, record in records.items()},
         "files": [f"{context.name}/{path}" for path in [*files, "manifest.json"]],
         "picture": f"{context.name}/report/overview.png",
-        "notes": records["ingest"]["summary"]["notes"],
+        "notes": [note for r in records.values() for note in r["summary"].get("notes", [])],
     }
     context.folder.write_json(
         "manifest.json",

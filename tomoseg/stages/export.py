@@ -34,7 +34,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         files += _write_filaments(context, name)
     for name in context.recipe.pick or {}:
         files += _write_particles(context, name)
-    return {"files": files}
+    return {"files": files, "notes": list(_tomogram(context).notes)}
 
 
 def _write_mask(context: Context, name: str) -> str:

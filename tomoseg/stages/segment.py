@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from tomoseg.rescale import Rescaling
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.stages.context import RAW_LABELS, Context, Stage
 from tomoseg.stores import Ledger, Volume
+
+if TYPE_CHECKING:
+    from tomoseg.nets.predict import Predictor
 
 LARGEST_RESCALING = 2.5
 
@@ -99,15 +102,11 @@ class SegmentBlock:
             assert scores is not None
             volume.write(block.write, np.rint(scores[channel] * 255).astype(np.uint8))
         counts = np.bincount(labels.ravel(), minlength=len(self.card.classes) + 1)
-        return {"voxels": counts.tolist()}
+        return {"voxels": counts.tolist(), "events": self._predictor().events}
 
     def predicted(self, write: Box) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
         """Return labels and, if kept or needed, scores (1 + classes, z, y, x) of a box."""
-        from tomoseg.nets.predict import cached_predictor
-
-        predictor = cached_predictor(
-            self.model_folder, device=self.device, precision=self.precision, threads=self.threads
-        )
+        predictor = self._predictor()
         back = Rescaling(self.network, self.image_sampling)
         is_rescaled = self.network != self.image_sampling
         core = back.needed(write) if is_rescaled else write
@@ -121,6 +120,14 @@ class SegmentBlock:
         if is_rescaled:
             scores = back.apply(scores, core, write)
         return _highest(scores), scores
+
+    def _predictor(self) -> Predictor:
+        """Return this process's network; torch is imported here, where a block is computed."""
+        from tomoseg.nets.predict import cached_predictor
+
+        return cached_predictor(
+            self.model_folder, device=self.device, precision=self.precision, threads=self.threads
+        )
 
     def _normalised(self, read: Box) -> NDArray[np.float32]:
         """Return a box of the network's grid, normalised."""
@@ -195,10 +202,14 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
     names = context.run_pass(ledger, "predict", work, grid)
     voxels = np.zeros(len(context.card.classes) + 1, np.int64)
+    events: set[str] = set()
     for name in names:
-        voxels += ledger.read(name)["voxels"]
+        receipt = ledger.read(name)
+        voxels += receipt["voxels"]
+        events |= set(receipt["events"])
     return {
         "voxels": voxels.tolist(),
+        "notes": sorted(events),
         "network_voxel_angstrom": work.network.voxel_angstrom,
         "halo": list(work.halo),
     }
