@@ -140,7 +140,8 @@ def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterat
     FormatError, VoxelSizeError
         As the format's reader says; a compressed file must be unpacked first (:func:`unpacked`).
     """
-    if _kind(url) == "zarr":
+    # An image may lie inside another, as labels do.
+    if _kind(url) == "zarr" or (_kind(url) is None and ".zarr/" in url):
         yield OmeZarrReader(url, voxel_size_angstrom=voxel_size_angstrom)
         return
     if compression_of(url):
