@@ -202,7 +202,8 @@ def process_tomogram(context: Context) -> dict[str, Any]:
     try:
         for name in STAGES:
             records[name] = guarded_stage(context, name)
-        return finished_row(context, records)
+        with explaining():
+            return finished_row(context, records)
     except TomosegError as error:
         return failed_row(context.name, error, records)
 
@@ -271,7 +272,8 @@ class Journal:
     @classmethod
     def begin(cls, session: Session) -> Journal:
         """Write the recipe that is used and a journal in which every tomogram waits."""
-        session.output.write("recipe.yaml", session.recipe.as_yaml().encode())
+        with explaining():
+            session.output.write("recipe.yaml", session.recipe.as_yaml().encode())
         journal = cls(
             session,
             {
@@ -300,8 +302,12 @@ class Journal:
         return self.values
 
     def _write(self) -> None:
+        with explaining():
+            self.session.output.write_json("session.json", self.values)
+            self._write_page()
+
+    def _write_page(self) -> None:
         output = self.session.output
-        output.write_json("session.json", self.values)
         thumbnails = {
             row["name"]: output.read(f"{row['name']}/.tomoseg/thumbnail.jpg")
             for row in self.values["tomograms"]
