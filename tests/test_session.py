@@ -1,0 +1,333 @@
+"""Sessions: the same results wherever blocks run, nothing done twice, failures that say why."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import zarr
+
+from tomoseg import __version__
+from tomoseg.errors import RequestError, ResourceError
+from tomoseg.recipe import recipe_from
+from tomoseg.runners import open_cluster
+from tomoseg.session import check_session, plan_session, run_session, session_status
+
+NAMES = ("simulated_0500", "simulated_0501")
+STAGES = ("ingest", "segment", "clean", "trace", "pick", "export", "report")
+LABELS = ("semantic", "actin", "double_membrane", "ribosome", "carbon_edge")
+SECRET = "wJalrXUtnFEMI-planted-K7MDENG"
+# Open settings: random weights make little that looks like a filament.
+TRACING = {
+    "radius_angstrom": 20.0,
+    "seed_threshold": 0.6,
+    "follow_threshold": 0.3,
+    "gap_angstrom": 0.0,
+    "minimum_length_angstrom": 50.0,
+}
+
+
+@pytest.fixture
+def values(tiny_model, tiny_session, tmp_path):
+    """A recipe of the tiny session as plain values; serial, results comparable bit by bit."""
+    return recipe_values(tiny_model, tiny_session, tmp_path / "out")
+
+
+def recipe_values(model, session, output):
+    return {
+        "session": {"input": str(session), "output": str(output)},
+        "blocks": {"shape": (24, 48, 96)},
+        "segment": {"model": str(model), "precision": "float32", "score_maps": False},
+        "trace": {"double_membrane": TRACING},
+        "pick": {"ribosome": {"radius_angstrom": 80.0, "threshold": 0.02}},
+    }
+
+
+def process(values, *progress):
+    def ignore(*ignored):
+        pass
+
+    return run_session(plan_session(recipe_from(values)), *(progress or (ignore,)))
+
+
+def states_of(result):
+    return {row["name"]: row["state"] for row in result["tomograms"]}
+
+
+def arrays(folder, name):
+    group = folder / name / "tomogram.zarr"
+    return {p: zarr.open_array(group / "labels" / p / "0", mode="r")[:] for p in LABELS}
+
+
+def tables(folder):
+    """Return the bytes of everything that other programs read."""
+    found = [p for p in sorted(folder.rglob("*")) if p.suffix in (".csv", ".star", ".mrc")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
+
+
+def times(folder):
+    """Return when each file was written, but for the session's own journal."""
+    return {
+        p: p.stat().st_mtime_ns
+        for p in folder.rglob("*")
+        if p.is_file() and p.parent != folder and p.name != "manifest.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, tiny_model, tiny_session):
+    """The session processed serially, and what run_session returned."""
+    output = tmp_path_factory.mktemp("reference")
+    result = process(recipe_values(tiny_model, tiny_session, output))
+    return output, result
+
+
+@pytest.fixture
+def copy_of_reference(reference, values, tmp_path):
+    """A copy of the finished session that a test may spoil; returns its recipe's values."""
+    shutil.copytree(reference[0], tmp_path / "out")
+    return values
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    """Address of a Dask cluster."""
+    with open_cluster(workers=2, memory_gib=2.0) as address:
+        yield address
+
+
+def test_the_reference_found_something(reference):
+    output, result = reference
+    for name, row in zip(NAMES, result["tomograms"], strict=True):
+        assert (row["name"], row["state"]) == (name, "done")
+        counts = {one["name"]: one for one in row["classes"]}
+        assert counts["double_membrane"]["filaments"] > 0
+        assert counts["ribosome"]["particles"] > 10
+        assert len(np.unique(arrays(output, name)["semantic"])) > 3
+        assert all((output / path).is_file() for path in [*row["files"], row["picture"]])
+
+
+@pytest.mark.parametrize(
+    ("workers", "blocks"),
+    [(0, (48, 96, 96)), (1, (24, 48, 96)), (2, (24, 48, 96)), (2, (16, 96, 48))],
+)
+def test_results_are_the_same_wherever_blocks_run(reference, values, request, workers, blocks):
+    values["blocks"] = {"shape": blocks}
+    if workers == 1:
+        values["compute"] = {"runner": "dask", "workers": 1, "stall_minutes": 5}
+    if workers == 2:
+        address = request.getfixturevalue("two_workers")
+        values["compute"] = {"runner": "dask", "address": address, "stall_minutes": 5}
+    process(values)
+    output, there = Path(values["session"]["output"]), reference[0]
+    assert tables(output) == tables(there)
+    assert len(tables(there)) > 20
+    for name in NAMES:
+        for path, labels in arrays(there, name).items():
+            assert np.array_equal(arrays(output, name)[path], labels), path
+
+
+def test_what_is_done_is_not_done_again(copy_of_reference):
+    values, output = copy_of_reference, Path(copy_of_reference["session"]["output"])
+    before = times(output)
+    seen = []
+    result = process(values, lambda *progress: seen.append(progress))
+    assert {row["state"] for row in result["tomograms"]} == {"already there"}
+    assert times(output) == before
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"export": {"masks": False}}, {"export"}),
+        ({"pick": {"ribosome": {"radius_angstrom": 90.0}}}, {"pick", "export", "report"}),
+        ({"trace": {}}, {"trace", "export", "report"}),
+        ({"clean": {}}, {"clean", "trace", "pick", "export", "report"}),
+        ({"source": {"contrast": "bright"}}, set(STAGES) - {"ingest"}),
+        ({"ingest": {"bin": 2}, "trace": {}}, set(STAGES)),
+    ],
+)
+def test_a_changed_section_redoes_what_follows_it(copy_of_reference, tiny_session, change, again):
+    values, output = copy_of_reference, Path(copy_of_reference["session"]["output"])
+    values["session"]["input"] = str(tiny_session / f"{NAMES[0]}.mrc")
+    folder = output / NAMES[0] / ".tomoseg"
+    before = times(folder.parent)
+    process({**values, **change})
+    after = times(folder.parent)
+    redone = {name for name in STAGES if before.get(r := folder / f"{name}.json") != after[r]}
+    assert redone == again
+
+
+def test_a_deleted_mask_is_written_again(copy_of_reference, reference):
+    output = Path(copy_of_reference["session"]["output"])
+    mask = output / NAMES[0] / "masks" / f"{NAMES[0]}__actin.mrc"
+    mask.unlink()
+    before = times(output)
+    states = states_of(process(copy_of_reference))
+    assert states == dict(zip(NAMES, ("done", "already there"), strict=True))
+    assert tables(output) == tables(reference[0])
+    assert times(output)[output / NAMES[0] / ".tomoseg" / "clean.json"] in before.values()
+
+
+def test_a_deleted_volume_is_made_again(copy_of_reference, reference):
+    output = Path(copy_of_reference["session"]["output"])
+    shutil.rmtree(output / NAMES[1] / "tomogram.zarr")
+    states = states_of(process(copy_of_reference))
+    assert states == dict(zip(NAMES, ("already there", "done"), strict=True))
+    for path, labels in arrays(reference[0], NAMES[1]).items():
+        assert np.array_equal(arrays(output, NAMES[1])[path], labels), path
+
+
+def tomoseg(*arguments, **environment):
+    """Run the command line as a person does."""
+    return subprocess.run(
+        [sys.executable, "-m", "tomoseg.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def half_bad_session(tiny_session, tmp_path):
+    """A good tomogram and one whose file ends early."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(tiny_session / f"{NAMES[0]}.mrc", folder / "good.mrc")
+    whole = (tiny_session / f"{NAMES[1]}.mrc").read_bytes()
+    (folder / "bad.mrc").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def test_a_bad_tomogram_does_not_stop_the_others(half_bad_session, tmp_path, values):
+    recipe = tmp_path / "recipe.yaml"
+    values["session"] = {"input": "in", "output": "out"}
+    recipe.write_text(json.dumps(values))
+    planted = {"AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ACCESS_KEY_ID": SECRET}
+    run = tomoseg("run", "--recipe", recipe, **planted)
+    assert run.returncode == 1, run.stderr
+    assert "failed: bad: " in run.stderr
+    assert "Traceback" not in run.stderr
+    assert "1 of 2 tomograms done" in run.stdout
+    output = tmp_path / "out"
+    journal = json.loads((output / "session.json").read_text())
+    bad, good = journal["tomograms"]
+    assert (bad["state"], good["state"]) == ("failed", "done")
+    assert "bytes" in bad["error"]
+    assert bad["remedy"]
+    page = (output / "index.html").read_text()
+    assert "bad" in page
+    assert bad["remedy"].split("<")[0][:30] in page
+    status = tomoseg("status", output)
+    assert status.returncode == 1
+    assert "1 of 2 tomograms done, 1 failed" in status.stdout
+    assert bad["remedy"] in status.stdout
+    for path in output.rglob("*"):
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes(), path
+    assert SECRET not in run.stdout + run.stderr
+
+
+def test_an_empty_folder_is_a_wrong_request(tmp_path, tiny_model):
+    (tmp_path / "in").mkdir()
+    given = ["--output", tmp_path / "out", "--set", f"segment.model={tiny_model}"]
+    run = tomoseg("run", tmp_path / "in", *given)
+    assert run.returncode == 2
+    assert "no tomogram in" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_output_is_a_wrong_request(values):
+    values["session"]["output"] = ""
+    with pytest.raises(RequestError, match="--output"):
+        plan_session(recipe_from(values))
+
+
+def test_the_journal_and_the_manifest_say_everything(reference, tiny_session, tiny_model):
+    output, result = reference
+    journal = json.loads((output / "session.json").read_text())
+    assert journal == json.loads(json.dumps(result))
+    assert journal["version"] == __version__
+    assert journal["started"] <= journal["finished"]
+    card = json.loads((tiny_model / "card.json").read_text())
+    source = tiny_session / f"{NAMES[0]}.mrc"
+    manifest = json.loads((output / NAMES[0] / "manifest.json").read_text())
+    assert manifest["tomoseg"] == __version__
+    assert manifest["source"]["url"] == source.as_uri()
+    assert manifest["source"]["size"] == source.stat().st_size
+    assert "mtime" in manifest["source"]["version"]
+    assert manifest["model"]["weights_sha256"] == card["weights_sha256"]
+    assert journal["model"] == manifest["model"]
+    assert tuple(manifest["stages"]) == STAGES
+    for stage in manifest["stages"].values():
+        assert len(stage["digest"]) == 64
+        assert stage["seconds"] >= 0
+        assert stage["finished"] >= journal["started"]
+    # What was run can be run again from the manifest or the recipe beside it.
+    assert recipe_from(manifest["recipe"]).as_yaml() == (output / "recipe.yaml").read_text()
+
+
+def test_status_counts_what_is_there(reference, tmp_path):
+    state = session_status(str(reference[0]))
+    assert (state["done"], state["failed"]) == (2, 0)
+    with pytest.raises(RequestError, match="no session"):
+        session_status(str(tmp_path))
+
+
+def test_status_of_a_session_that_runs(values):
+    said = []
+
+    def look(tomogram, work, done, total):
+        if (tomogram, work, done) == (NAMES[1], "segment predict", 2):
+            said.append(session_status(values["session"]["output"])["tomograms"])
+
+    process(values, look)
+    ((first, second),) = said
+    assert first["state"] == "done"
+    assert second["state"] == "running"
+    assert second["say"].startswith("stage segment, ")
+
+
+def test_a_disk_too_small_is_told_before_any_work(values, monkeypatch):
+    monkeypatch.setattr("tomoseg.session.free_bytes", lambda folder: 2**20)
+    with pytest.raises(ResourceError, match=r"0\.0 GiB are needed in .*/out.*Free space"):
+        check_session(plan_session(recipe_from(values)))
+
+
+def test_the_bytes_needed_are_enough(values, reference):
+    for check in check_session(plan_session(recipe_from(values))):
+        files = [p for p in (reference[0] / check.name).rglob("*") if p.is_file()]
+        used = sum(p.stat().st_size for p in files)
+        assert used < check.bytes_needed < 2 * used
+
+
+@pytest.mark.parametrize(
+    ("voxel_angstrom", "rescale", "problem"),
+    [
+        (9.0, "never", r"9 Å, but model tiny was trained at 12 Å.*segment\.rescale: auto"),
+        (4.0, "auto", r"2\.5 times apart is not rescaled.*ingest\.bin: 3"),
+        (40.0, "auto", "Use a finer reconstruction"),
+    ],
+)
+def test_voxel_sizes_that_do_not_fit_are_told(values, voxel_angstrom, rescale, problem):
+    values["source"] = {"voxel_size_angstrom": voxel_angstrom}
+    values["segment"]["rescale"] = rescale
+    for check in check_session(plan_session(recipe_from(values))):
+        assert re.search(problem, check.problem), check.problem
+
+
+def test_tomograms_that_fit_are_described(values, tiny_session):
+    values["source"] = {"voxel_size_angstrom": 9.0}
+    first, _ = check_session(plan_session(recipe_from(values)))
+    assert first.problem == ""
+    assert first.sampling.shape == mrcfile.read(tiny_session / f"{NAMES[0]}.mrc").shape
+    assert (first.dtype, first.network_voxel_angstrom) == ("float32", 12.0)
