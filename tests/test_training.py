@@ -1,0 +1,257 @@
+"""Training from a recipe: what is wrong is said before it begins, and it ends with a model."""
+
+import json
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import yaml
+
+from tomoseg.blocks import Box
+from tomoseg.errors import FormatError, RequestError, VoxelSizeError
+from tomoseg.intensity import DEFAULT_STEPS, as_dicts
+from tomoseg.nets.checkpoint import load_network
+from tomoseg.sources import discover
+from tomoseg.training import TrainingRecipe, load_training_recipe, train_from
+
+SHAPE = (12, 16, 16)
+NETWORK = {
+    "name": "tiny",
+    "architecture": {"slices_in": 4, "slices_out": 2, "widths": [4, 8]},
+    "classes": ["actin", "ribosome"],
+    "voxel_size_angstrom": 10.0,
+    "patch": [2, 16, 16],
+    "batch": 1,
+    "steps": 2,
+    "device": "cpu",
+    "precision": "float32",
+    "validation_minutes": 1000,
+}
+
+
+def save(path, voxels, voxel_size):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mrcfile.new(path, voxels, overwrite=True) as file:
+        file.voxel_size = voxel_size
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """Return a function that writes a tomogram and its annotation."""
+
+    def write(name, *, shape=SHAPE, voxel_size=10.0, labels=None, dtype=np.float32):
+        rng = np.random.default_rng(len(name))
+        painted = np.zeros(SHAPE, np.int8) if labels is None else labels
+        if labels is None:
+            painted[2:10, 2:7], painted[2:10, 9:14] = 1, 2
+        image = rng.normal(100, 10, shape) - (5 * painted if painted.shape == shape else 0)
+        save(tmp_path / f"{name}.mrc", image.astype(dtype), voxel_size)
+        save(tmp_path / "truth" / f"{name}__labels.mrc", painted, 0.0)
+
+    return write
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Return a function that makes a training's recipe."""
+
+    def make(network=None, **changes):
+        values = {"input": str(tmp_path), "output": str(tmp_path / "model"), **changes}
+        return TrainingRecipe.model_validate({**values, "network": NETWORK | (network or {})})
+
+    return make
+
+
+# The recipe
+
+
+def test_paths_are_relative_to_the_file(tmp_path):
+    path = tmp_path / "recipes" / "train.yaml"
+    path.parent.mkdir()
+    values = {
+        "input": ["data", "/abs", "s3://bucket/run"],
+        "labels": "painted/{name}.mrc",
+        "output": "model",
+        "network": NETWORK | {"start_from": "../old"},
+    }
+    path.write_text(yaml.safe_dump(values))
+    recipe = load_training_recipe(path)
+    base = tmp_path / "recipes"
+    assert recipe.input == (f"{base}/data", "/abs", "s3://bucket/run")
+    assert recipe.labels == f"{base}/painted/{{name}}.mrc"
+    assert recipe.output == f"{base}/model"
+    assert recipe.network.start_from.resolve() == tmp_path / "old"
+    assert recipe.network.intensity == tuple(as_dicts(DEFAULT_STEPS))
+    path.write_text(yaml.safe_dump({"input": "d", "output": "/m", "network": NETWORK}))
+    plain = load_training_recipe(path)
+    assert plain.input == (f"{base}/d",)
+    assert plain.labels == "{folder}/truth/{name}__labels.mrc"
+    assert plain.output == "/m"
+    assert plain.network.start_from is None
+
+
+def test_intensity_that_is_given_stays():
+    steps = [{"kind": "z_score"}]
+    values = {"input": "a", "output": "b", "network": NETWORK | {"intensity": steps}}
+    assert TrainingRecipe.model_validate(values).network.intensity == tuple(steps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": "x"}, "inputs is not a known key"),
+        ({"network": NETWORK | {"epochs": 3}}, r"network\.epochs is not a known key"),
+        ({"network": NETWORK | {"architecture": {"depth": 3}}}, r"architecture\.depth is not"),
+        ({"network": NETWORK | {"augmentation": {"nois": 3}}}, r"augmentation\.nois is not"),
+        ({"network": NETWORK | {"batch": 0}}, r"network\.batch: .*not '0'"),
+        ({"network": NETWORK | {"patch": [2, 16, 15]}}, r"patch \(2, 16, 15\) does not fit"),
+        ({"network": NETWORK | {"steps": None}}, "a training must end"),
+        ({"network": NETWORK | {"classes": ["cilium"]}}, "1 classes need as many colours, not 0"),
+        ({"network": None}, "network: "),
+        ({"output": "s3://bucket/model"}, "output: .*folder on this machine"),
+        ({"source": {"contrast": "inverted"}}, r"source\.contrast"),
+    ],
+)
+def test_what_is_wrong_in_a_recipe_is_named(tmp_path, changes, message):
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump({"input": "a", "output": "b", "network": NETWORK} | changes))
+    with pytest.raises(RequestError, match=message):
+        load_training_recipe(path)
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(RequestError, match=r"no recipe at .*none\.yaml"):
+        load_training_recipe(tmp_path / "none.yaml")
+
+
+# Tomograms and annotations
+
+
+def test_annotations_that_are_missing_or_do_not_fit_are_named(annotated, recipe, tmp_path):
+    annotated("t1")
+    labels = tmp_path / "truth" / "t1__labels.mrc"
+    save(labels, np.zeros((12, 16, 15), np.int8), 0.0)
+    with pytest.raises(RequestError, match=r"t1: .*shape \(12, 16, 15\) does not fit .*\(12, 16,"):
+        train_from(recipe())
+    labels.unlink()
+    with pytest.raises(RequestError, match=r"t1__labels\.mrc does not exist"):
+        train_from(recipe())
+    with pytest.raises(RequestError, match=r"Use \{folder\} and \{name\}"):
+        train_from(recipe(labels="{folder}/{tomogram}.mrc"))
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "override", "error", "message"),
+    [
+        (13.0, None, RequestError, r"t1: voxel size 13 Å is not the network's 10 Å"),
+        (0.0, None, VoxelSizeError, r"Set source\.voxel_size_angstrom"),
+        (10.0, 9.0, RequestError, r"t1: voxel size 9 Å is not the network's 10 Å"),
+    ],
+)
+def test_voxel_sizes_must_be_the_networks(annotated, recipe, voxel_size, override, error, message):
+    annotated("t1", voxel_size=voxel_size)
+    with pytest.raises(error, match=message):
+        train_from(recipe(source={"voxel_size_angstrom": override}))
+
+
+def test_there_must_be_tomograms(recipe):
+    with pytest.raises(RequestError, match="no tomogram in"):
+        train_from(recipe())
+
+
+def test_a_truncated_annotation_is_refused(annotated, recipe, tmp_path):
+    annotated("t1")
+    labels = tmp_path / "truth" / "t1__labels.mrc"
+    labels.write_bytes(labels.read_bytes()[:-100])
+    with pytest.raises(FormatError):
+        train_from(recipe())
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Catch the volumes that a training would be given."""
+    given = []
+    monkeypatch.setattr("tomoseg.nets.train.train", lambda volumes, *_, **__: given.extend(volumes))
+    return given
+
+
+@pytest.mark.parametrize("contrast", ["dark", "bright"])
+def test_the_network_sees_normalised_voxels_with_protein_dark(annotated, recipe, seen, contrast):
+    annotated("t1", dtype=np.int16)
+    train_from(recipe(source={"contrast": contrast}))
+    (volume,) = seen
+    assert (volume.name, volume.shape) == ("t1", SHAPE)
+    whole = volume.image(Box.whole(SHAPE))
+    assert whole.dtype == np.float32
+    assert whole.mean() == pytest.approx(0, abs=0.05)
+    assert whole.std() == pytest.approx(1, abs=0.05)
+    protein = volume.labels(Box.whole(SHAPE)) > 0
+    assert bool(whole[protein].mean() < whole[~protein].mean()) is (contrast == "dark")
+    box = Box((3, 4, 5), (9, 10, 16))
+    assert np.array_equal(volume.image(box), whole[box.slices])
+    assert np.array_equal(volume.labels(box), volume.labels(Box.whole(SHAPE))[box.slices])
+
+
+def test_minus_one_is_not_annotated(annotated, recipe, seen):
+    labels = np.full(SHAPE, -1, np.int8)
+    labels[:, :8] = 1
+    annotated("t1", labels=labels)
+    train_from(recipe())
+    found = seen[0].labels(Box.whole(SHAPE))
+    assert found.dtype == np.uint8
+    assert set(np.unique(found[:, :8])) == {1}
+    assert set(np.unique(found[:, 8:])) == {255}
+
+
+def test_numbers_of_objects_are_no_annotation(annotated, recipe, seen):
+    annotated("t1", labels=np.full(SHAPE, 257, np.int16))
+    train_from(recipe())
+    with pytest.raises(RequestError, match="are not labels"):
+        seen[0].labels(Box.whole(SHAPE))
+
+
+# The whole way
+
+
+def test_a_training_ends_with_a_model_and_goes_on_when_called_again(annotated, recipe, tmp_path):
+    annotated("t1")
+    annotated("held_out")
+    told = []
+    settings = {"validation": ["held_out"]}
+    card = train_from(recipe(settings), report=told.append)
+    assert told[-1].step == 2
+    assert told[-1].mean_f1 == pytest.approx(card.scores["mean_f1"])
+    _, loaded = load_network(tmp_path / "model")
+    assert loaded == card
+    assert card.classes == ("actin", "ribosome")
+    assert card.intensity == tuple(as_dicts(DEFAULT_STEPS))
+    assert "halo_costs" in card.scores
+    weights = Path(tmp_path / "model" / "weights.safetensors").read_bytes()
+
+    told.clear()
+    again = train_from(recipe(settings), report=told.append)
+    assert again == card
+    assert all(progress.step == 2 for progress in told)
+    assert Path(tmp_path / "model" / "weights.safetensors").read_bytes() == weights
+
+    told.clear()
+    train_from(recipe(settings | {"steps": 4}), report=told.append)
+    assert {progress.step for progress in told} <= {2, 3, 4}
+    assert told[-1].step == 4
+    log = (tmp_path / "model" / "training.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in log][-1] == 4
+    with pytest.raises(RequestError):
+        train_from(recipe(settings | {"batch": 3}))
+
+
+def test_simulated_sessions_are_ready_to_train_on(tiny_session, tmp_path):
+    network = NETWORK | {"voxel_size_angstrom": 12.0, "validation": ["simulated_0501"], "steps": 1}
+    del network["classes"]
+    recipe = TrainingRecipe.model_validate(
+        {"input": [str(tiny_session)], "output": str(tmp_path / "model"), "network": network}
+    )
+    card = train_from(recipe)
+    assert len(card.classes) == 6
+    assert len(discover(recipe.input)) == 2
