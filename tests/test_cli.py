@@ -1,0 +1,402 @@
+"""The command line as people meet it: words, exit codes, and how fast it answers."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import yaml
+
+from tomoseg import __version__, cli
+from tomoseg.coordinates import Filament
+from tomoseg.formats.tables import filaments_csv
+from tomoseg.sampling import Sampling
+from tomoseg.stores import Folder
+
+DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+HEAVY = ("torch", "zarr", "dask", "distributed", "pandas", "matplotlib", "skimage", "prefect")
+COMMANDS = ("run", "validate", "status", "info", "simulate", "train", "evaluate")
+
+
+@pytest.fixture
+def tomoseg(monkeypatch, capsys):
+    """Return a function that runs a command and gives exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tomoseg", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def tomogram(tmp_path):
+    """Return a function that writes an MRC file as another program would."""
+
+    def write(name="a.mrc", *, shape=(48, 64, 64), voxel_size=12.0):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        with mrcfile.new(path, np.random.default_rng(0).normal(size=shape).astype("f4")) as file:
+            file.voxel_size = voxel_size
+        return path
+
+    return write
+
+
+# How it answers
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]])
+def test_it_answers_at_once_and_imports_nothing_heavy(arguments):
+    script = (
+        "import os, sys\n"
+        f"sys.argv = ['tomoseg', *{arguments!r}]\n"
+        "from tomoseg.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])\n"
+        "print('SECONDS', sum(os.times()[:2]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "LOADED []" in done.stdout
+    # Processor time: the clock on the wall says more about what else the machine does.
+    assert float(done.stdout.rsplit(" ", 1)[1]) < 0.5
+
+
+def test_help_names_every_command_and_the_exit_codes(tomoseg):
+    code, out, _ = tomoseg("--help")
+    assert code == 0
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", out), command
+        assert tomoseg(command, "--help")[0] == 0
+    assert "0 done, 1 some tomograms failed, 2 the request was wrong" in out
+    assert tomoseg("--version")[:2] == (0, f"tomoseg {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["info"], ["run", "--nonsense"], ["simulate", "o", "--tomograms", "0"]],
+)
+def test_unknown_words_are_a_wrong_request(tomoseg, arguments):
+    code, out, err = tomoseg(*arguments)
+    assert code == 2
+    assert err.startswith("Usage: ")
+    assert out == ""
+
+
+def test_the_program_is_a_module_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "tomoseg.cli", "info", "none.mrc"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+# info
+
+
+def test_info_says_what_the_header_says(tomoseg, tomogram):
+    path = tomogram(shape=(10, 20, 30), voxel_size=13.48)
+    with mrcfile.open(path, "r+") as file:
+        file.header.origin = (1.5, -2, 3)
+        file.header.nxstart = -7
+    code, out, err = tomoseg("info", path)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "voxels (xyz)      30 × 20 × 10",
+        "voxel size (xyz)  13.48 × 13.48 × 13.48 Å",
+        "extent (xyz)      40.44 × 26.96 × 13.48 nm",
+        "type              float32",
+        "origin (xyz)      1.5, -2, 3 Å",
+        "start (xyz)       -7, 0, 0 voxels",
+    ]
+    _, given, _ = tomoseg("info", path, "--voxel-size", "10")
+    assert "voxel size (xyz)  10 × 10 × 10 Å" in given
+    assert "note              voxel size 10 Å was given; the file states 13.48" in given
+
+
+@pytest.mark.parametrize(
+    ("file", "lines"),
+    [
+        ("formats/mrc/EMD-3197.map",
+         ["20 × 20 × 20", "11.4 × 11.4 × 11.4 Å", "start (xyz)       -2, 0, 0 voxels"]),
+        ("formats/mrc/relion_mode12_stack.mrcs",
+         ["64 × 64 × 215", "float16", "note              MZ is 1: "]),
+        ("cryoet/microtubule_14pf/14pf_MT.tif",
+         ["84 × 136 × 44", "10.52 × 10.52 × 10.52 Å", "uint8"]),
+        ("cryoet/membrane_labels/T1S4M8_crop.mrc.gz",
+         ["143 × 90 × 61", "13.68 × 13.68 × 13.68 Å", "(xyz)      2298.24, 2462.4, 5813.99 Å"]),
+    ],
+)  # fmt: skip
+def test_info_on_real_files(tomoseg, file, lines):
+    if not (DATA / file).exists():
+        pytest.skip(f"{file} of the shared data is not here")
+    code, out, _ = tomoseg("info", DATA / file)
+    assert code == 0
+    for line in lines:
+        assert line in out
+
+
+def broken(path, how):
+    content = path.read_bytes()
+    if how == "text":
+        path.write_text("a text that somebody called a map\n" * 50)
+    elif how == "short":
+        path.write_text("just text")
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(content[:-1])
+    elif how == "no voxel size":
+        with mrcfile.open(path, "r+") as file:
+            file.voxel_size = 0
+    elif how == "one":
+        with mrcfile.open(path, "r+") as file:
+            file.voxel_size = 1
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("text", ["MRC"]),
+        ("short", ["9 bytes", "an MRC header has 1024", "Check that"]),
+        ("empty", ["the file is empty", "Check that"]),
+        ("truncated", ["bytes", "Copy the file again"]),
+        ("no voxel size", ["voxel size", "Set source.voxel_size_angstrom"]),
+        ("one", ["exactly 1 Å", "Set source.voxel_size_angstrom"]),
+    ],
+)
+def test_info_says_what_is_wrong_in_one_line(tomoseg, tomogram, how, words):
+    path = tomogram(shape=(4, 5, 6))
+    broken(path, how)
+    code, out, err = tomoseg("info", path)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("none.mrc", "none.mrc does not exist"),
+        (".", "is a folder, not a file"),
+        ("http://a.org/b.mrc", "is not a place that tomoseg opens"),
+    ],
+)
+def test_info_on_places_that_are_none(tomoseg, place, words):
+    code, _, err = tomoseg("info", place)
+    assert code == 2
+    assert words in err
+
+
+# validate, run and status
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_model):
+    """Return a function that writes a recipe with the tiny model."""
+
+    def write(**sections):
+        values = {
+            "session": {"input": "data", "output": "out"},
+            "segment": {"model": str(tiny_model)},
+        } | sections
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+def test_validate_says_what_will_be_done(tomoseg, tomogram, recipe, tmp_path):
+    tomogram("data/a.mrc", shape=(48, 64, 80))
+    tomogram("data/rec b.mrc", voxel_size=6.0)
+    code, out, err = tomoseg("validate", recipe())
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("model tiny: microtubule, actin, ")
+    assert lines[1] == ("a: 80×64×48 voxels (xyz) of 12 Å, float32; network at 12 Å; rlnTomoName a")
+    assert lines[2].startswith("rec_b: 64×64×48 voxels (xyz) of 6 Å, float32; network at 12 Å;")
+    assert f"GiB will be written to {tmp_path}/out" in lines[3]
+    assert lines[4] == "2 of 2 tomograms can be processed"
+    assert not (tmp_path / "out").exists()
+
+
+def test_validate_names_the_tomograms_that_cannot_be_done(tomoseg, tomogram, recipe):
+    tomogram("data/a.mrc")
+    broken(tomogram("data/b.mrc"), "no voxel size")
+    broken(tomogram("data/c.mrc"), "truncated")
+    code, out, _ = tomoseg("validate", recipe())
+    assert code == 2
+    assert re.search(r"^b: .*Set source\.voxel_size_angstrom", out, re.M)
+    assert re.search(r"^c: .*Copy the file again", out, re.M)
+    assert "1 of 3 tomograms can be processed" in out
+    code, out, _ = tomoseg("validate", recipe(segment={"model": "none"}))
+    assert code != 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["ingest.bins=2"], "ingest.bins is not a known key"),
+        (["blocks.shape=[1,2,3]"], "must lie in 8..2048"),
+        (["trace.cilium.gap_angstrom=3"], "trace names cilium, but the model has microtubule"),
+        (["session.input=nowhere"], "nowhere is not a folder"),
+        (["session.output=''"], "Use --output, or session.output in the recipe"),
+        (["ingest"], "is not of the form a.b=value"),
+    ],
+)
+def test_a_wrong_request_is_told_before_any_work(tomoseg, tomogram, recipe, changes, words):
+    tomogram("data/a.mrc")
+    options = [part for change in changes for part in ("--set", change)]
+    code, out, err = tomoseg("run", "--recipe", recipe(), *options)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert words in err
+
+
+def test_a_session_runs_and_its_status_is_told(tomoseg, tomogram, recipe, tmp_path):
+    tomogram("data/a.mrc")
+    broken(tomogram("data/b.mrc"), "truncated")
+    path = recipe(export={"masks": True}, clean={}, trace={}, pick={})
+    code, out, err = tomoseg("run", "-r", path, "-o", tmp_path / "there")
+    assert code == 1
+    assert f"1 of 2 tomograms done; look at {tmp_path}/there/index.html" in out
+    assert re.search(r"^failed: b: .*Copy the file again", err, re.M)
+    assert re.search(r"^a: segment.*, \d+ of \d+ blocks$", err, re.M)
+    assert (tmp_path / "there" / "index.html").exists()
+
+    code, out, _ = tomoseg("status", tmp_path / "there")
+    assert code == 1
+    assert out.startswith("1 of 2 tomograms done, 1 failed; started ")
+    assert "\na: done\n" in out
+    assert re.search(r"^b: failed - .*Copy the file again", out, re.M)
+    code, out, _ = tomoseg("status", tmp_path / "there", "--json")
+    state = json.loads(out)
+    assert (state["done"], state["failed"]) == (1, 1)
+
+    (tmp_path / "data" / "b.mrc").unlink()
+    code, out, err = tomoseg("run", "-r", path, "-o", tmp_path / "there")
+    assert code == 0
+    assert "1 of 1 tomograms done" in out
+    assert tomoseg("status", tmp_path / "there")[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_status_of_no_session(tomoseg, tmp_path, arguments):
+    code, out, err = tomoseg("status", tmp_path / "none", *arguments)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"error: there is no session in {tmp_path}/none. Name the output folder of a run.\n"
+    )
+
+
+# simulate, train and evaluate
+
+
+def test_simulate_says_what_it_wrote(tomoseg, tmp_path):
+    code, out, _ = tomoseg(
+        "simulate", tmp_path / "s", "--shape", "16,17,33", "--seed", "3",
+        "--tilt-step", "20", "--density", "0.1", "--tomograms", "2",
+    )  # fmt: skip
+    assert code == 0
+    assert out.splitlines() == [f"{tmp_path}/s/simulated_000{seed}.mrc" for seed in (3, 4)]
+    with mrcfile.open(tmp_path / "s" / "simulated_0003.mrc", header_only=True) as file:
+        assert [int(file.header[name]) for name in ("nx", "ny", "nz")] == [33, 17, 16]
+    assert len(Folder(str(tmp_path / "s")).names("truth")) == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--shape", "3,4"], "--shape 3,4 is not three integers z,y,x"),
+        (["--shape", "a,b,c"], "--shape a,b,c is not three integers"),
+        (["--shape", "8,64,64"], "at least 16"),
+        (["--snr", "0"], "phantom.snr is 0"),
+        (["--tilt-max", "90"], "phantom.tilt_max_degrees is 90"),
+        (["--seed", "-1"], "phantom.seed is -1"),
+    ],
+)
+def test_simulate_refuses_what_cannot_be(tomoseg, tmp_path, options, words):
+    code, out, err = tomoseg("simulate", tmp_path / "s", *options)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert not (tmp_path / "s").exists()
+
+
+def test_train_tells_its_progress(tomoseg, tiny_session, tmp_path):
+    values = {
+        "input": [str(tiny_session)],
+        "output": "model",
+        "network": {
+            "name": "small",
+            "architecture": {"slices_in": 4, "slices_out": 2, "widths": [4, 8]},
+            "voxel_size_angstrom": 12.0,
+            "patch": [2, 16, 16],
+            "batch": 1,
+            "steps": 1,
+            "device": "cpu",
+            "precision": "float32",
+            "validation": ["simulated_0501"],
+        },
+    }
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(values))
+    code, out, err = tomoseg("train", path)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert re.match(
+        r"100\.0% +\d+\.\d min  step 1  loss .*  mean F1 \d\.\d{3} \(kept\): ", lines[-2]
+    )
+    assert re.fullmatch(rf"model small in {tmp_path}/model: mean F1 \d\.\d{{3}}", lines[-1])
+    code, _, err = tomoseg("train", tmp_path / "none.yaml")
+    assert code == 2
+    assert "there is no recipe at" in err
+
+
+def test_evaluate_prints_a_row_a_class(tomoseg, tmp_path, tiny_session):
+    labels = tiny_session / "truth" / "simulated_0500__labels.mrc"
+    code, out, _ = tomoseg("evaluate", labels, labels)
+    assert code == 0
+    (row,) = (line for line in out.splitlines() if line.startswith("actin "))
+    assert row.startswith(
+        "actin            precision 1.000  recall 1.000  f1 1.000  iou 1.000  support "
+    )
+    code, out, _ = tomoseg("evaluate", labels, labels, "--json")
+    assert json.loads(out)["actin"]["f1"] == 1.0
+    code, _, err = tomoseg("evaluate", labels, tmp_path / "a.csv")
+    assert code == 2
+    assert "not of one kind" in err
+
+
+def test_evaluate_has_a_dash_for_what_is_not_defined(tomoseg, tmp_path):
+    grid = Sampling((9, 9, 9), (10.0, 10.0, 10.0))
+    line = Filament("actin", 1, np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 80.0]]), 1.0)
+    lines, empty = tmp_path / "lines.csv", tmp_path / "empty.csv"
+    lines.write_text(filaments_csv([line], grid))
+    empty.write_text(filaments_csv([], grid))
+    code, out, _ = tomoseg("evaluate", empty, lines)
+    assert code == 0
+    assert "precision -  recall 0.000" in out
+    code, out, _ = tomoseg("evaluate", lines, lines, "--tolerance", "1")
+    assert "f1 1.000" in out
+    assert out.count("actin") == 1
