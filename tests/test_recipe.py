@@ -30,7 +30,6 @@ def written(tmp_path):
 
 def test_a_recipe_may_be_left_out():
     assert load_recipe(None) == Recipe()
-    assert Recipe().blocks.shape == (64, 256, 256)
 
 
 def test_an_empty_file_is_the_default_recipe(written):
@@ -264,7 +263,7 @@ def test_the_file_says_every_key_in_the_order_of_the_sections():
     values = yaml.safe_load(Recipe().resolved(CLASSES).as_yaml())
     assert list(values) == list(Recipe.model_fields)
     assert values["trace"]["actin"]["gap_angstrom"] == 80.0
-    assert values["blocks"]["shape"] == [64, 256, 256]
+    assert values["blocks"]["shape"] == list(Recipe().blocks.shape)
 
 
 def test_secrets_are_not_written(monkeypatch):
