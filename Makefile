@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint install model clean
 
 install: $(INSTALLED)
 
@@ -49,6 +49,11 @@ endif
 
 demo/input/simulated_9002.mrc: | $(INSTALLED)
 	$(BIN)/tomoseg simulate demo/input --tomograms 2 --seed 9001 --shape 64,256,256 --density 3
+
+# The shipped model again: simulation takes 5 minutes, training an hour; the result is demo/model.
+model: $(INSTALLED)
+	$(BIN)/tomoseg simulate demo/training --tomograms 28 --seed 1000 --shape 96,320,320 --density 3
+	$(BIN)/tomoseg train tomoseg/models/six-features/recipe.yaml
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
