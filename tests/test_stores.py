@@ -148,6 +148,14 @@ def test_two_writers_of_one_file_do_not_mix(local):
     assert local.names() == ["a"]
 
 
+def test_a_reader_keeps_the_file_that_it_opened(local):
+    local.write("a", b"old")
+    with open_file(f"{local.url}/a") as reader:
+        local.write("a", b"newer")
+        assert reader.read() == b"old"
+    assert local.read("a") == b"newer"
+
+
 def test_a_folder_pickles_as_its_url(folder):
     assert pickle.loads(pickle.dumps(folder)) == folder
 
