@@ -205,18 +205,22 @@ def _filled(
         for name, merged in _connected(context, ledger, holes, grid).items()
     }
     _send_lookups(ledger, "fill", joined, grid)
-    context.run_pass(ledger, "fill", partial(_fill, holes=holes, target=target), grid)
+    work = partial(_fill, holes=holes, target=target, mask=_mask(context))
+    context.run_pass(ledger, "fill", work, grid)
     return target
 
 
-def _fill(block: Block, *, holes: Components, target: Volume) -> Mapping[str, Any]:
-    """Give a hole's background voxels to the class around it."""
+def _fill(
+    block: Block, *, holes: Components, target: Volume, mask: Mask | None
+) -> Mapping[str, Any]:
+    """Give a hole's background voxels to the class around it; what the mask cut stays cut."""
     before = holes.source.read(block.write)
     after = before.copy()
+    allowed = mask.read(block.write) if mask else True
     lookups = holes.ledger.read_arrays(f"fill-lookup-{block.name}")
     for name, value in holes.values.items():
         is_hole = lookups[name][holes.local(before, value)] > 0
-        after[is_hole & (after == 0)] = value
+        after[is_hole & (after == 0) & allowed] = value
     target.write(block.write, after)
     return {}
 
