@@ -296,7 +296,7 @@ def test_status_of_a_session_that_was_interrupted(values):
 
 def test_a_disk_too_small_is_told_before_any_work(values, monkeypatch):
     monkeypatch.setattr("tomoseg.session.free_bytes", lambda folder: 2**20)
-    with pytest.raises(ResourceError, match=r"0\.0 GiB are needed in .*/out.*Free space"):
+    with pytest.raises(ResourceError, match=r"are needed in .*/out, .* are free\. Free space"):
         check_session(plan_session(recipe_from(values)))
 
 

@@ -291,9 +291,8 @@ def test_an_inverted_tomogram_gives_the_same_labels(tmp_path, tiny_model, noise)
 def test_contrast_that_may_not_be_flipped_is_an_error(tmp_path, tiny_model, noise):
     wrong = {"source": {"contrast": "bright"}, "segment": {"contrast_mismatch": "error"}}
     context = context_for(tiny_model, noise, tmp_path, **wrong)
-    run(context, "ingest")
     with pytest.raises(ModelError, match="bright in the tomogram, and dark"):
-        run(context, "segment")
+        run(context, "ingest", "segment")
 
 
 def test_score_maps_change_no_label(tmp_path, tiny_model, noise):
