@@ -179,15 +179,15 @@ def broken(path, how):
         ("short", ["9 bytes", "an MRC header has 1024", "Check that"]),
         ("empty", ["the file is empty", "Check that"]),
         ("truncated", ["bytes", "Copy the file again"]),
-        ("no voxel size", ["voxel size", "Set source.voxel_size_angstrom"]),
-        ("one", ["exactly 1 Å", "Set source.voxel_size_angstrom"]),
+        ("no voxel size", ["voxel size", "Use --voxel-size"]),
+        ("one", ["exactly 1 Å", "Use --voxel-size"]),
     ],
 )
 def test_info_says_what_is_wrong_in_one_line(tomoseg, tomogram, how, words):
     path = tomogram(shape=(4, 5, 6))
     broken(path, how)
     code, out, err = tomoseg("info", path)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     for word in words:
@@ -236,7 +236,7 @@ def test_validate_says_what_will_be_done(tomoseg, tomogram, recipe, tmp_path):
     assert lines[0].startswith("model tiny: microtubule, actin, ")
     assert lines[1] == ("a: 80×64×48 voxels (xyz) of 12 Å, float32; network at 12 Å; rlnTomoName a")
     assert lines[2].startswith("rec_b: 64×64×48 voxels (xyz) of 6 Å, float32; network at 12 Å;")
-    assert f"GiB will be written to {tmp_path}/out" in lines[3]
+    assert f" GB will be written to {tmp_path}/out" in lines[3]
     assert lines[4] == "2 of 2 tomograms can be processed"
     assert not (tmp_path / "out").exists()
 

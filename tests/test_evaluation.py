@@ -107,7 +107,7 @@ def test_the_labels_of_a_segmented_tomogram_are_found(tmp_path, mrc):
         array.create(SHAPE, "uint8", shard=(32, 8, 8))
         array.write(Box.whole(SHAPE), values)
     write_image_metadata(group, "t", [grid], Header(grid, "uint8"))
-    write_label_metadata(group, "semantic", grid, {1: "#ffffff"})
+    write_label_metadata(group, "semantic", [grid], {1: "#ffffff"})
     truth = mrc("truth.mrc", volume((1, 10)))
     for place in (str(group), f"{group}/labels/semantic", group.url):
         assert evaluate_files(place, truth)["microtubule"]["recall"] == 0.6

@@ -161,10 +161,17 @@ def test_a_changed_section_redoes_what_follows_it(copy_of_reference, tiny_sessio
     assert redone == again
 
 
-def test_a_deleted_mask_is_written_again(copy_of_reference, reference):
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"masks/{NAMES[0]}__actin.mrc",
+        f"particles/{NAMES[0]}__ribosome__optimisation_set.star",
+        "tomograms.star",
+    ],
+)
+def test_a_deleted_file_is_written_again(copy_of_reference, reference, path):
     output = Path(copy_of_reference["session"]["output"])
-    mask = output / NAMES[0] / "masks" / f"{NAMES[0]}__actin.mrc"
-    mask.unlink()
+    (output / NAMES[0] / path).unlink()
     before = times(output)
     states = states_of(process(copy_of_reference))
     assert states == dict(zip(NAMES, ("done", "already there"), strict=True))

@@ -28,11 +28,14 @@ def image(folder):
 
 @pytest.fixture
 def labelled(folder):
-    """A tomogram of one level with labels."""
-    group = written_image(folder, [LEVEL])
+    """A tomogram of two levels with labels."""
+    levels = [LEVEL, LEVEL.binned(2)]
+    group = written_image(folder, levels)
     for name, colours in (("semantic", {1: "#ff0080", 2: "#00ff00"}), ("instances", {})):
-        Volume(group, f"labels/{name}/0").create(LEVEL.shape, "uint8", shard=(8, 8, 8))
-        write_label_metadata(group, name, LEVEL, colours)
+        for number, level in enumerate(levels):
+            labels = Volume(group, f"labels/{name}/{number}")
+            labels.create(level.shape, "uint8", shard=(8, 8, 8))
+        write_label_metadata(group, name, levels, colours)
     return group
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tomoseg import __version__
-from tomoseg.errors import RequestError, TomosegError
+from tomoseg.errors import FormatError, ModelError, RequestError, TomosegError, VoxelSizeError
+from tomoseg.runners import explaining
 
 if TYPE_CHECKING:
     from tomoseg.recipe import Recipe
@@ -52,10 +53,12 @@ DaskOption = Annotated[
 def main() -> None:
     """Run the command line; errors of ours become one message and an exit code."""
     try:
-        app()
+        with explaining():
+            app()
     except TomosegError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(WRONG_REQUEST if isinstance(error, RequestError) else SOME_FAILED)
+        is_request = isinstance(error, RequestError | FormatError | ModelError)
+        sys.exit(WRONG_REQUEST if is_request else SOME_FAILED)
 
 
 def _version(value: bool) -> None:
@@ -109,7 +112,7 @@ def validate(
     set_: SetOption = None,
 ) -> None:
     """Check a recipe, its tomograms, their fit to the model and the disk, before any work."""
-    from tomoseg.session import check_session, plan_session
+    from tomoseg.session import check_session, gigabytes, plan_session
 
     session = plan_session(_recipe(recipe, tomograms, output, set_, None))
     checks = check_session(session)
@@ -127,7 +130,7 @@ def validate(
                 f"rlnTomoName {check.name}" + "".join(f"; {note}" for note in check.notes)
             )
     needed = sum(check.bytes_needed for check in checks)
-    typer.echo(f"about {needed / 2**30:.2f} GiB will be written to {session.output}")
+    typer.echo(f"about {gigabytes(needed)} will be written to {session.output}")
     bad = sum(bool(check.problem) for check in checks)
     typer.echo(f"{len(checks) - bad} of {len(checks)} tomograms can be processed")
     raise typer.Exit(WRONG_REQUEST if bad else DONE)
@@ -163,7 +166,12 @@ def info(
     """Say what a tomogram's header says, and how it would be read."""
     from tomoseg.session import source_header
 
-    header = source_header(file, voxel_size)
+    try:
+        header = source_header(file, voxel_size)
+    except VoxelSizeError as error:
+        raise VoxelSizeError(error.message, remedy="Use --voxel-size.", tomogram=file) from error
+    except FormatError as error:
+        raise error.within(tomogram=file) from error
     z, y, x = header.sampling.shape
     vz, vy, vx = header.sampling.voxel_size_angstrom
     oz, oy, ox = header.origin_angstrom

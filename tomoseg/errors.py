@@ -32,7 +32,7 @@ class TomosegError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.remedy = remedy
+        self.remedy = f"{remedy.rstrip('.')}." if remedy else ""
         self.tomogram = tomogram
         self.block = block
 

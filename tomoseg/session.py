@@ -23,7 +23,7 @@ from tomoseg.sampling import Header, Sampling
 from tomoseg.sources import Found, discover, open_source, unpacked
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
-from tomoseg.stages.segment import network_sampling
+from tomoseg.stages.segment import check_fit
 from tomoseg.stores import Folder, checked_url, free_bytes
 
 SHIPPED_MODEL = Path(__file__).parent / "models" / "six-features"
@@ -117,11 +117,19 @@ def check_session(session: Session) -> list[Check]:
     free = free_bytes(session.output)
     if free is not None and needed > free:
         raise ResourceError(
-            f"about {needed / 2**30:.1f} GiB are needed in {session.output}, "
-            f"{free / 2**30:.1f} GiB are free",
+            f"about {gigabytes(needed)} are needed in {session.output}, {gigabytes(free)} are free",
             remedy="Free space, choose another output, or set ingest.bin.",
         )
     return checks
+
+
+def gigabytes(count: int) -> str:
+    """Return a number of bytes for people.
+
+    >>> gigabytes(1_600_000)
+    '0.0016 GB'
+    """
+    return f"{count / 1e9:.2g} GB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def _checked(session: Session, found: Found) -> Check:
@@ -132,8 +140,7 @@ def _checked(session: Session, found: Found) -> Check:
     try:
         with explaining(), open_source(found.url, voxel_size_angstrom=override) as source:
             header = source.header
-        sampling = header.sampling.binned(recipe.ingest.bin)
-        network = network_sampling(sampling, session.card, rescale=recipe.segment.rescale)
+        network = check_fit(recipe, session.card, header.sampling)
     except TomosegError as error:
         return Check(found.name, found.url, problem=str(error))
     return Check(
@@ -142,7 +149,9 @@ def _checked(session: Session, found: Found) -> Check:
         header.sampling,
         header.dtype,
         network.voxel_angstrom,
-        _bytes_needed(session, header.sampling, header.dtype),
+        0
+        if session.output.exists(f"{found.name}/manifest.json")
+        else _bytes_needed(session, header.sampling, header.dtype),
         header.notes,
     )
 
@@ -251,7 +260,7 @@ def failed_row(
     name: str, error: TomosegError, records: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the row of a tomogram that failed, with the remedy."""
-    log.error("%s", error)
+    log.info("%s", error)
     place = f"block {error.block}: " if error.block else ""
     return {
         "name": name,

@@ -18,7 +18,7 @@ from tomoseg.formats.compressed import compression_of, decompress
 from tomoseg.formats.mrc import MrcReader
 from tomoseg.formats.tiff import TiffReader
 from tomoseg.sampling import Header
-from tomoseg.stores import Folder, OmeZarrReader, checked_url, listing, open_file
+from tomoseg.stores import Folder, OmeZarrReader, checked_url, fingerprint, listing, open_file
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".mrcs")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -185,6 +185,7 @@ def as_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _tomograms_at(url: str) -> list[str]:
     if _kind(url) is not None:
+        fingerprint(url)  # raises where there is nothing
         return [url]
     try:
         return [item for item in listing(url) if _kind(item) is not None]

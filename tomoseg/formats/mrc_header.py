@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError
-from tomoseg.formats.calibration import calibrate
 from tomoseg.formats.ranges import StoredArray
 from tomoseg.sampling import Header, Sampling, Shape, Triple
 

@@ -15,8 +15,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from tomoseg.blocks import Box
+from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError
-from tomoseg.formats.calibration import calibrate
 from tomoseg.formats.ranges import StoredArray, byte_count, read_exactly, refuse_outside
 from tomoseg.sampling import Header, Sampling, Shape, Triple
 

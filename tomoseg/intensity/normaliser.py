@@ -214,7 +214,7 @@ def contrast_sign(
         return -1.0
     raise ModelError(
         f"protein is {declared} in the tomogram, and {expected} where the network was trained",
-        remedy="Correct the declared contrast, or set on_mismatch to flip.",
+        remedy="Correct source.contrast, or set segment.contrast_mismatch: flip.",
     )
 
 

@@ -23,7 +23,7 @@ from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
 from tomoseg.sampling import Sampling, as_shape
 from tomoseg.sources import Found, companion_url, open_source
-from tomoseg.stages.context import RAW_LABELS, Context, Stage
+from tomoseg.stages.context import RAW_LABELS, Context, Stage, pyramid
 from tomoseg.stores import Ledger, Volume, fingerprint, write_label_metadata
 
 # The voxel size of a mask does not matter, its grid is the tomogram's; many masks state none.
@@ -56,15 +56,22 @@ def _cleaned(context: Context) -> dict[str, CleaningSettings]:
     return {name: given.get(name, CleaningSettings()) for name in context.card.classes}
 
 
+def _names(context: Context) -> tuple[str, ...]:
+    return ("semantic", *context.card.classes)
+
+
 def _arrays(context: Context) -> tuple[str, ...]:
-    return tuple(context.label_path(name) for name in ("semantic", *context.card.classes))
+    levels = range(len(pyramid(context.sampling)))
+    return tuple(context.label_path(name, n) for n in levels for name in _names(context))
 
 
 def _begin(context: Context) -> None:
-    shape, shard = context.sampling.shape, context.recipe.blocks.shape
-    for path in _arrays(context):
-        dtype = "uint8" if path == context.label_path("semantic") else "uint32"
-        context.volume(path).create(shape, dtype, shard=shard, is_labels=True)
+    shard = context.recipe.blocks.shape
+    for number, level in enumerate(pyramid(context.sampling)):
+        for name in _names(context):
+            dtype = "uint8" if name == "semantic" else "uint32"
+            volume = context.volume(context.label_path(name, number))
+            volume.create(level.shape, dtype, shard=shard, is_labels=True)
     for path in (SMOOTHED, FILLED):
         context.folder.remove(f"tomogram.zarr/{path}")
 
@@ -343,10 +350,33 @@ def _relabel(
         {name: context.volume(context.label_path(name)) for name in kept},
     )
     context.run_pass(ledger, "relabel", work, grid)
+    levels = pyramid(context.sampling)
+    for number, level in enumerate(levels[1:], start=1):
+        _build_level(context, ledger, number, level)
     colours = dict(enumerate(context.card.colours, start=1))
-    write_label_metadata(context.image, "semantic", context.sampling, colours)
+    write_label_metadata(context.image, "semantic", levels, colours)
     for name in kept:
-        write_label_metadata(context.image, name, context.sampling, {})
+        write_label_metadata(context.image, name, levels, {})
+
+
+def _build_level(context: Context, ledger: Ledger, number: int, level: Sampling) -> None:
+    """Write a level of every label image: labels have no mean, so every second voxel stands."""
+    pairs = tuple(
+        (
+            context.volume(context.label_path(name, number - 1)),
+            context.volume(context.label_path(name, number)),
+        )
+        for name in _names(context)
+    )
+    grid = BlockGrid(level.shape, context.recipe.blocks.shape)
+    context.run_pass(ledger, f"level{number}", partial(_thin, pairs=pairs), grid)
+
+
+def _thin(block: Block, *, pairs: tuple[tuple[Volume, Volume], ...]) -> Mapping[str, Any]:
+    box = Box(as_shape(2 * b for b in block.write.begin), as_shape(2 * e for e in block.write.end))
+    for finer, coarser in pairs:
+        coarser.write(block.write, np.ascontiguousarray(finer.read(box)[::2, ::2, ::2]))
+    return {}
 
 
 @dataclass(frozen=True)

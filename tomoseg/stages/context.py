@@ -19,6 +19,15 @@ Progress = Callable[[str, str, int, int], None]
 """Called with tomogram, stage and pass, the blocks done and all blocks."""
 
 RAW_LABELS = "work/segmented"
+SMALLEST_LEVEL = 128
+
+
+def pyramid(sampling: Sampling) -> list[Sampling]:
+    """Return the grids of the levels: each bins the one before by 2, down to 128 voxels."""
+    levels = [sampling]
+    while max(levels[-1].shape) > SMALLEST_LEVEL and min(levels[-1].shape) > 1:
+        levels.append(levels[-1].binned(2))
+    return levels
 
 
 @dataclass(frozen=True)
@@ -78,9 +87,9 @@ class Context:
         """The grid of the stored tomogram, once ingested."""
         return self.header.sampling.binned(self.recipe.ingest.bin)
 
-    def label_path(self, name: str) -> str:
+    def label_path(self, name: str, level: int = 0) -> str:
         """Return the array of a label image."""
-        return f"labels/{name}/0"
+        return f"labels/{name}/{level}"
 
     @property
     def scored(self) -> tuple[str, ...]:

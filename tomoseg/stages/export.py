@@ -34,7 +34,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         files += _write_filaments(context, name)
     for name in context.recipe.pick or {}:
         files += _write_particles(context, name)
-    return {"files": files, "notes": list(_tomogram(context).notes)}
+    # Each class names the table of tomograms.
+    return {"files": list(dict.fromkeys(files)), "notes": list(_tomogram(context).notes)}
 
 
 def _write_mask(context: Context, name: str) -> str:
@@ -112,7 +113,7 @@ def _write_table(context: Context, stem: str, table: pd.DataFrame, csv: str) -> 
     for path, blocks in written.items():
         context.folder.write(path, write_star(blocks).encode())
     context.folder.write(f"{stem}.csv", csv.encode())
-    return [f"{stem}.star", f"{stem}.csv"]
+    return [*written, f"{stem}.csv"]
 
 
 EXPORT = Stage("export", ("clean", "trace", "pick"), _settings, _run)

@@ -15,10 +15,9 @@ from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.errors import FormatError
 from tomoseg.sampling import Sampling, Shape, as_shape
 from tomoseg.sources import open_source, unpacked
-from tomoseg.stages.context import Context, Stage
+from tomoseg.stages.context import Context, Stage, pyramid
+from tomoseg.stages.segment import check_fit
 from tomoseg.stores import Ledger, Volume, fingerprint, write_image_metadata
-
-SMALLEST_LEVEL = 128
 
 
 def _settings(context: Context) -> Any:
@@ -41,6 +40,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     recipe = context.recipe
     with open_source(url, voxel_size_angstrom=recipe.source.voxel_size_angstrom) as source:
         header = source.header
+    check_fit(recipe, context.card, header.sampling)
     sampling = header.sampling.binned(recipe.ingest.bin)
     levels = pyramid(sampling)
     image = context.volume("0")
@@ -57,19 +57,22 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     context.records.write_json("statistics.json", statistics.as_dict())
     write_image_metadata(context.image, context.name, levels, header)
     context.records.remove("unpacked")
-    notes = list(header.notes)
-    if moments.not_finite:
-        share = moments.not_finite / (moments.count + moments.not_finite)
-        notes.append(
-            f"{moments.not_finite:,} voxels ({100 * share:.2g}%) are not finite; "
-            "they are treated as the mean"
-        )
     return {
         "header": header.as_dict(),
         "source": fingerprint(context.source_url),
         "levels": len(levels),
-        "notes": notes,
+        "notes": [*header.notes, *_notes(moments)],
     }
+
+
+def _notes(moments: intensity.Moments) -> list[str]:
+    if not moments.not_finite:
+        return []
+    share = moments.not_finite / (moments.count + moments.not_finite)
+    return [
+        f"{moments.not_finite:,} voxels ({100 * share:.2g}%) are not finite; "
+        "they are treated as the mean"
+    ]
 
 
 @dataclass(frozen=True)
@@ -134,14 +137,6 @@ def _histogram(
     counts = intensity.histogram(image.read(block.write), bins)
     ledger.write_arrays(f"histogram-{block.name}", {"counts": counts})
     return {}
-
-
-def pyramid(sampling: Sampling) -> list[Sampling]:
-    """Return the grids of the levels: each bins the one before by 2, down to 128 voxels."""
-    levels = [sampling]
-    while max(levels[-1].shape) > SMALLEST_LEVEL and min(levels[-1].shape) > 1:
-        levels.append(levels[-1].binned(2))
-    return levels
 
 
 def _build_level(context: Context, ledger: Ledger, number: int, level: Sampling) -> None:

@@ -14,6 +14,7 @@ from tomoseg import intensity
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.errors import ModelError
 from tomoseg.nets.card import ModelCard
+from tomoseg.recipe import Recipe
 from tomoseg.rescale import Rescaling
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.stages.context import RAW_LABELS, Context, Stage
@@ -61,6 +62,26 @@ def network_sampling(sampling: Sampling, card: ModelCard, *, rescale: str) -> Sa
             f"{fact}: more than {LARGEST_RESCALING} times apart is not rescaled", remedy=remedy
         )
     return sampling.resampled(wanted)
+
+
+def check_fit(recipe: Recipe, card: ModelCard, source: Sampling) -> Sampling:
+    """Return the network's grid for a tomogram, or say before any work why there is none.
+
+    Raises
+    ------
+    ModelError
+        If voxel size or contrast do not fit and the recipe does not allow to adapt them.
+    """
+    contrast_sign(recipe, card)
+    stored = source.binned(recipe.ingest.bin)
+    return network_sampling(stored, card, rescale=recipe.segment.rescale)
+
+
+def contrast_sign(recipe: Recipe, card: ModelCard) -> float:
+    """Return 1, or −1 where the tomogram must be inverted; raise ModelError if it may not be."""
+    return intensity.contrast_sign(
+        recipe.source.contrast, card.contrast, on_mismatch=recipe.segment.contrast_mismatch
+    )
 
 
 def halo_of(card: ModelCard, halo: Literal["default", "exact"] | int) -> Shape:
@@ -165,25 +186,16 @@ def _begin(context: Context) -> None:
 
 
 def segment_block(context: Context) -> SegmentBlock:
-    """Return the work of the stage for one tomogram.
-
-    Raises
-    ------
-    ModelError
-        If voxel size or contrast do not fit and the recipe does not allow to adapt them.
-    """
+    """Return the work of the stage for one tomogram; raise ModelError as :func:`check_fit`."""
     recipe, card = context.recipe, context.card
-    sign = intensity.contrast_sign(
-        recipe.source.contrast, card.contrast, on_mismatch=recipe.segment.contrast_mismatch
-    )
     statistics = intensity.Statistics.from_dict(context.records.read_json("statistics.json"))
     steps = intensity.parse_steps(card.intensity)
     sampling = context.sampling
     return SegmentBlock(
         image=context.volume("0"),
         image_sampling=sampling,
-        network=network_sampling(sampling, card, rescale=recipe.segment.rescale),
-        normaliser=intensity.prepare(steps, statistics, flip=sign < 0),
+        network=check_fit(recipe, card, context.header.sampling),
+        normaliser=intensity.prepare(steps, statistics, flip=contrast_sign(recipe, card) < 0),
         model_folder=context.model_folder,
         card=card,
         halo=halo_of(card, recipe.segment.halo),

@@ -10,6 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from tomoseg.blocks import Box
+from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError, VoxelSizeError
 from tomoseg.sampling import Header, Sampling, Triple, as_shape
 from tomoseg.stores.folders import Folder
@@ -34,7 +35,7 @@ def write_image_metadata(group: Folder, name: str, levels: list[Sampling], sourc
 
 
 def write_label_metadata(
-    group: Folder, name: str, sampling: Sampling, colours: Mapping[int, str]
+    group: Folder, name: str, levels: list[Sampling], colours: Mapping[int, str]
 ) -> None:
     """Publish one label image below an OME-Zarr image and add it to the list of labels."""
     # The background is always told: readers want a list of colours, and not an empty one.
@@ -45,7 +46,7 @@ def write_label_metadata(
     attributes = {
         "ome": {
             "version": "0.5",
-            "multiscales": [_multiscale(name, [sampling])],
+            "multiscales": [_multiscale(name, levels)],
             "image-label": {"source": {"image": "../../"}, "colors": rows},
         }
     }
@@ -91,7 +92,7 @@ class OmeZarrReader:
     FormatError
         If it is no OME-Zarr image of three spatial axes z, y, x.
     VoxelSizeError
-        If no scale is given and there is no override.
+        If the scale is missing or not to be believed and there is no override.
     """
 
     def __init__(self, url: str, *, voxel_size_angstrom: float | None = None) -> None:
@@ -121,14 +122,11 @@ def _ome_header(folder: Folder, override: float | None) -> tuple[str, Header]:
         shape = as_shape(array.shape)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{folder} has OME-Zarr metadata that is not valid: {error!r}") from error
-    if override is not None:
-        scale = (override,) * 3
-    if scale is None or not all(0 < size < np.inf for size in scale):
-        raise VoxelSizeError(
-            f"{folder} gives {'no voxel size' if scale is None else f'voxel size {scale} Å'}",
-            remedy="Set source.voxel_size_angstrom.",
-        )
-    header = Header(Sampling(shape, scale), str(array.dtype), origin_angstrom=shift)
+    notes: list[str] = []
+    voxel = calibrate(scale, override, notes=notes, may_differ=True)
+    header = Header(
+        Sampling(shape, voxel), str(array.dtype), origin_angstrom=shift, notes=tuple(notes)
+    )
     return str(dataset["path"]), header
 
 

@@ -14,7 +14,11 @@ EQUAL_WITHIN = 1e-3
 
 
 def calibrate(
-    stated_angstrom: Triple | None, override_angstrom: float | None, *, notes: list[str]
+    stated_angstrom: Triple | None,
+    override_angstrom: float | None,
+    *,
+    notes: list[str],
+    may_differ: bool = False,
 ) -> Triple:
     """Decide on the voxel size of a file.
 
@@ -26,11 +30,13 @@ def calibrate(
         What the person says, in Å; it wins over everything.
     notes
         Told where the two differ.
+    may_differ
+        Whether the format states each axis on purpose, so that unequal sizes are meant.
 
     Returns
     -------
-    zyx, Å, the same for all axes, rounded to seven digits: headers hold lengths as float32, and
-    13.680000085 is meant as 13.68.
+    zyx, Å, the same for all axes (unless they ``may_differ``), rounded to seven digits: headers
+    hold lengths as float32, and 13.680000085 is meant as 13.68.
 
     Raises
     ------
@@ -46,6 +52,8 @@ def calibrate(
         raise _unknown("the file states no voxel size")
     _refuse_absurd(stated_angstrom, "the file's voxel size is")
     if max(stated_angstrom) > min(stated_angstrom) * (1 + EQUAL_WITHIN):
+        if may_differ:
+            return stated_angstrom
         raise _unknown(
             f"the file's voxel size {_listed(stated_angstrom)} Å (zyx) is not the same along the "
             f"three axes within {EQUAL_WITHIN}"
