@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tomoseg import particles
 from tomoseg.blocks import Block, BlockGrid
@@ -47,53 +47,53 @@ def _trace(context: Context, ledger: Ledger) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class FindPoints:
+    """Look for points of one class in one block and keep them as a sidecar."""
+
+    ledger: Ledger
+    label: str
+    volume: Volume
+    value: int | None
+    sampling: Sampling
+    settings: Any
+    find: Callable[..., Mapping[str, NDArray[Any]]]
+
+    def __call__(self, block: Block) -> Mapping[str, Any]:
+        """Write a block's sidecar; the receipt counts its points."""
+        arrays = self.find(
+            read_evidence(self.volume, self.value, block.read),
+            block.core,
+            begin=block.read.begin,
+            sampling=self.sampling,
+            settings=self.settings,
+        )
+        self.ledger.write_arrays(f"{self.label}-{block.name}", arrays)
+        return {"points": len(next(iter(arrays.values())))}
+
+
 def _trace_class(
     context: Context, ledger: Ledger, name: str, settings: TracingSettings
 ) -> list[Filament]:
     sampling = context.sampling
-    volume, label = evidence(context, name)
-    factor = working_factor(settings, sampling)
+    work = FindPoints(
+        ledger, f"ridge-{name}", *evidence(context, name), sampling, settings, _ridges
+    )
     grid = BlockGrid(
         sampling.shape,
         context.recipe.blocks.shape,
         halo=tracing_halo(settings, sampling),
-        stride=(factor,) * 3,
+        stride=(working_factor(settings, sampling),) * 3,
     )
-    work = partial(
-        _ridge,
-        ledger=ledger,
-        name=name,
-        volume=volume,
-        label=label,
-        sampling=sampling,
-        settings=settings,
-    )
-    receipts = context.run_pass(ledger, f"ridge-{name}", work, grid)
+    receipts = context.run_pass(ledger, work.label, work, grid)
     points = RidgePoints.concatenate(
         [RidgePoints.from_dict(ledger.read_arrays(receipt)) for receipt in receipts]
     )
     return trace(points, name=name, sampling=sampling, settings=settings)
 
 
-def _ridge(
-    block: Block,
-    *,
-    ledger: Ledger,
-    name: str,
-    volume: Volume,
-    label: int | None,
-    sampling: Sampling,
-    settings: TracingSettings,
-) -> Mapping[str, Any]:
-    points = ridge_points(
-        read_evidence(volume, label, block.read),
-        block.core,
-        begin=block.read.begin,
-        sampling=sampling,
-        settings=settings,
-    )
-    ledger.write_arrays(f"ridge-{name}-{block.name}", points.as_dict())
-    return {"points": len(points)}
+def _ridges(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
+    return ridge_points(*block, **how).as_dict()
 
 
 def _as_arrays(lines: list[Filament]) -> dict[str, np.ndarray[Any, Any]]:
@@ -141,47 +141,20 @@ def _pick_peaks(
     context: Context, ledger: Ledger, name: str, settings: PickingSettings
 ) -> Particles:
     sampling = context.sampling
-    volume, label = evidence(context, name)
+    work = FindPoints(ledger, f"peaks-{name}", *evidence(context, name), sampling, settings, _peaks)
     grid = BlockGrid(
         sampling.shape,
         context.recipe.blocks.shape,
         halo=particles.picking_halo(settings, sampling),
         stride=(particles.picking_factor(settings, sampling),) * 3,
     )
-    work = partial(
-        _peaks,
-        ledger=ledger,
-        name=name,
-        volume=volume,
-        label=label,
-        sampling=sampling,
-        settings=settings,
-    )
-    receipts = context.run_pass(ledger, f"peaks-{name}", work, grid)
+    receipts = context.run_pass(ledger, work.label, work, grid)
     found = [particles.Peaks(**ledger.read_arrays(receipt)) for receipt in receipts]
     return particles.pick_peaks(found, name=name, sampling=sampling, settings=settings)
 
 
-def _peaks(
-    block: Block,
-    *,
-    ledger: Ledger,
-    name: str,
-    volume: Volume,
-    label: int | None,
-    sampling: Sampling,
-    settings: PickingSettings,
-) -> Mapping[str, Any]:
-    peaks = particles.candidate_peaks(
-        read_evidence(volume, label, block.read),
-        block.core,
-        begin=block.read.begin,
-        sampling=sampling,
-        settings=settings,
-    )
-    arrays = {"points_angstrom": peaks.points_angstrom, "scores": peaks.scores}
-    ledger.write_arrays(f"peaks-{name}-{block.name}", arrays)
-    return {"peaks": len(peaks.scores)}
+def _peaks(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
+    return vars(particles.candidate_peaks(*block, **how))
 
 
 def _pick_components(

@@ -1,0 +1,89 @@
+"""The shipped model: sound, small, and good on what it never saw, simulated and real."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tomoseg.coordinates import resample
+from tomoseg.evaluation import evaluate_filaments, evaluate_labels, evaluate_particles
+from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
+from tomoseg.nets.card import load_card
+from tomoseg.phantom import CLASSES, PhantomParameters
+from tomoseg.recipe import recipe_from
+from tomoseg.session import SHIPPED_MODEL, plan_session, run_session
+from tomoseg.simulation import simulated_session
+from tomoseg.stores import Folder
+from tomoseg.training import load_training_recipe
+
+CRYOET = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "cryoet"
+UNSEEN = "simulated_7001"
+
+
+def processed(tomogram, output, **sections):
+    recipe = recipe_from(
+        {"session": {"input": str(tomogram), "output": str(output)}, **sections}
+    ).model_dump()
+    result = run_session(plan_session(recipe_from(recipe)), lambda *progress: None)
+    (row,) = result["tomograms"]
+    assert row["state"] == "done", row
+    return output / row["name"]
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory):
+    """A simulated tomogram of a seed outside the training, segmented: results and truth."""
+    folder = tmp_path_factory.mktemp("unseen")
+    base = PhantomParameters(shape=(64, 192, 192), seed=7001)
+    list(simulated_session(Folder(str(folder / "in")), base, tomograms=1, density=3.0))
+    results = processed(folder / "in" / f"{UNSEEN}.mrc", folder / "out")
+    return results, folder / "in" / "truth" / f"{UNSEEN}__"
+
+
+def test_the_model_is_small_and_says_where_it_comes_from():
+    card = load_card(SHIPPED_MODEL)
+    assert card.classes == CLASSES
+    assert sum(path.stat().st_size for path in SHIPPED_MODEL.iterdir()) < 10e6
+    recipe = load_training_recipe(SHIPPED_MODEL / "recipe.yaml")
+    assert card.architecture == recipe.network.architecture
+    assert set(recipe.network.validation).isdisjoint(card.training["volumes"])
+    assert UNSEEN not in card.training["volumes"]
+    assert card.halo_is_exact
+    assert min(card.scores["f1"].values()) > 0.5
+
+
+def test_labels_of_an_unseen_tomogram_are_good(unseen):
+    results, truth = unseen
+    scores = evaluate_labels(str(results / "tomogram.zarr"), f"{truth}labels.mrc")
+    f1 = {name: row["f1"] for name, row in scores.items() if row["support"]}
+    assert f1["microtubule"] > 0.75
+    assert f1["ribosome"] > 0.7
+    assert np.mean(list(f1.values())) > 0.6
+
+
+def test_lines_and_particles_of_an_unseen_tomogram_are_found(unseen):
+    results, truth = unseen
+    table = (results / "filaments" / f"{UNSEEN}__microtubule.csv").read_text()
+    lines = read_filaments_csv(Path(f"{truth}filaments.csv").read_text())
+    found = evaluate_filaments(read_filaments_csv(table), lines, 100.0)
+    assert found["microtubule"]["f1"] > 0.8
+    picks = (results / "particles" / f"{UNSEEN}__ribosome.csv").read_text()
+    true_picks = read_particles_csv(Path(f"{truth}particles.csv").read_text())
+    assert evaluate_particles(read_particles_csv(picks), true_picks, 70.0)["ribosome"]["f1"] > 0.7
+
+
+@pytest.mark.skipif(not CRYOET.exists(), reason="the real data are not beside the project")
+def test_the_microtubule_of_a_real_crop_is_traced(tmp_path):
+    crop = CRYOET / "microtubule_14pf"
+    results = processed(crop / "14pf_MT.tif", tmp_path / "out", source={"contrast": "bright"})
+    table = (results / "filaments" / "14pf_MT__microtubule.csv").read_text()
+    (line,) = read_filaments_csv(table)
+    notes = json.loads((crop / "axis_points.json").read_text())["14pf_MT.tif"]
+    clicked = 10 * np.array(notes["clicked_axis_points"])
+    dense = resample(line.points_angstrom, 5.0)
+    away = np.linalg.norm(dense[None] - clicked[:, None], axis=2).min(axis=1)
+    assert away.max() < 60.0
+    # The tube runs through the crop along y, from face to face.
+    spanned = np.ptp(line.points_angstrom[:, 1]) / (135 * 10.52)
+    assert spanned > 0.9
