@@ -30,6 +30,7 @@ from tomoseg.session import (
     plan_session,
     session_address,
 )
+from tomoseg.sources import Found
 from tomoseg.stages import STAGES
 
 
@@ -40,7 +41,7 @@ def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
 
 
 @task(
-    task_run_name="{name} {stage}",
+    task_run_name="{found.name} {stage}",
     cache_policy=NO_CACHE,
     retries=2,
     retry_delay_seconds=[10, 60],
@@ -48,16 +49,15 @@ def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
     persist_result=False,
 )
 def process_stage(
-    name: str, stage: str, values: dict[str, Any], address: str | None
+    found: Found, stage: str, values: dict[str, Any], address: str | None
 ) -> dict[str, Any]:
     """Run one stage of one tomogram; finished blocks are not computed again."""
     log = get_run_logger()
-    session = plan_session(recipe_from(values))
-    found = next(item for item in session.tomograms if item.name == name)
+    session = plan_session(recipe_from(values), [found])
     with open_runner(address, stall_minutes=session.recipe.compute.stall_minutes) as runner:
         record = guarded_stage(session.context(found, runner, lambda *progress: None), stage)
     took = "already done" if record["is_reused"] else f"done in {record['seconds']:.1f} s"
-    log.info("%s: %s %s", name, stage, took)
+    log.info("%s: %s %s", found.name, stage, took)
     return record
 
 
@@ -80,7 +80,7 @@ def process_session(values: dict[str, Any]) -> State[Any]:
             records: dict[str, dict[str, Any]] = {}
             try:
                 for stage in STAGES:
-                    records[stage] = process_stage(found.name, stage, values, address)
+                    records[stage] = process_stage(found, stage, values, address)
                 with open_runner(None) as here:
                     context = session.context(found, here, lambda *progress: None)
                     row = finished_row(context, records)

@@ -188,6 +188,7 @@ def _failure(future: Any, name: str) -> TomosegError | None:
 @contextlib.contextmanager
 def open_cluster(*, workers: int, memory_gib: float) -> Iterator[str]:
     """Start worker processes of one thread each on the loopback interface; yield the address."""
+    _quieten()
     from distributed import LocalCluster
 
     with (
@@ -215,6 +216,7 @@ def open_runner(address: str | None, *, stall_minutes: float = 60.0) -> Iterator
     if address is None:
         yield SerialRunner()
         return
+    _quieten()
     from distributed import Client
 
     try:
@@ -226,6 +228,17 @@ def open_runner(address: str | None, *, stall_minutes: float = 60.0) -> Iterator
         ) from error
     with client:
         yield DaskRunner(client, stall_minutes=stall_minutes)
+
+
+def _quieten() -> None:
+    """Let Dask's own logs begin at errors, unless a person has set them.
+
+    It reads this when ``distributed`` is first imported, here and in its workers.
+    """
+    import dask
+
+    if not dask.config.get("logging", None):
+        dask.config.set({"logging.distributed": "error"})
 
 
 @contextlib.contextmanager

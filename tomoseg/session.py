@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -69,8 +69,15 @@ class Session:
         )
 
 
-def plan_session(recipe: Recipe) -> Session:
+def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Session:
     """Find the tomograms and the model of a recipe; nothing is written.
+
+    Parameters
+    ----------
+    recipe
+        As loaded.
+    tomograms
+        Those that were found before; None looks for them.
 
     Raises
     ------
@@ -85,9 +92,11 @@ def plan_session(recipe: Recipe) -> Session:
         )
     model_folder = SHIPPED_MODEL if recipe.segment.model == SHIPPED else Path(recipe.segment.model)
     card = load_card(model_folder)
-    found = discover(recipe.session.input, name_remove=recipe.session.tomogram_name_remove)
+    if tomograms is None:
+        remove = recipe.session.tomogram_name_remove
+        tomograms = discover(recipe.session.input, name_remove=remove)
     output = Folder(recipe.session.output)
-    return Session(recipe.resolved(card.classes), output, model_folder, card, tuple(found))
+    return Session(recipe.resolved(card.classes), output, model_folder, card, tuple(tomograms))
 
 
 @dataclass(frozen=True)
