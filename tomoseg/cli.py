@@ -311,7 +311,7 @@ def _tell_result(result: dict[str, Any], output: str) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """Yield a function that shows blocks done: bars on a terminal, plain lines otherwise."""
+    """Yield a function that shows blocks done: a bar on a terminal, plain lines otherwise."""
     if not sys.stderr.isatty():
         yield _PlainProgress()
         return
@@ -325,13 +325,10 @@ def _progress() -> Iterator[Any]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
+        bar = bars.add_task("", total=None)
 
         def show(tomogram: str, work: str, done: int, total: int) -> None:
-            what = f"{tomogram}: {work}"
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+            bars.update(bar, description=f"{tomogram}: {work}", completed=done, total=total)
 
         yield show
 
