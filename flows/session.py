@@ -74,7 +74,7 @@ def process_session(values: dict[str, Any]) -> State[Any]:
     session = plan_session(recipe_from(values))
     check_session(session)
     journal = Journal.begin(session)
-    with session_address(session.recipe) as address:
+    with session_address(session) as address:
         for found in session.tomograms:
             journal.note({"name": found.name, "state": "running"})
             records: dict[str, dict[str, Any]] = {}

@@ -39,6 +39,7 @@ def recipe_values(model, session, output):
         "segment": {"model": str(model), "precision": "float32"},
         "clean": {},
         "trace": {},
+        "compute": {"runner": "serial"},
     }
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import mrcfile
@@ -15,7 +16,13 @@ from tomoseg import __version__, cli
 from tomoseg.errors import RequestError, ResourceError
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import open_cluster
-from tomoseg.session import check_session, plan_session, run_session, session_status
+from tomoseg.session import (
+    check_session,
+    plan_session,
+    run_session,
+    session_address,
+    session_status,
+)
 
 NAMES = ("simulated_0500", "simulated_0501")
 STAGES = ("ingest", "segment", "clean", "trace", "pick", "export", "report")
@@ -44,6 +51,7 @@ def recipe_values(model, session, output):
         "segment": {"model": str(model), "precision": "float32", "score_maps": False},
         "trace": {"double_membrane": TRACING},
         "pick": {"ribosome": {"radius_angstrom": 80.0, "threshold": 0.02}},
+        "compute": {"runner": "serial"},
     }
 
 
@@ -335,3 +343,33 @@ def test_tomograms_that_fit_are_described(values, tiny_session):
     assert first.problem == ""
     assert first.sampling.shape == mrcfile.read(tiny_session / f"{NAMES[0]}.mrc").shape
     assert (first.dtype, first.network_voxel_angstrom) == ("float32", 12.0)
+
+
+@pytest.mark.parametrize(
+    ("compute", "cores", "blocks", "starts"),
+    [
+        ({}, 2, [48, 96, 96], False),  # two tomograms of one block
+        ({}, 2, [24, 48, 48], True),
+        ({}, 1, [16, 32, 32], False),
+        ({"workers": 3}, 1, [16, 32, 32], True),
+        ({"runner": "serial"}, 4, [16, 32, 32], False),
+        ({"runner": "dask"}, 2, [64, 96, 96], True),
+    ],
+)
+def test_workers_are_started_where_they_pay(
+    tmp_path, tiny_model, tiny_session, monkeypatch, compute, cores, blocks, starts
+):
+    started = []
+
+    @contextmanager
+    def cluster(*, workers, memory_gib):
+        started.append(workers)
+        yield "tcp://127.0.0.1:1"
+
+    monkeypatch.setattr("tomoseg.session.open_cluster", cluster)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    values = recipe_values(tiny_model, tiny_session, tmp_path / "out")
+    values |= {"compute": compute, "blocks": {"shape": blocks}}
+    with session_address(plan_session(recipe_from(values))) as address:
+        assert (address is not None) == starts
+    assert started == ([compute.get("workers", cores)] if starts else [])

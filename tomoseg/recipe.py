@@ -161,9 +161,11 @@ class ComputeSection(Section):
     Parameters
     ----------
     runner
-        ``serial``, or ``dask`` for workers on this machine or at ``address``.
+        ``serial``, in this process; ``dask``, on workers of this machine or at ``address``;
+        ``auto``, on workers where there are cores and blocks enough for it to pay.
     workers, memory_gib
-        Local worker processes and the memory that each may use.
+        Local worker processes and the memory that each may use; without a number as many as
+        there are cores. With a GPU one worker a GPU is right.
     threads
         torch threads in a process; one a worker is best on a CPU.
     device
@@ -172,9 +174,9 @@ class ComputeSection(Section):
         A stage in which no block ends for so long has failed.
     """
 
-    runner: Literal["serial", "dask"] = "serial"
+    runner: Literal["auto", "serial", "dask"] = "auto"
     address: str | None = None
-    workers: int = Field(default=2, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     memory_gib: float = Field(default=4.0, gt=0.25)
     threads: int = Field(default=1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"

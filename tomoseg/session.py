@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tomoseg import __version__
+from tomoseg.blocks import BlockGrid
 from tomoseg.errors import RequestError, ResourceError, TomosegError
 from tomoseg.formats.compressed import compression_of
 from tomoseg.nets.card import ModelCard, load_card
@@ -29,6 +31,8 @@ from tomoseg.stores import Folder, checked_url, free_bytes
 SHIPPED_MODEL = Path(__file__).parent / "models" / "six-features"
 # Pictures and tables of a tomogram, whatever its size.
 PAGES_BYTES = 4 << 20
+# Starting workers takes some seconds; fewer blocks than this are done by then.
+BLOCKS_FOR_WORKERS = 8
 
 log = logging.getLogger(__name__)
 
@@ -178,16 +182,25 @@ def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
 
 
 @contextmanager
-def session_address(recipe: Recipe) -> Iterator[str | None]:
+def session_address(session: Session) -> Iterator[str | None]:
     """Yield the scheduler's address that a recipe asks for, starting one if need be."""
-    compute = recipe.compute
+    compute = session.recipe.compute
+    workers = compute.workers or len(os.sched_getaffinity(0))
+    is_small = workers == 1 or _blocks(session) < BLOCKS_FOR_WORKERS
     if compute.address is not None:
         yield compute.address
-    elif compute.runner == "serial":
+    elif compute.runner == "serial" or (compute.runner == "auto" and is_small):
         yield None
     else:
-        with open_cluster(workers=compute.workers, memory_gib=compute.memory_gib) as address:
+        with open_cluster(workers=workers, memory_gib=compute.memory_gib) as address:
             yield address
+
+
+def _blocks(session: Session) -> int:
+    """Return how many blocks a session has; a tomogram that cannot be looked into counts as one."""
+    grids = [_checked(session, found).sampling for found in session.tomograms]
+    shape = session.recipe.blocks.shape
+    return sum(1 if grid is None else len(BlockGrid(grid.shape, shape)) for grid in grids)
 
 
 def run_session(session: Session, progress: Progress) -> dict[str, Any]:
@@ -199,7 +212,7 @@ def run_session(session: Session, progress: Progress) -> dict[str, Any]:
     """
     journal = Journal.begin(session)
     with (
-        session_address(session.recipe) as address,
+        session_address(session) as address,
         open_runner(address, stall_minutes=session.recipe.compute.stall_minutes) as runner,
     ):
         for found in session.tomograms:
