@@ -14,6 +14,7 @@ import yaml
 from tomoseg import __version__, cli
 from tomoseg.coordinates import Filament
 from tomoseg.formats.tables import filaments_csv
+from tomoseg.nets.settings import TrainingProgress
 from tomoseg.sampling import Sampling
 from tomoseg.stores import Folder
 
@@ -400,3 +401,19 @@ def test_evaluate_has_a_dash_for_what_is_not_defined(tomoseg, tmp_path):
     code, out, _ = tomoseg("evaluate", lines, lines, "--tolerance", "1")
     assert "f1 1.000" in out
     assert out.count("actin") == 1
+
+
+def test_training_tells_what_is_known_and_no_more():
+    line = cli._training_line(
+        TrainingProgress(
+            step=7,
+            fraction=0.5,
+            minutes=1.25,
+            loss=None,
+            learning_rate=1e-3,
+            f1={"microtubule": 0.5, "actin": None},
+            mean_f1=0.5,
+            is_best=True,
+        )
+    )
+    assert line == " 50.0%   1.2 min  step 7  mean F1 0.500 (kept): microtubule 0.500, actin -"

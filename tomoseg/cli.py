@@ -21,6 +21,7 @@ from tomoseg.errors import FormatError, ModelError, RequestError, TomosegError, 
 from tomoseg.runners import explaining
 
 if TYPE_CHECKING:
+    from tomoseg.nets.settings import TrainingProgress
     from tomoseg.recipe import Recipe
 
 app = typer.Typer(
@@ -224,20 +225,20 @@ def train(recipe: Annotated[Path, typer.Argument(help="YAML recipe of a training
     """Train a network from annotated tomograms; killed and called again, it goes on."""
     from tomoseg.training import load_training_recipe, train_from
 
-    def tell(progress: Any) -> None:
-        line = f"{progress.minutes:6.1f} min  step {progress.step}  loss {progress.loss:.4f}"
-        if progress.mean_f1 is not None:
-            scores = ", ".join(
-                f"{name} {'-' if f1 is None else format(f1, '.3f')}"
-                for name, f1 in progress.f1.items()
-            )
-            kept = " (kept)" if progress.is_best else ""
-            line += f"  mean F1 {progress.mean_f1:.3f}{kept}: {scores}"
-        typer.echo(f"{100 * progress.fraction:5.1f}%{line}")
-
     settings = load_training_recipe(recipe)
-    card = train_from(settings, report=tell)
+    card = train_from(settings, report=lambda progress: typer.echo(_training_line(progress)))
     typer.echo(f"model {card.name} in {settings.output}: mean F1 {card.scores['mean_f1']:.3f}")
+
+
+def _training_line(progress: TrainingProgress) -> str:
+    line = f"{100 * progress.fraction:5.1f}%{progress.minutes:6.1f} min  step {progress.step}"
+    if progress.loss is not None:
+        line += f"  loss {progress.loss:.4f}"
+    if progress.mean_f1 is not None:
+        scores = ", ".join(f"{name} {_number(f1)}" for name, f1 in progress.f1.items())
+        kept = " (kept)" if progress.is_best else ""
+        line += f"  mean F1 {progress.mean_f1:.3f}{kept}: {scores}"
+    return line
 
 
 @app.command()

@@ -7,6 +7,7 @@ was really used is written beside the results.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -378,7 +379,9 @@ def absolute(place: Any, base: Path) -> Any:
     """
     if not isinstance(place, str) or "://" in place or place == SHIPPED:
         return place
-    return place if place.startswith("{folder}") else str(base / Path(place).expanduser())
+    if place.startswith("{folder}"):
+        return place
+    return os.path.normpath(base / Path(place).expanduser())
 
 
 def _plain(settings: Any) -> dict[str, Any]:
