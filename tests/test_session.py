@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 from tomoseg import __version__, cli
-from tomoseg.errors import RequestError, ResourceError
+from tomoseg.errors import ModelError, RequestError, ResourceError
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import open_cluster
 from tomoseg.session import (
@@ -373,3 +373,20 @@ def test_workers_are_started_where_they_pay(
     with session_address(plan_session(recipe_from(values))) as address:
         assert (address is not None) == starts
     assert started == ([compute.get("workers", cores)] if starts else [])
+
+
+@pytest.mark.parametrize("damage", ["missing", "other"])
+def test_weights_that_are_not_the_cards_are_told_before_any_work(
+    values, tiny_model, tmp_path, damage
+):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    weights = model / "weights.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    values["segment"]["model"] = str(model)
+    with pytest.raises(ModelError, match=r"weights\.safetensors .*Fetch"):
+        plan_session(recipe_from(values))
+    assert not Path(values["session"]["output"]).exists()

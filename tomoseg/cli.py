@@ -77,9 +77,9 @@ def configure(
 ) -> None:
     """Set up logging for all commands."""
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("tomoseg").setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from tomoseg import __version__
 from tomoseg.blocks import BlockGrid
 from tomoseg.errors import RequestError, ResourceError, TomosegError
 from tomoseg.formats.compressed import compression_of
-from tomoseg.nets.card import ModelCard, load_card
+from tomoseg.nets.card import ModelCard, check_weights, load_card
 from tomoseg.recipe import SHIPPED, Recipe
 from tomoseg.report.page import session_page
 from tomoseg.report.summary import SessionSummary
@@ -96,6 +96,7 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
         )
     model_folder = SHIPPED_MODEL if recipe.segment.model == SHIPPED else Path(recipe.segment.model)
     card = load_card(model_folder)
+    check_weights(model_folder, card)
     if tomograms is None:
         remove = recipe.session.tomogram_name_remove
         tomograms = discover(recipe.session.input, name_remove=remove)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -247,3 +248,32 @@ def load_card(folder: Path) -> ModelCard:
             f"{path} is not a valid model card: {place}: {first['msg']} "
             f"({error.error_count()} problems)"
         ) from error
+
+
+def check_weights(folder: Path, card: ModelCard) -> None:
+    """Check that the weights are there and are those of the card, without torch.
+
+    Raises
+    ------
+    ModelError
+        If they are missing or have another digest.
+    """
+    path = folder / WEIGHTS_NAME
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(
+            f"weights {path} cannot be read: {error.strerror}", remedy="Fetch the model again."
+        ) from error
+    refuse_other_weights(path, found, card)
+
+
+def refuse_other_weights(path: Path, sha256: str, card: ModelCard) -> None:
+    """Raise ModelError if a digest is not the card's."""
+    if sha256 != card.weights_sha256:
+        raise ModelError(
+            f"weights {path} have SHA-256 {sha256}, the card says "
+            f"{card.weights_sha256 or 'nothing'}",
+            remedy="Fetch card.json and weights.safetensors again, together.",
+        )

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from tomoseg.errors import ModelError
 from tomoseg.nets.architecture import SegmentationNetwork, build_network
-from tomoseg.nets.card import CARD_NAME, WEIGHTS_NAME, ModelCard, load_card
+from tomoseg.nets.card import (
+    CARD_NAME,
+    WEIGHTS_NAME,
+    ModelCard,
+    load_card,
+    refuse_other_weights,
+)
 
 _HEADER_BYTES = 1 << 20
 _RECORD = "record"
@@ -61,7 +67,9 @@ def load_network(folder: Path) -> tuple[SegmentationNetwork, ModelCard]:
         network = build_network(card.architecture, len(card.classes))
     expected = network.state_dict()
     bound = sum(tensor.nbytes for tensor in expected.values()) + _HEADER_BYTES
-    tensors = _parse(_read(path, bound), path, card.weights_sha256)
+    data = _read(path, bound)
+    refuse_other_weights(path, hashlib.sha256(data).hexdigest(), card)
+    tensors = _parse(data, path)
     _check_tensors(tensors, expected, path)
     loaded = {name: tensors[name].to(like.dtype) for name, like in expected.items()}
     network.load_state_dict(loaded, assign=True)
@@ -120,13 +128,7 @@ def _read(path: Path, bound: int) -> bytes:
     return data
 
 
-def _parse(data: bytes, path: Path, sha256: str) -> dict[str, Tensor]:
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise ModelError(
-            f"weights {path} have SHA-256 {found}, the card says {sha256 or 'nothing'}",
-            remedy="Fetch card.json and weights.safetensors again, together.",
-        )
+def _parse(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
