@@ -194,13 +194,20 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     seed: Annotated[int, typer.Option(help="Seed of the first; the next ones count up.")] = 0,
     shape: Annotated[str, typer.Option(help="Voxels, z,y,x.")] = "128,512,512",
     voxel_size: Annotated[float, typer.Option(help="Å, 8 to 16.")] = 12.0,
+    thickness: Annotated[
+        float | None, typer.Option(help="Of the sample, Å; without it 80% of the box.")
+    ] = None,
     snr: Annotated[float | None, typer.Option(help="Of the untilted image.")] = None,
     density: Annotated[float, typer.Option(help="Factor on the usual number of objects.")] = 1.0,
     defocus: Annotated[float | None, typer.Option(help="µm.")] = None,
     tilt_max: Annotated[float, typer.Option(help="Degrees.")] = 60.0,
     tilt_step: Annotated[float, typer.Option(help="Degrees.")] = 3.0,
 ) -> None:
-    """Simulate tomograms with complete truth: labels, instances, centre lines, particles."""
+    """Simulate tomograms with complete truth: labels, instances, centre lines, particles.
+
+    The tomograms are of one family: SNR, defocus, thickness and numbers of objects vary around
+    what is given here.
+    """
     from tomoseg.phantom import PhantomParameters
     from tomoseg.simulation import simulated_session
     from tomoseg.stores import Folder
@@ -209,6 +216,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     base = PhantomParameters(
         shape=_triple(shape),
         voxel_size_angstrom=voxel_size,
+        thickness_angstrom=thickness,
         snr=usual.snr if snr is None else snr,
         defocus_um=usual.defocus_um if defocus is None else defocus,
         tilt_max_degrees=tilt_max,
