@@ -390,3 +390,22 @@ def test_weights_that_are_not_the_cards_are_told_before_any_work(
     with pytest.raises(ModelError, match=r"weights\.safetensors .*Fetch"):
         plan_session(recipe_from(values))
     assert not Path(values["session"]["output"]).exists()
+
+
+def test_a_source_that_changes_on_the_way_is_taken_anew(values, tiny_session, tmp_path):
+    source = tmp_path / "in" / "a.mrc"
+    source.parent.mkdir()
+    shutil.copy(tiny_session / f"{NAMES[0]}.mrc", source)
+    values["session"]["input"] = str(source)
+
+    def changing(tomogram, work, done, total):
+        if work.startswith("segment"):
+            shutil.copy(tiny_session / f"{NAMES[1]}.mrc", source)
+
+    process(values, changing)
+    process(values)
+    output = Path(values["session"]["output"])
+    values["session"]["output"] = str(tmp_path / "fresh")
+    process(values)
+    for path, labels in arrays(tmp_path / "fresh", "a").items():
+        assert np.array_equal(arrays(output, "a")[path], labels), path

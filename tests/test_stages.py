@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from tomoseg.blocks import Box
 from tomoseg.coordinates import resample
-from tomoseg.errors import FormatError, ModelError
+from tomoseg.errors import FormatError, ModelError, StoreError
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Sampling
@@ -48,6 +48,12 @@ def context_for(model, tomogram, output, **sections):
 
 def run(context, *stages):
     return {name: run_stage(context, name) for name in stages}
+
+
+def test_a_stage_needs_what_comes_before(tmp_path, tiny_model):
+    source = write_mrc(tmp_path / "tomo.mrc", np.zeros((16, 32, 32), np.int8))
+    with pytest.raises(StoreError, match=r"segment\.json"):
+        run(context_for(tiny_model, source, tmp_path), "clean")
 
 
 def stored(context, path):
@@ -391,6 +397,7 @@ def test_tracing_and_picking_do_not_depend_on_the_blocks(tmp_path, tiny_model):
         plant(context, "scores/actin", tubes)
         plant(context, "scores/ribosome", spots)
         plant(context, RAW_LABELS, 6 * (spots > 127))
+        context.records.write_json("segment.json", {"digest": "planted", "summary": {}})
         run(context, "clean", "trace", "pick")
         lines = read_filaments(context, "actin")
         picked = [read_particles(context, name) for name in ("ribosome", "carbon_edge")]

@@ -9,7 +9,9 @@ from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import RequestError, StoreError
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.mrc_header import HEADER_BYTES
+from tomoseg.recipe import recipe_from
 from tomoseg.sampling import Header, Sampling
+from tomoseg.session import plan_session, run_session
 from tomoseg.sources import discover, open_source
 from tomoseg.stores import (
     Folder,
@@ -180,3 +182,25 @@ def test_a_tomogram_is_read_by_ranges(bucket, folder, monkeypatch):
         box = Box((10, 0, 0), (13, 64, 48))
         assert np.array_equal(source.read(box), voxels[box.slices])
     assert fetched == [HEADER_BYTES, box.size * 4]
+
+
+def test_a_session_runs_from_a_bucket_into_a_bucket(client, bucket, tiny_model, tiny_session):
+    name = "simulated_0500"
+    client.upload_file(str(tiny_session / f"{name}.mrc"), bucket, f"krios/{name}.mrc")
+    recipe = recipe_from(
+        {
+            "session": {"input": f"s3://{bucket}/krios", "output": f"s3://{bucket}/results"},
+            "segment": {"model": str(tiny_model)},
+            "compute": {"runner": "serial"},
+        }
+    )
+    for state in ("done", "already there"):
+        result = run_session(plan_session(recipe), lambda *progress: None)
+        (row,) = result["tomograms"]
+        assert row["state"] == state, row
+    results = Folder(f"s3://{bucket}/results")
+    assert all(results.exists(path) for path in [*row["files"], row["picture"], "index.html"])
+    stored = OmeZarrReader(f"{results.url}/{name}/tomogram.zarr")
+    with open_source(str(tiny_session / f"{name}.mrc")) as source:
+        whole = Box.whole(source.header.sampling.shape)
+        np.testing.assert_array_equal(stored.read(whole), source.read(whole))

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tomoseg import __version__
-from tomoseg.errors import StoreError
 from tomoseg.stages.clean import CLEAN
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.coordinates import PICK, TRACE
@@ -28,14 +27,23 @@ log = logging.getLogger(__name__)
 
 
 def digest_of(context: Context, name: str) -> str:
-    """Return the digest of everything that decides a stage's result."""
+    """Return the digest of everything that decides a stage's result.
+
+    The stages that it needs count with the digests under which they really ran: if the source
+    changes on the way, what was made from the old one does not pass for what the new one gives.
+
+    Raises
+    ------
+    StoreError
+        If a stage that it needs has not run.
+    """
     stage = STAGES[name]
     return digest(
         {
             "stage": name,
             "version": __version__,
             "settings": stage.settings(context),
-            "needs": {need: digest_of(context, need) for need in stage.needs},
+            "needs": {need: context.record(need)["digest"] for need in stage.needs},
         }
     )
 
@@ -54,9 +62,10 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
     """
     stage = STAGES[name]
     wanted = digest_of(context, name)
-    record = _record(context, name)
-    if record and record["digest"] == wanted and _stands(context, stage, record):
-        return {**record, "is_reused": True}
+    if context.records.exists(f"{name}.json"):
+        record = context.record(name)
+        if record["digest"] == wanted and _stands(context, stage, record):
+            return {**record, "is_reused": True}
     ledger = Ledger(context.records, name, wanted)
     begun = time.monotonic()
     context.records.remove(f"{name}.json")
@@ -75,13 +84,6 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
     context.records.write_json(f"{name}.json", record)
     log.info("%s: %s done in %.1f s", context.name, name, record["seconds"])
     return {**record, "is_reused": False}
-
-
-def _record(context: Context, name: str) -> dict[str, Any] | None:
-    try:
-        return dict(context.records.read_json(f"{name}.json"))
-    except StoreError:
-        return None
 
 
 def _has_arrays(context: Context, stage: Stage) -> bool:

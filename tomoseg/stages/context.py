@@ -73,9 +73,13 @@ class Context:
         """Return an array of the tomogram's OME-Zarr group."""
         return Volume(self.image, path)
 
+    def record(self, stage: str) -> dict[str, Any]:
+        """Return what was recorded of a finished stage; raise StoreError if it has not run."""
+        return dict(self.records.read_json(f"{stage}.json"))
+
     def summary(self, stage: str) -> dict[str, Any]:
-        """Return what a finished stage recorded of itself."""
-        return dict(self.records.read_json(f"{stage}.json")["summary"])
+        """Return the summary that a finished stage gave."""
+        return dict(self.record(stage)["summary"])
 
     @property
     def header(self) -> Header:
