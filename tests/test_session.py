@@ -407,5 +407,6 @@ def test_a_source_that_changes_on_the_way_is_taken_anew(values, tiny_session, tm
     output = Path(values["session"]["output"])
     values["session"]["output"] = str(tmp_path / "fresh")
     process(values)
+    assert tables(output) == tables(tmp_path / "fresh")
     for path, labels in arrays(tmp_path / "fresh", "a").items():
         assert np.array_equal(arrays(output, "a")[path], labels), path

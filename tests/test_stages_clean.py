@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from tomoseg import cleanup
 from tomoseg.blocks import Box
-from tomoseg.errors import RequestError
+from tomoseg.errors import RequestError, StoreError
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.session import plan_session
@@ -41,6 +41,7 @@ def cleaned(context, labels):
     volume = context.volume(RAW_LABELS)
     volume.create(labels.shape, "uint8", shard=context.recipe.blocks.shape, is_labels=True)
     volume.write(Box.whole(labels.shape), labels)
+    context.records.write_json("segment.json", {"digest": "planted", "summary": {}})
     run_stage(context, "clean")
     store = zarr.storage.LocalStore(context.image.path)
     paths = {name: f"labels/{name}/0" for name in ("semantic", *CLASSES)}
@@ -149,3 +150,9 @@ def test_a_mask_of_another_grid_is_refused(tmp_path, tiny_model):
     context = context_for(tiny_model, source, tmp_path / "out", **mask)
     with pytest.raises(RequestError, match=r"shape \(4, 5, 6\).*\(9, 10, 11\)"):
         cleaned(context, labels)
+
+
+def test_cleaning_needs_a_segmentation(tmp_path, tiny_model):
+    source = write_mrc(tmp_path / "tomo.mrc", np.zeros((16, 32, 32), np.int8))
+    with pytest.raises(StoreError, match=r"segment\.json"):
+        run_stage(context_for(tiny_model, source, tmp_path), "clean")
