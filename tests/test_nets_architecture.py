@@ -9,7 +9,6 @@ from tomoseg.nets.architecture import (
     channels_last,
     fold_norms,
     fold_voxels,
-    parameter_count,
     set_channels_last,
     unfold_voxels,
 )
@@ -65,7 +64,7 @@ def test_folded_norms_give_the_same_logits(architecture):
     folded = copy.deepcopy(network)
     fold_norms(folded)
     set_channels_last(folded)
-    assert parameter_count(folded) < parameter_count(network)
+    assert len(list(folded.parameters())) < len(list(network.parameters()))
     image = random_image(architecture)
     with torch.inference_mode():
         expected, found = network(image), folded(channels_last(image))

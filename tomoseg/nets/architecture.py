@@ -177,11 +177,6 @@ def fold_norms(network: nn.Module) -> None:
             module.fold_norm()
 
 
-def parameter_count(network: nn.Module) -> int:
-    """Return the number of trained numbers."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def channels_last(tensor: Tensor) -> Tensor:
     """Return the tensor (b, c, [z,] y, x) with channels fastest in memory.
 
