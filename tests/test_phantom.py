@@ -19,7 +19,16 @@ from scipy.spatial import cKDTree
 from tomoseg.blocks import Box
 from tomoseg.coordinates import resample
 from tomoseg.errors import RequestError, TomosegError, VoxelSizeError
-from tomoseg.phantom import CLASSES, Phantom, PhantomParameters, imaging, shapes, simulate, varied
+from tomoseg.phantom import (
+    CLASSES,
+    Phantom,
+    PhantomParameters,
+    imaging,
+    shapes,
+    simulate,
+    varied,
+    widely_varied,
+)
 from tomoseg.phantom.parameters import DENSITY_PER_UM3
 from tomoseg.phantom.scene import draw_scene
 
@@ -214,6 +223,20 @@ def test_varied_parameters_differ_and_keep_the_grid() -> None:
     assert all(one.microtubules == 0 for one in (varied(seed, EMPTY) for seed in range(9)))
 
 
+def test_widely_varied_parameters_cover_microscopes_at_one_density() -> None:
+    crowded = replace(SMALL, ribosomes=1000)
+    drawn = [widely_varied(seed, crowded) for seed in range(200)]
+    assert widely_varied(3, crowded) == drawn[3]
+    assert {one.shape for one in drawn} == {SMALL.shape}
+    voxels = np.array([one.voxel_size_angstrom for one in drawn])
+    assert 8 <= voxels.min() < 8.3 and 15.5 < voxels.max() <= 16
+    snr = np.array([one.snr for one in drawn]) / SMALL.snr
+    assert 0.2 <= snr.min() < 0.25 and 1.8 < snr.max() <= 2
+    assert {one.tilt_step_degrees for one in drawn} == {2.0, 3.0}
+    density = np.array([one.ribosomes for one in drawn]) / voxels**3
+    assert np.abs(density / np.median(density) - 1).max() < 0.3
+
+
 # --- the imaging ---
 
 
@@ -278,10 +301,12 @@ def test_a_point_above_the_axis_moves_with_the_tilt(tilt: float, sign: int) -> N
 
 def test_contrast_transfer_starts_at_the_amplitude_contrast_and_turns_over() -> None:
     k = np.linspace(0, 1 / 20, 2000, dtype=np.float32)
-    transfer = imaging.contrast_transfer(k, 4.0)
-    assert transfer[0] == pytest.approx(imaging.AMPLITUDE_CONTRAST)
+    transfer = imaging.contrast_transfer(k, SMALL)
+    assert transfer[0] == pytest.approx(SMALL.amplitude_contrast)
     first_zero = k[np.argmax(transfer < 0)]
-    expected = np.sqrt((1 - np.arcsin(imaging.AMPLITUDE_CONTRAST) / np.pi) / (0.0197 * 4e4))
+    expected = np.sqrt(
+        (1 - np.arcsin(SMALL.amplitude_contrast) / np.pi) / (0.0197 * SMALL.defocus_um * 1e4)
+    )
     assert first_zero == pytest.approx(expected, rel=0.01)
 
 

@@ -202,6 +202,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     defocus: Annotated[float | None, typer.Option(help="µm.")] = None,
     tilt_max: Annotated[float, typer.Option(help="Degrees.")] = 60.0,
     tilt_step: Annotated[float, typer.Option(help="Degrees.")] = 3.0,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Vary voxel size (8 to 16 Å), tilts and contrast too.")
+    ] = False,
 ) -> None:
     """Simulate tomograms with complete truth: labels, instances, centre lines, particles.
 
@@ -224,7 +227,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         seed=seed,
     )
     folder = Folder(output)
-    for name in simulated_session(folder, base, tomograms=tomograms, density=density):
+    for name in simulated_session(folder, base, tomograms=tomograms, density=density, wide=wide):
         typer.echo(f"{folder}/{name}.mrc")
 
 

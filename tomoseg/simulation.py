@@ -20,14 +20,19 @@ from numpy.typing import NDArray
 from tomoseg.blocks import Box
 from tomoseg.formats import tables
 from tomoseg.formats.mrc import MrcWriter, label_type
-from tomoseg.phantom import CLASSES, Phantom, PhantomParameters, simulate, varied
+from tomoseg.phantom import CLASSES, Phantom, PhantomParameters, simulate, varied, widely_varied
 from tomoseg.phantom.parameters import DENSITY_PER_UM3
 from tomoseg.sampling import Header
 from tomoseg.stores import Folder
 
 
 def simulated_session(
-    output: Folder, base: PhantomParameters, *, tomograms: int, density: float = 1.0
+    output: Folder,
+    base: PhantomParameters,
+    *,
+    tomograms: int,
+    density: float = 1.0,
+    wide: bool = False,
 ) -> Iterator[str]:
     """Simulate tomograms of one family and write them with their truth.
 
@@ -41,6 +46,8 @@ def simulated_session(
         How many.
     density
         Factor on the usual number of objects of every kind.
+    wide
+        Whether voxel size, tilts and contrast vary too: see :func:`tomoseg.phantom.widely_varied`.
 
     Yields
     ------
@@ -50,9 +57,10 @@ def simulated_session(
         name: max(1, round(density * base.usual_count(name))) for name in DENSITY_PER_UM3
     }
     dense = replace(base, **counts) if density != 1.0 else base
+    vary = widely_varied if wide else varied
     for seed in range(base.seed, base.seed + tomograms):
         name = f"simulated_{seed:04d}"
-        _write(output, name, simulate(varied(seed, dense)))
+        _write(output, name, simulate(vary(seed, dense)))
         yield name
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from tomoseg.coordinates import Filament, Particles
 from tomoseg.phantom.imaging import image_sample
-from tomoseg.phantom.parameters import CLASSES, PhantomParameters, varied
+from tomoseg.phantom.parameters import CLASSES, PhantomParameters, varied, widely_varied
 from tomoseg.phantom.scene import draw_scene
 
-__all__ = ["CLASSES", "Phantom", "PhantomParameters", "simulate", "varied"]
+__all__ = ["CLASSES", "Phantom", "PhantomParameters", "simulate", "varied", "widely_varied"]
 
 
 @dataclass(frozen=True, eq=False)

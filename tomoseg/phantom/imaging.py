@@ -24,9 +24,6 @@ Images = NDArray[np.float32]
 
 WAVELENGTH_ANGSTROM = 0.0197
 SPHERICAL_ABERRATION_ANGSTROM = 2.7e7
-AMPLITUDE_CONTRAST = 0.3
-"""More than the 0.07 to 0.1 of thin ice: real tomograms at 10 Å are treated so that low frequencies
-keep more, and show the walls of microtubules with fringes no stronger than this leaves them."""
 DOSE_PER_IMAGE = 3.0
 """Electrons per Å² in each image; the series is taken from low to high tilts."""
 MEAN_FREE_PATH_ANGSTROM = 3000.0
@@ -149,7 +146,7 @@ def noise_growth(slab_angstrom: float, tilt_degrees: float) -> float:
     return float(np.exp(slab_angstrom * longer / MEAN_FREE_PATH_ANGSTROM / 2))
 
 
-def contrast_transfer(k: Images, defocus_um: float) -> Images:
+def contrast_transfer(k: Images, parameters: PhantomParameters) -> Images:
     """Return the transfer at spatial frequencies k in 1/Å; positive where dense matter is dark.
 
     Notes
@@ -158,9 +155,9 @@ def contrast_transfer(k: Images, defocus_um: float) -> Images:
     "CTFFIND4", J. Struct. Biol. 192, 2015).
     """
     squared = k**2
-    chi = np.pi * WAVELENGTH_ANGSTROM * (defocus_um * 1e4) * squared
+    chi = np.pi * WAVELENGTH_ANGSTROM * (parameters.defocus_um * 1e4) * squared
     chi = chi - np.pi / 2 * SPHERICAL_ABERRATION_ANGSTROM * WAVELENGTH_ANGSTROM**3 * squared**2
-    return np.asarray(np.sin(chi + np.arcsin(AMPLITUDE_CONTRAST)), dtype=np.float32)
+    return np.asarray(np.sin(chi + np.arcsin(parameters.amplitude_contrast)), dtype=np.float32)
 
 
 def dose_filter(k: Images, dose: float) -> Images:
@@ -188,7 +185,7 @@ def transfer(
     ky = fft.rfftfreq(padded.shape[1], parameters.voxel_size_angstrom)[None, :]
     k = np.hypot(kx, ky).astype(np.float32)
     phase = np.exp(-2j * np.pi * (kx * shift_angstrom[0] + ky * shift_angstrom[1]))
-    filtered = -contrast_transfer(k, parameters.defocus_um) * dose_filter(k, dose)
+    filtered = -contrast_transfer(k, parameters) * dose_filter(k, dose)
     spectrum = fft.rfft2(padded) * (filtered * phase).astype(np.complex64)
     return _unpadded(fft.irfft2(spectrum, s=padded.shape))
 

@@ -52,6 +52,10 @@ class PhantomParameters:
         Underfocus of every image, µm.
     tilt_max_degrees, tilt_step_degrees
         The tilt series goes from −max to +max in this step.
+    amplitude_contrast
+        Share of the contrast that does not oscillate with frequency, 0 to 1. Thin ice has 0.07 to
+        0.1; the default is more, because tomograms at 10 Å are treated so that low frequencies
+        keep more, and show the walls of microtubules with fringes no stronger than this leaves.
     jitter_angstrom
         Standard deviation of the shift that alignment leaves in an image, per axis, Å.
     microtubules, actin_filaments, single_membranes, double_membranes, ribosomes, gold_beads
@@ -81,6 +85,7 @@ class PhantomParameters:
     defocus_um: float = 4.0
     tilt_max_degrees: float = 60.0
     tilt_step_degrees: float = 3.0
+    amplitude_contrast: float = 0.3
     jitter_angstrom: float = 5.0
     microtubules: int | None = None
     actin_filaments: int | None = None
@@ -108,6 +113,7 @@ class PhantomParameters:
         _check("defocus_um", self.defocus_um, 0.2, 20.0)
         _check("tilt_max_degrees", self.tilt_max_degrees, 1.0, 75.0)
         _check("tilt_step_degrees", self.tilt_step_degrees, 0.5, self.tilt_max_degrees)
+        _check("amplitude_contrast", self.amplitude_contrast, 0.0, 1.0)
         _check("jitter_angstrom", self.jitter_angstrom, 0.0, 100.0)
         _check("crowding", self.crowding, 0.0, 0.3)
         _check("seed", self.seed, 0, 2**63 - 1)
@@ -174,6 +180,38 @@ def varied(seed: int, base: PhantomParameters) -> PhantomParameters:
         carbon=base.carbon and bool(draw.random() < 0.6),
         **counts,
     )
+
+
+def widely_varied(seed: int, base: PhantomParameters) -> PhantomParameters:
+    """Return a tomogram of some other microscope, for networks that must carry over.
+
+    As :func:`varied`, and besides: voxel size 8 to 16 Å (the shape in voxels stays, so that the
+    sample is another piece), SNR down to a fifth and up to twice that of ``base``, defocus 2 to
+    7 µm, amplitude contrast 0.08 to 0.4, tilts to 50 to 65° in steps of 2 or 3°, jitter 2 to 12 Å.
+    """
+    draw = np.random.default_rng([seed, 0x7B])
+    voxel = float(np.exp(draw.uniform(np.log(8), np.log(16))))
+    ratio = voxel / base.voxel_size_angstrom
+    thickness = base.thickness_angstrom
+    given = {name: getattr(base, name) for name in DENSITY_PER_UM3}
+    counts: dict[str, Any] = {
+        name: None if number is None else round(number * ratio**3) for name, number in given.items()
+    }
+    other = replace(
+        base,
+        voxel_size_angstrom=voxel,
+        thickness_angstrom=None if thickness is None else thickness * ratio,
+        tilt_max_degrees=float(draw.uniform(50, 65)),
+        tilt_step_degrees=float(draw.choice((2.0, 3.0))),
+        amplitude_contrast=float(draw.uniform(0.08, 0.4)),
+        jitter_angstrom=float(draw.uniform(2, 12)),
+        **counts,
+    )
+    snr, defocus = (
+        base.snr * float(np.exp(draw.uniform(np.log(0.2), np.log(2)))),
+        draw.uniform(2, 7),
+    )
+    return replace(varied(seed, other), snr=snr, defocus_um=float(defocus))
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
