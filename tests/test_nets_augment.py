@@ -4,7 +4,7 @@ import torch
 from scipy import ndimage
 
 from tomoseg.nets.augment import rescaled, smoothed, turned, vary_intensity
-from tomoseg.nets.settings import AugmentationSettings
+from tomoseg.nets.augmentation import AugmentationSettings
 
 NONE = AugmentationSettings(scale=0, gain=0, offset=0, gamma=0, noise=0, blur=0)
 

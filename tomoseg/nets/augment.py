@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tomoseg.nets.settings import AugmentationSettings
+from tomoseg.nets.augmentation import AugmentationSettings
 
 Image = NDArray[np.float32]
 Labels = NDArray[np.uint8]
