@@ -1,22 +1,23 @@
-"""The page of a session: one HTML file that needs no other file, no script and no network.
-
-Failures come first, then one line a tomogram to compare, then a card a tomogram. Every text that
-came from outside is escaped here, in :func:`_text` and :func:`_link`, and nowhere else.
-"""
+"""The page of a session: failures first, then one line a tomogram, then a card a tomogram."""
 
 from __future__ import annotations
 
-import base64
-import html
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from math import prod
 from pathlib import PurePosixPath
-from typing import Any
-from urllib.parse import quote
 
+from tomoseg.report.markup import (
+    document,
+    duration,
+    escaped,
+    jpeg,
+    link,
+    plain,
+    section,
+    swatch,
+    tally,
+)
 from tomoseg.report.summary import (
     COUNTED,
     ClassSummary,
@@ -55,26 +56,12 @@ def session_page(session: SessionSummary, thumbnails: Mapping[str, bytes] | None
         for number, item in enumerate(session.tomograms)
         if item.state != FAILED
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{_text(_headline(session))}</title>
-<style>
-{files(__package__).joinpath("page.css").read_text(encoding="utf-8")}</style>
-</head>
-<body>
-{_heading(session)}
-{_section("Failed", failures, kind="failures")}
+    body = f"""{_heading(session)}
+{section("Failed", failures, kind="failures")}
 {_comparison(session.tomograms)}
-{_section("Each result", cards, kind="cards")}
-{_provenance(session)}
-</body>
-</html>
-"""
+{section("Each result", cards, kind="cards")}
+{_provenance(session)}"""
+    return document(_headline(session), body)
 
 
 def _headline(session: SessionSummary) -> str:
@@ -88,29 +75,20 @@ def _heading(session: SessionSummary) -> str:
     states.update(item.state for item in session.tomograms)
     boxes = [(state, str(number), state) for state, number in states.items()]
     if session.wall_seconds is not None:
-        boxes.append(("", _duration(session.wall_seconds), "wall time"))
-    tally = "".join(
-        f'<li class="{_text(kind)}"><b>{_text(value)}</b>{_text(label)}</li>'
-        for kind, value, label in boxes
-    )
+        boxes.append(("", duration(session.wall_seconds), "wall time"))
     end = f"finished {readable(session.finished)}" if session.finished else "still running"
     return f"""<header>
-<h1>{_text(_headline(session))}</h1>
+<h1>{escaped(_headline(session))}</h1>
 <p>Started {readable(session.started)}, {end}.</p>
-<ul class="tally">{tally}</ul>
+{tally(boxes)}
 </header>"""
-
-
-def _section(title: str, body: str, *, kind: str) -> str:
-    """Put entries under a title, if there are any."""
-    return f'<h2>{title}</h2>\n<div class="{kind}">\n{body}</div>' if body else ""
 
 
 def _failure(number: int, item: TomogramSummary) -> str:
     """Say of a failure which tomogram, what went wrong, and what to do."""
     parts = [
-        f"<p>{_text(item.error or 'No error was recorded.')}</p>",
-        f"<p><b>What to do:</b> {_text(item.remedy)}</p>" if item.remedy else "",
+        f"<p>{escaped(item.error or 'No error was recorded.')}</p>",
+        f"<p><b>What to do:</b> {escaped(item.remedy)}</p>" if item.remedy else "",
         *_remarks(item),
         _timings(item),
         _files(item),
@@ -122,7 +100,8 @@ def _comparison(tomograms: Iterable[TomogramSummary]) -> str:
     """Write one line a tomogram with the one number a class that compares best."""
     known = {found.name: found for item in tomograms for found in item.classes}
     heads = "".join(
-        f'<th scope="col">{_swatch(found)}{_text(name)}<small>{_measured(found)[1]}</small></th>'
+        f'<th scope="col">{swatch(found.colour)}{escaped(name)}'
+        f"<small>{_measured(found)[1]}</small></th>"
         for name, found in known.items()
     )
     lines = "".join(_line(number, item, known) for number, item in enumerate(tomograms))
@@ -140,9 +119,9 @@ def _line(number: int, item: TomogramSummary, known: Iterable[str]) -> str:
     cells = "".join(
         f"<td>{_measured(found[name])[0] if name in found else '–'}</td>" for name in known
     )
-    time = _duration(sum(seconds for _, seconds in item.seconds)) if item.seconds else "–"
+    time = duration(sum(seconds for _, seconds in item.seconds)) if item.seconds else "–"
     return (
-        f'<tr><th scope="row"><a href="#t{number}">{_text(item.name)}</a></th>'
+        f'<tr><th scope="row"><a href="#t{number}">{escaped(item.name)}</a></th>'
         f"<td>{_state(item)}</td>{cells}<td>{time}</td></tr>\n"
     )
 
@@ -170,7 +149,7 @@ def _card(number: int, item: TomogramSummary, thumbnail: bytes | None) -> str:
 def _article(number: int, item: TomogramSummary, parts: Iterable[str]) -> str:
     body = "\n".join(part for part in parts if part)
     return f"""<article id="t{number}">
-<header><h3>{_text(item.name)}</h3>{_state(item)}</header>
+<header><h3>{escaped(item.name)}</h3>{_state(item)}</header>
 {body}
 </article>
 """
@@ -179,17 +158,16 @@ def _article(number: int, item: TomogramSummary, parts: Iterable[str]) -> str:
 def _remarks(item: TomogramSummary) -> list[str]:
     """Write the grid and what was odd."""
     grid = [described(item.sampling)] if item.sampling else []
-    return [f"<p>{_text(text)}</p>" for text in (*grid, *(f"Note: {n}" for n in item.notes))]
+    return [f"<p>{escaped(text)}</p>" for text in (*grid, *(f"Note: {n}" for n in item.notes))]
 
 
 def _picture(item: TomogramSummary, thumbnail: bytes | None) -> str:
     """Link to the picture, through its thumbnail if there is one."""
     inside = "picture"
     if thumbnail is not None:
-        code = base64.b64encode(thumbnail).decode("ascii")
-        alt = _text(f"middle slice of {item.name} with its classes outlined")
-        inside = f'<img alt="{alt}" src="data:image/jpeg;base64,{code}">'
-    return f'<a href="{_link(item.picture)}">{inside}</a>' if item.picture else ""
+        alternative = f"middle slice of {item.name} with its classes outlined"
+        inside = jpeg(thumbnail, alternative=alternative)
+    return f'<a href="{link(item.picture)}">{inside}</a>' if item.picture else ""
 
 
 def _classes(item: TomogramSummary) -> str:
@@ -198,7 +176,7 @@ def _classes(item: TomogramSummary) -> str:
     heads = "".join(f'<th scope="col">{text}</th>' for text in ("class", *COUNTED))
     total = prod(item.sampling.shape)
     rows = "".join(
-        f'<tr><th scope="row">{_swatch(found)}{_text(found.name)}</th>'
+        f'<tr><th scope="row">{swatch(found.colour)}{escaped(found.name)}</th>'
         + "".join(f"<td>{text}</td>" for text in counts(found, total))
         + "</tr>\n"
         for found in item.classes
@@ -209,63 +187,27 @@ def _classes(item: TomogramSummary) -> str:
 def _timings(item: TomogramSummary) -> str:
     if not item.seconds:
         return ""
-    stages = ", ".join(f"{_text(stage)} {_duration(seconds)}" for stage, seconds in item.seconds)
-    total = _duration(sum(seconds for _, seconds in item.seconds))
+    stages = ", ".join(f"{escaped(stage)} {duration(seconds)}" for stage, seconds in item.seconds)
+    total = duration(sum(seconds for _, seconds in item.seconds))
     return f'<p class="faint">{total}: {stages}</p>'
 
 
 def _files(item: TomogramSummary) -> str:
     links = "\n".join(
-        f'<a href="{_link(path)}">{_text(PurePosixPath(path).name)}</a>' for path in item.files
+        f'<a href="{link(path)}">{escaped(PurePosixPath(path).name)}</a>' for path in item.files
     )
     return f'<p class="files">{links}</p>' if links else ""
 
 
 def _provenance(session: SessionSummary) -> str:
     """Say what made these results."""
-    recipe = f'<a href="{_link(session.recipe)}">{_text(session.recipe)}</a>'
-    rows = [("tomoseg", _text(session.version))]
+    recipe = f'<a href="{link(session.recipe)}">{escaped(session.recipe)}</a>'
+    rows = [("tomoseg", escaped(session.version))]
     rows += [("recipe", recipe)] if session.recipe else []
-    rows += [(f"model: {key}", _text(_plain(value))) for key, value in session.model]
-    lines = "".join(f"<dt>{_text(key)}</dt><dd>{value}</dd>\n" for key, value in rows)
+    rows += [(f"model: {key}", escaped(plain(value))) for key, value in session.model]
+    lines = "".join(f"<dt>{escaped(key)}</dt><dd>{value}</dd>\n" for key, value in rows)
     return f"<footer>\n<dl>\n{lines}</dl>\n</footer>"
 
 
-def _plain(value: Any) -> str:
-    """Return text as it is and anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def _state(item: TomogramSummary) -> str:
-    return f'<span class="state {_text(item.state)}">{_text(item.state)}</span>'
-
-
-def _swatch(found: ClassSummary) -> str:
-    return f'<span class="swatch" style="background:{found.colour}"></span>'
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in words.
-
-    >>> [_duration(value) for value in (0.04, 4.21, 72.4, 3599.7, 5000)]
-    ['0.0 s', '4.2 s', '1 min 12 s', '1 h 0 min', '1 h 23 min']
-    """
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _text(value: str) -> str:
-    """Escape text for an element or a quoted attribute."""
-    return html.escape(value, quote=True)
-
-
-def _link(path: str) -> str:
-    """Return a path as a relative link.
-
-    The dot in front keeps a path such as ``//host/x`` or ``javascript:x`` from leaving the folder.
-    """
-    return "./" + quote(path, safe="/")
+    return f'<span class="state {escaped(item.state)}">{escaped(item.state)}</span>'
