@@ -1,10 +1,13 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import correlate, zoom
 from torch.nn import functional
 
 from tomoseg.nets.architecture import (
+    TILE_STEEPNESS,
     build_network,
     channels_last,
     fold_norms,
@@ -12,7 +15,7 @@ from tomoseg.nets.architecture import (
     set_channels_last,
     unfold_voxels,
 )
-from tomoseg.nets.card import Architecture
+from tomoseg.nets.card import PRESETS, Architecture
 
 ARCHITECTURES = [
     Architecture(slices_in=1, slices_out=1, fold=1, widths=(3, 4)),
@@ -22,12 +25,17 @@ ARCHITECTURES = [
     Architecture(kind="volume", fold=1, widths=(2, 3)),
     Architecture(kind="volume", fold=2, widths=(2, 3)),
 ]
+TILES = [
+    Architecture(kind="tile", widths=(3,), kernel=3),
+    Architecture(kind="tile", widths=(3, 2), kernel=5, slices_in=3),
+    Architecture(kind="tile", widths=(2, 2, 2), kernel=7),
+]
 
 
 def random_image(architecture, cells=2, batch=1):
     _, y, x = (cells * step for step in architecture.stride)
     channels = architecture.slices_in
-    size = (channels, y, x) if architecture.kind == "slab" else (1, y, y, x)
+    size = (channels, y, x) if architecture.dimensions == 2 else (1, y, y, x)
     return torch.randn(batch, *size)
 
 
@@ -38,11 +46,11 @@ def with_random_norms(network):
     return network.eval()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES + TILES)
 def test_logits_have_the_shape_of_the_prediction(architecture):
     image = random_image(architecture, batch=2)
     logits = build_network(architecture, 3)(image)
-    depth = architecture.slices_out if architecture.kind == "slab" else image.shape[2]
+    depth = architecture.slices_out if architecture.dimensions == 2 else image.shape[2]
     assert logits.shape == (2, 4, depth, *image.shape[-2:])
 
 
@@ -71,9 +79,13 @@ def test_folded_norms_give_the_same_logits(architecture):
     assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES + TILES)
 def test_receptive_halo_is_what_the_gradient_reaches(architecture):
-    """With positive weights nothing cancels: the gradient is 0 only where nothing connects."""
+    """With positive weights nothing cancels: the gradient is 0 only where nothing connects.
+
+    Pooling passes it to one voxel of a cell; over all rows every column has its turn.
+    """
+    torch.manual_seed(0)
     network = build_network(architecture, 1).double().eval()
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
@@ -89,3 +101,54 @@ def test_receptive_halo_is_what_the_gradient_reaches(architecture):
     reached = image.grad.abs().sum(dim=tuple(range(image.ndim - 1))).nonzero().flatten()
     assert int(reached[0]) == before - halo
     assert int(reached[-1]) == before + stride + halo - 1
+
+
+def test_a_tile_network_computes_what_its_source_does():
+    """Convolution with zeros beyond the border, pooling, bias, ReLU, layer by layer, in numpy."""
+    network = build_network(Architecture(kind="tile", widths=(2, 3), kernel=3), 2).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(4))
+    image = np.random.default_rng(0).standard_normal((1, 6, 8))
+
+    def convolved(features, layer):
+        kernels = layer.weight.detach().numpy()
+        return np.stack(
+            [
+                sum(correlate(f, k, mode="constant") for f, k in zip(features, kernel, strict=True))
+                for kernel in kernels
+            ]
+        )
+
+    def biased(features, layer):
+        return features + layer.bias.detach().numpy()[:, None, None]
+
+    first, second = network.layers
+    features = convolved(image / 3, first).reshape(2, 3, 2, 4, 2).max(axis=(2, 4))
+    features = np.maximum(biased(features, first), 0)
+    features = np.maximum(biased(convolved(features, second), second), 0)
+    response = biased(convolved(features, network.head), network.head)
+    # Scaled up by 2 about the centres of voxels, a cell beyond the border as the one at it.
+    doubled = zoom(response, (1, 2, 2), order=1, grid_mode=True, mode="nearest")
+
+    with torch.no_grad():
+        logits = network(torch.from_numpy(image)[None]).numpy()
+    assert logits.shape == (1, 3, 1, 6, 8)
+    assert (logits[0, 0] == 0).all()
+    np.testing.assert_allclose(logits[0, 1:, 0] / TILE_STEEPNESS + 0.5, doubled, atol=1e-12)
+
+
+def test_a_tile_network_starts_with_glorot_uniform_weights():
+    network = build_network(PRESETS["tile"], 1)
+    for layer in (*network.layers, network.head):
+        outputs, inputs, height, width = layer.weight.shape
+        bound = (6 / ((inputs + outputs) * height * width)) ** 0.5
+        assert 0.99 * bound < float(layer.weight.detach().abs().max()) <= bound
+        assert not layer.bias.any()
+    assert sum(p.numel() for p in network.parameters()) == 225 * (40 + 1600 + 40) + 81
+
+
+def test_every_preset_is_a_network_of_its_numbers():
+    with torch.device("meta"):
+        for architecture in PRESETS.values():
+            network = build_network(architecture, 6)
+            assert network.architecture == architecture

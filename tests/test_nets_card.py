@@ -3,10 +3,17 @@ import subprocess
 import sys
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from tomoseg.errors import ModelError
-from tomoseg.nets.card import DEFAULT_COLOURS, Architecture, ModelCard, load_card
+from tomoseg.nets.card import (
+    DEFAULT_COLOURS,
+    PRESETS,
+    Architecture,
+    ArchitectureChoice,
+    ModelCard,
+    load_card,
+)
 from tomoseg.nets.settings import TrainingSettings
 
 
@@ -30,6 +37,7 @@ def make_card(**changes):
         ({"slices_in": 16, "slices_out": 8}, (8, 16, 16), 2),
         ({"fold": 1, "widths": (8, 16)}, (1, 2, 2), 2),
         ({"kind": "volume", "widths": (8, 16, 32)}, (8, 8, 8), 3),
+        ({"kind": "tile", "widths": (8, 8, 8), "kernel": 9, "slices_in": 3}, (1, 2, 2), 2),
     ],
 )
 def test_stride_is_the_deepest_cell(numbers, stride, dimensions):
@@ -48,6 +56,13 @@ def test_stride_is_the_deepest_cell(numbers, stride, dimensions):
         ({"widths": (4096,)}, "1024"),
         ({"fold": 3}, "1, 2 or 4"),
         ({"depth": 4}, "Extra inputs"),
+        ({"kernel": 5}, "slab network has kernels of 3"),
+        ({"kind": "tile", "kernel": 14}, "14 must be odd"),
+        ({"kind": "tile", "kernel": 33}, "31"),
+        ({"kind": "tile", "fold": 1}, "no fold"),
+        ({"kind": "tile", "blocks_per_level": 2}, "no blocks_per_level"),
+        ({"kind": "tile", "slices_in": 3, "slices_out": 3}, "predicts 1 slice"),
+        ({"kind": "tile", "slices_in": 2}, "even number"),
     ],
 )
 def test_impossible_architectures_are_refused(numbers, reason):
@@ -55,9 +70,28 @@ def test_impossible_architectures_are_refused(numbers, reason):
         Architecture(**numbers)
 
 
+def test_a_tile_network_sees_its_kernels_at_both_resolutions():
+    """By hand: 1 cell of scaling up and 2 layers of 7 cells, of 2 voxels each; then 7 voxels."""
+    assert PRESETS["tile"].receptive_halo == (0, 2 * (1 + 2 * 7) + 7, 37)
+
+
+def test_a_preset_stands_for_its_numbers_and_others_are_named():
+    choice = TypeAdapter(ArchitectureChoice)
+    for name, architecture in PRESETS.items():
+        assert choice.validate_python(name) is architecture
+        assert choice.validate_python(architecture.model_dump()) == architecture
+    assert choice.validate_python({"fold": 4}) == Architecture(fold=4)
+    with pytest.raises(ValidationError, match="'fastest' is none of fast, accurate, unet2d"):
+        choice.validate_python("fastest")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"calibration": {"actin": (1, 0)}}, r"calibration of \['actin'\]"),
+        ({"calibration": {"tube": (0, 0)}}, "greater than 0"),
+        ({"calibration": {"tube": (1, float("nan"))}}, "finite"),
+        ({"calibration": {"tube": (float("inf"), 0)}}, "finite"),
         ({"classes": ("tube", "tube")}, "not all different"),
         ({"colours": ("#ff0000",)}, "as many colours"),
         ({"colours": ("red", "#00ff00")}, "pattern"),
@@ -87,9 +121,20 @@ def test_labels_and_voxel_sizes_follow_the_card():
 
 
 def test_a_card_survives_json(tmp_path):
-    card = make_card(intensity=({"kind": "zscore"},), scores={"mean_f1": 0.5})
+    card = make_card(
+        intensity=({"kind": "zscore"},),
+        scores={"mean_f1": 0.5},
+        calibration={"blob": (0.8, -0.1)},
+    )
     (tmp_path / "card.json").write_text(card.model_dump_json())
     assert load_card(tmp_path) == card
+
+
+def test_a_card_from_before_tile_networks_and_calibration_is_read(tmp_path):
+    old = make_card().model_dump(mode="json")
+    del old["architecture"]["kernel"], old["calibration"]
+    (tmp_path / "card.json").write_text(json.dumps(old))
+    assert load_card(tmp_path) == make_card()
 
 
 @pytest.mark.parametrize(

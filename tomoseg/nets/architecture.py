@@ -1,4 +1,4 @@
-"""Residual U-Nets with a space-to-depth stem, in 2D on slabs of slices and in 3D.
+"""The networks: residual U-Nets with a space-to-depth stem, in 2D and 3D, and TomoSeg's own.
 
     image ─ fold ─ stem ─ blocks ────────── + ─ blocks ─ head ─ unfold ─ logits
                             └ down 2 ─ blocks ─ up 2 ┘              (and so on, level by level)
@@ -18,14 +18,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tomoseg.nets.card import Architecture
+from tomoseg.nets.card import TILE_POOL, Architecture
+
+# A tile network's response y, 0 to 1, is the logit TILE_STEEPNESS · (y − ½) of its class against
+# the background: 0.02 to 0.98 as scores.
+TILE_STEEPNESS = 8.0
+_TILE_INPUT_RANGE = 3.0
 
 
 def build_network(architecture: Architecture, classes: int) -> SegmentationNetwork:
-    """Return a new network with ``classes`` foreground classes and random weights.
+    """Return a new network with ``classes`` foreground classes and random weights."""
+    if architecture.kind == "tile":
+        return _build_tile_network(architecture, classes)
+    return _build_unet(architecture, classes)
 
-    All numbers that turn an architecture into layers are in here.
-    """
+
+def _build_tile_network(architecture: Architecture, classes: int) -> TileNetwork:
+    a = architecture
+    network = TileNetwork(
+        architecture=a,
+        layers=nn.ModuleList(
+            nn.Conv2d(inputs, outputs, a.kernel, padding=a.kernel // 2)
+            for inputs, outputs in pairwise((a.slices_in, *a.widths))
+        ),
+        head=nn.Conv2d(a.widths[-1], classes, a.kernel, padding=a.kernel // 2),
+    )
+    for layer in (*network.layers, network.head):
+        assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return network
+
+
+def _build_unet(architecture: Architecture, classes: int) -> UNet:
+    """All numbers that turn an architecture into layers are in here."""
     a = architecture
     cell = a.fold**a.dimensions
     widths = a.widths
@@ -35,7 +61,7 @@ def build_network(architecture: Architecture, classes: int) -> SegmentationNetwo
         return nn.Sequential(*parts)
 
     pairs = list(pairwise(widths))
-    return SegmentationNetwork(
+    return UNet(
         architecture=a,
         stem=ConvNorm(a.slices_in * cell, widths[0], a.dimensions, kernel=3),
         encoders=nn.ModuleList(blocks(width) for width in widths),
@@ -86,10 +112,34 @@ class ResidualBlock(nn.Module):
 
 
 class SegmentationNetwork(nn.Module):
-    """A U-Net over folded voxels; the parts are injected by :func:`build_network`.
+    """What every network here is: logits of a normalised image, as its architecture says.
 
     Sizes along the convolved axes must be multiples of ``architecture.stride``.
     """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits of a normalised image.
+
+        Parameters
+        ----------
+        image
+            2D network: (b, slices_in, y, x). Volume network: (b, 1, z, y, x). Zero mean and
+            unit variance or whatever the card's intensity steps make.
+
+        Returns
+        -------
+        Tensor
+            (b, 1 + classes, slices_out, y, x) or (b, 1 + classes, z, y, x).
+        """
+        raise NotImplementedError
+
+
+class UNet(SegmentationNetwork):
+    """A U-Net over folded voxels; the parts are injected by :func:`build_network`."""
 
     def __init__(
         self,
@@ -102,8 +152,7 @@ class SegmentationNetwork(nn.Module):
         decoders: nn.ModuleList,
         head: nn.Module,
     ) -> None:
-        super().__init__()
-        self.architecture = architecture
+        super().__init__(architecture)
         self.stem = stem
         self.encoders = encoders
         self.downs = downs
@@ -112,19 +161,7 @@ class SegmentationNetwork(nn.Module):
         self.head = head
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits of a normalised image.
-
-        Parameters
-        ----------
-        image
-            Slab network: (b, slices_in, y, x). Volume network: (b, 1, z, y, x). Zero mean and
-            unit variance or whatever the card's intensity steps make.
-
-        Returns
-        -------
-        Tensor
-            (b, 1 + classes, slices_out, y, x) or (b, 1 + classes, z, y, x).
-        """
+        """Return logits as :meth:`SegmentationNetwork.forward` says."""
         fold = self.architecture.fold
         features = functional.relu(self.stem(fold_voxels(image, fold)), inplace=True)
         skips = []
@@ -143,6 +180,41 @@ class SegmentationNetwork(nn.Module):
             slices = self.architecture.slices_out
             return logits.reshape(batch, channels // slices, slices, *plane)
         return logits
+
+
+class TileNetwork(SegmentationNetwork):
+    """Few layers of large kernels at half resolution, learned from tiles one feature at a time.
+
+        image ─ conv ─ pool 2 ─ ReLU ─ conv ─ ReLU ─ conv ─ up 2, bilinear ─ response 0..1
+
+    Notes
+    -----
+    Chen et al., Nature Methods 14, 983 (2017), the program EMAN2 e2tomoseg_convnet: its kernels,
+    its pooling, its Glorot-uniform start and its division of the normalised image by 3. There a
+    negative response is cut to 0 and the map of each feature is thresholded by hand; here the
+    response becomes a logit, so that all that follows is the same as for the other networks.
+    """
+
+    def __init__(
+        self, *, architecture: Architecture, layers: nn.ModuleList, head: nn.Module
+    ) -> None:
+        super().__init__(architecture)
+        self.layers = layers
+        self.head = head
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits as :meth:`SegmentationNetwork.forward` says."""
+        first, *others = self.layers
+        features = first(image / _TILE_INPUT_RANGE)
+        features = functional.relu(functional.max_pool2d(features, TILE_POOL))
+        for layer in others:
+            features = functional.relu(layer(features))
+        response = functional.interpolate(
+            self.head(features), scale_factor=float(TILE_POOL), mode="bilinear"
+        )
+        background = torch.zeros_like(response[:, :1])
+        logits = torch.cat([background, TILE_STEEPNESS * (response - 0.5)], dim=1)
+        return logits[:, :, None]
 
 
 def fold_voxels(image: Tensor, fold: int) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tomoseg.errors import ModelError
 from tomoseg.sampling import Shape
@@ -16,6 +16,7 @@ from tomoseg.sampling import Shape
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
 NOT_ANNOTATED = 255
+TILE_POOL = 2
 _CARD_BYTES = 1 << 20
 
 # Okabe and Ito's palette, which survives the common kinds of colour blindness; the ribosome
@@ -34,6 +35,7 @@ DEFAULT_COLOURS: Mapping[str, str] = MappingProxyType(
 Width = Annotated[int, Field(ge=1, le=1024)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Slope = Annotated[float, Field(gt=0)]
 Step = dict[str, Any]
 
 
@@ -45,15 +47,21 @@ class Architecture(BaseModel):
     kind
         ``"slab"``: a 2D network that takes slices as channels and predicts several at once;
         with one slice in and one out it is the plain 2D U-Net. ``"volume"``: a 3D network.
+        ``"tile"``: the few layers of large kernels of EMAN2's TomoSeg.
     slices_in, slices_out
-        Slices that a slab network sees and predicts; 1 and 1 in a volume network.
+        Slices that a slab network sees and predicts; a tile network predicts 1; 1 and 1 in a
+        volume network.
     fold
         Edge of the squares (cubes in 3D) of voxels that the stem folds into channels; 1 is the
-        classic U-Net.
+        classic U-Net. Not in a tile network.
     widths
-        Channels at each level; every level halves the resolution.
+        Channels at each level, and every level halves the resolution; in a tile network channels
+        of each layer but the last one, which has one for each class.
     blocks_per_level
-        Residual blocks at each level, on the way down and again on the way up.
+        Residual blocks at each level, on the way down and again on the way up. Not in a tile
+        network.
+    kernel
+        Edge of a tile network's kernels, voxels, odd; the others have kernels of 3.
 
     Examples
     --------
@@ -64,17 +72,20 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["slab", "volume"] = "slab"
+    kind: Literal["slab", "volume", "tile"] = "slab"
     slices_in: Annotated[int, Field(ge=1, le=128)] = 1
     slices_out: Annotated[int, Field(ge=1, le=128)] = 1
     fold: Literal[1, 2, 4] = 2
     widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (32, 64, 128, 256)
     blocks_per_level: Annotated[int, Field(ge=1, le=8)] = 1
+    kernel: Annotated[int, Field(ge=3, le=31)] = 3
 
     @model_validator(mode="after")
     def _check_slices(self) -> Self:
         if self.kind == "volume" and (self.slices_in, self.slices_out) != (1, 1):
             raise ValueError("a volume network has slices_in = slices_out = 1")
+        if self.kind == "tile" and self.slices_out != 1:
+            raise ValueError(f"a tile network predicts 1 slice, not slices_out {self.slices_out}")
         if self.slices_in < self.slices_out or (self.slices_in - self.slices_out) % 2:
             raise ValueError(
                 f"slices_in {self.slices_in} must exceed slices_out {self.slices_out} by an "
@@ -82,30 +93,47 @@ class Architecture(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} must be odd")
+        if self.kind == "tile" and (self.fold, self.blocks_per_level) != (2, 1):
+            raise ValueError("a tile network has no fold and no blocks_per_level: leave them out")
+        if self.kind != "tile" and self.kernel != 3:
+            raise ValueError(f"a {self.kind} network has kernels of 3, not {self.kernel}")
+        return self
+
     @property
     def dimensions(self) -> Literal[2, 3]:
         """Axes along which the network convolves."""
-        return 2 if self.kind == "slab" else 3
+        return 3 if self.kind == "volume" else 2
 
     @property
     def margin(self) -> int:
-        """Slices that a slab network sees on each side of those it predicts."""
+        """Slices that a 2D network sees on each side of those it predicts."""
         return (self.slices_in - self.slices_out) // 2
 
     @property
     def stride(self) -> Shape:
         """Voxels zyx that make one cell of the deepest level: reads begin at multiples of it."""
-        cell = self.fold << (len(self.widths) - 1)
-        return (self.slices_out if self.kind == "slab" else cell, cell, cell)
+        cell = TILE_POOL if self.kind == "tile" else self.fold << (len(self.widths) - 1)
+        return (self.slices_out if self.dimensions == 2 else cell, cell, cell)
 
     @property
     def receptive_halo(self) -> Shape:
         """Voxels zyx beyond a stride-aligned core that can change a result in it; exact."""
+        if self.kind == "tile":
+            return self.halo(self._tile_reach())
         return self.halo(self.fold * self._reach_cells())
 
     def halo(self, voxels: int) -> Shape:
         """Return a halo zyx of so many voxels along the convolved axes, exact along the others."""
-        return (self.margin if self.kind == "slab" else voxels, voxels, voxels)
+        return (self.margin if self.dimensions == 2 else voxels, voxels, voxels)
+
+    def _tile_reach(self) -> int:
+        """Scaling up looks one pooled cell further, and so does each layer by half its kernel."""
+        radius = self.kernel // 2
+        return TILE_POOL * (1 + len(self.widths) * radius) + radius
 
     def _reach_cells(self) -> int:
         """Follow one aligned core of folded cells back through the network.
@@ -127,6 +155,38 @@ class Architecture(BaseModel):
             begin, end = min(begin, skip_begin), max(end, skip_end)
         stem = 1
         return max(-begin, end - core) + blocks + stem
+
+
+# With thousands of floating-point operations for each voxel, six classes counted, halo not.
+PRESETS: Mapping[str, Architecture] = MappingProxyType(
+    {
+        # 18: the shipped network for a CPU.
+        "fast": Architecture(slices_in=16, slices_out=8, widths=(48, 96, 160, 256)),
+        # 111: sees as far in z as in y and x, which flat membranes need.
+        "accurate": Architecture(kind="volume", widths=(48, 96, 160, 256)),
+        # 353: the classic 2D U-Net, slice by slice. Folding 2 is 5 times cheaper.
+        "unet2d": Architecture(fold=1, widths=(32, 64, 128, 256, 512)),
+        # 356: the same with two slices on each side. Folding 2 is 5 times cheaper.
+        "multislice": Architecture(slices_in=5, fold=1, widths=(32, 64, 128, 256, 512)),
+        # 53: 3D.
+        "volume": Architecture(kind="volume", widths=(32, 64, 128, 256)),
+        # 203 with one class: EMAN2's TomoSeg, kernels and widths as there.
+        "tile": Architecture(kind="tile", widths=(40, 40), kernel=15),
+    }
+)
+
+
+def _preset(value: object) -> object:
+    """Return the architecture of a preset's name, and anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if value not in PRESETS:
+        raise ValueError(f"architecture {value!r} is none of {', '.join(PRESETS)}")
+    return PRESETS[value]
+
+
+# In settings: a preset's name or the numbers. A card always holds the numbers.
+ArchitectureChoice = Annotated[Architecture, BeforeValidator(_preset)]
 
 
 class ModelCard(BaseModel):
@@ -157,6 +217,9 @@ class ModelCard(BaseModel):
         Voxels zyx; reads begin at multiples of it. Follows from the architecture.
     training, scores
         Provenance of the weights, and what they reached on data kept apart.
+    calibration
+        (slope, intercept) of classes: of the voxels with score s, the share sigmoid(slope ·
+        logit(s) + intercept) has the class. Measured on data kept apart; (1, 0) where missing.
     weights_sha256
         Digest of the weights file; empty until the weights are saved.
     """
@@ -176,6 +239,7 @@ class ModelCard(BaseModel):
     stride: Shape
     training: dict[str, Any] = {}
     scores: dict[str, Any] = {}
+    calibration: dict[ClassName, tuple[Slope, float]] = {}
     weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="after")
@@ -187,6 +251,9 @@ class ModelCard(BaseModel):
             )
         if min(self.halo) < 0:
             raise ValueError(f"halo {self.halo} is negative")
+        unknown = sorted(self.calibration.keys() - set(self.classes))
+        if unknown:
+            raise ValueError(f"calibration of {unknown}, which are not among the classes")
         return self
 
     @property

@@ -158,7 +158,8 @@ class Predictor:
     ) -> None:
         """Hand the logits of every pass, (1 + classes, *box.shape), to ``write``."""
         _check_request(volume, core)
-        passes = self._slab_passes if self.card.architecture.kind == "slab" else self._volume_pass
+        is_volume = self.card.architecture.dimensions == 3
+        passes = self._volume_pass if is_volume else self._slab_passes
         with self._device_guard, torch.inference_mode():
             image = torch.from_numpy(np.require(volume, np.float32, ["C", "W"]))
             for box, logits in passes(image.to(self.device), core):

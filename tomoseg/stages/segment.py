@@ -88,11 +88,9 @@ def halo_of(card: ModelCard, halo: Literal["default", "exact"] | int) -> Shape:
     """Return the voxels, zyx, that a network reads around a core."""
     if halo == "default":
         return card.halo
-    exact = card.architecture.receptive_halo
     if halo == "exact":
-        return exact
-    z = exact[0] if card.architecture.kind == "slab" else halo
-    return (z, halo, halo)
+        return card.architecture.receptive_halo
+    return card.architecture.halo(halo)
 
 
 @dataclass(frozen=True)
