@@ -8,13 +8,23 @@ from hypothesis import strategies as st
 
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import ModelError, RequestError, ResourceError
+from tomoseg.nets import predict
 from tomoseg.nets.architecture import build_network
-from tomoseg.nets.card import Architecture, ModelCard
+from tomoseg.nets.card import PRESETS, Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
-from tomoseg.nets.predict import Predictor, _argmax, cached_predictor, choose_dtype
+from tomoseg.nets.predict import (
+    Predictor,
+    _argmax,
+    cached_predictor,
+    choose_dtype,
+    pass_windows,
+)
 
 SLAB = Architecture(slices_in=6, slices_out=2, fold=2, widths=(4, 8))
 PLANE = Architecture(fold=1, widths=(4, 6))
+MULTISLICE = Architecture(slices_in=3, fold=1, widths=(4, 8))
+TILE = Architecture(kind="tile", widths=(6, 5), kernel=5)
+TILE_OF_3_SLICES = Architecture(kind="tile", widths=(6, 5), kernel=5, slices_in=3)
 VOLUME = Architecture(kind="volume", fold=2, widths=(4, 8))
 
 
@@ -22,10 +32,12 @@ def make_model(architecture):
     """Return a random network whose norms have seen noise, and its card."""
     torch.manual_seed(1)
     network = build_network(architecture, 3)
-    slab = architecture.kind == "slab"
     image = torch.randn(4, architecture.slices_in, *([32] * architecture.dimensions))
     for _ in range(20):
-        network(image if slab else image[:, :1])
+        network(image)
+    if architecture.kind == "tile":
+        network.head.weight.data *= 8
+        network.head.bias.data += 0.5  # halfway to every class, so that noise decides
     card = ModelCard(
         name="test",
         architecture=architecture,
@@ -53,6 +65,11 @@ def noise(shape, seed=0):
         (SLAB, (9, 71, 45), (4, 24, 16)),
         (SLAB, (3, 19, 10), (2, 8, 8)),
         (PLANE, (3, 45, 31), (1, 16, 16)),
+        (PLANE, (1, 45, 31), (1, 16, 16)),
+        (MULTISLICE, (5, 45, 31), (2, 16, 16)),
+        (TILE, (2, 45, 31), (1, 16, 16)),
+        (TILE, (1, 45, 31), (1, 8, 30)),
+        (TILE_OF_3_SLICES, (4, 45, 31), (2, 16, 16)),
         (VOLUME, (25, 41, 30), (16, 16, 12)),
     ],
 )
@@ -79,7 +96,7 @@ def test_a_blocks_result_does_not_depend_on_the_blocks(
     assert (labels == expected)[sure].all()
 
 
-@pytest.mark.parametrize("architecture", [SLAB, VOLUME])
+@pytest.mark.parametrize("architecture", [SLAB, TILE, VOLUME])
 def test_less_than_the_exact_halo_shows(architecture):
     predictor = make_predictor(architecture)
     shape, stride = (24, 60, 60), predictor.card.stride
@@ -97,13 +114,13 @@ def test_any_core_is_cut_from_the_whole(data):
     shape = (7, 13, 10)
     edges = [sorted(data.draw(st.sets(st.integers(0, n), min_size=2, max_size=2))) for n in shape]
     core = Box(tuple(e[0] for e in edges), tuple(e[1] for e in edges))
-    predictor = make_predictor(data.draw(st.sampled_from([SLAB, PLANE, VOLUME])))
+    predictor = make_predictor(data.draw(st.sampled_from([SLAB, PLANE, TILE_OF_3_SLICES, VOLUME])))
     volume = noise(shape)
     whole = predictor.predict_scores(volume, Box.whole(shape))[(slice(None), *core.slices)]
     np.testing.assert_allclose(predictor.predict_scores(volume, core), whole, rtol=0, atol=3e-6)
 
 
-@pytest.mark.parametrize("architecture", [SLAB, VOLUME])
+@pytest.mark.parametrize("architecture", [SLAB, TILE, VOLUME])
 def test_an_origin_off_the_stride_does_matter(architecture):
     """The reason for the law: without this, the tests above would prove nothing."""
     predictor = make_predictor(architecture)
@@ -114,7 +131,7 @@ def test_an_origin_off_the_stride_does_matter(architecture):
     assert (right != shifted).any()
 
 
-@pytest.mark.parametrize("architecture", [SLAB, VOLUME])
+@pytest.mark.parametrize("architecture", [SLAB, TILE_OF_3_SLICES, VOLUME])
 def test_scores_are_a_distribution_and_agree_with_labels(architecture):
     predictor = make_predictor(architecture)
     volume, core = noise((9, 20, 18)), Box((1, 2, 3), (8, 20, 17))
@@ -141,12 +158,43 @@ def test_batches_of_slabs_change_no_label():
     assert (make_predictor(SLAB, batch=3).predict_labels(volume, core) == one).all()
 
 
-def test_reduced_precision_changes_few_labels():
+@pytest.mark.parametrize("architecture", [SLAB, TILE])
+def test_reduced_precision_changes_few_labels(architecture):
     volume = noise((16, 64, 64))
     core = Box.whole(volume.shape)
-    exact = make_predictor(SLAB).predict_scores(volume, core)
-    reduced = make_predictor(SLAB, precision="bfloat16").predict_scores(volume, core)
-    assert 0 < np.abs(exact - reduced).max() < 0.1
+    exact = make_predictor(architecture)
+    reduced = make_predictor(architecture, precision="bfloat16")
+    difference = exact.predict_scores(volume, core) - reduced.predict_scores(volume, core)
+    assert 0 < np.abs(difference).max() < 0.1
+    changed = exact.predict_labels(volume, core) != reduced.predict_labels(volume, core)
+    assert changed.mean() < 0.01
+
+
+@pytest.mark.parametrize("architecture", [SLAB, PLANE, TILE])
+def test_a_slice_too_large_for_one_pass_goes_window_by_window(architecture, monkeypatch):
+    predictor = make_predictor(architecture)
+    volume = noise((3, 150, 131))
+    core = Box((0, 3, 10), (3, 140, 131))
+    whole, labels = predictor.predict_scores(volume, core), predictor.predict_labels(volume, core)
+    passes = []
+    network = predictor._network
+    predictor._network = lambda slabs: passes.append(slabs.shape) or network(slabs)
+    monkeypatch.setattr(predict, "PASS_NUMBERS", 8 * 60 * 60)
+    scores = predictor.predict_scores(volume, core)
+    np.testing.assert_allclose(scores, whole, rtol=0, atol=3e-6)
+    assert (labels == predictor.predict_labels(volume, core)).mean() > 0.999
+    halo, stride = predictor.card.halo[2], predictor.card.stride[2]
+    assert max(shape[3] for shape in passes) <= 60 + 2 * (halo + 2 * stride)
+
+
+def test_a_pass_over_an_8k_micrograph_is_bounded():
+    """Windows hardly overlap, and slices of a tomogram pass whole."""
+    for name in ("fast", "unet2d", "multislice", "tile"):
+        card = make_model(SLAB)[1].model_copy(update={"architecture": PRESETS[name]})
+        windows = [block.read.size for block in pass_windows((1, 8192, 8192), card)]
+        assert max(windows) < 3000**2
+        assert sum(windows) < 1.5 * 8192**2
+        assert len(list(pass_windows((300, 1024, 1440), card))) == 1
 
 
 def test_labels_are_the_first_of_the_highest():
@@ -251,7 +299,7 @@ def test_a_model_is_loaded_once_and_anew_when_it_changes(tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize("architecture", [SLAB, VOLUME])
+@pytest.mark.parametrize("architecture", [SLAB, TILE, VOLUME])
 def test_a_gpu_agrees_with_the_cpu(architecture):
     volume, core = noise((32, 128, 128)), Box.whole((32, 128, 128))
     expected = make_predictor(architecture).predict_scores(volume, core)

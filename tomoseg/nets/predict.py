@@ -8,7 +8,8 @@ Law 1, a block's result does not depend on the blocks, rests on three things her
 
 The slabs (or cells) of every block lie on the same grid, because reads begin at multiples of the
 stride; zeros stand only where the tomogram ends; and every pass has the same batch size, because
-another one may change the last bits.
+another one may change the last bits. A slice too large for one pass, such as a micrograph, is
+predicted window by window, each with the exact halo.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from math import ceil, isqrt
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tomoseg.blocks import Box
+from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import ModelError, RequestError, ResourceError
 from tomoseg.nets.architecture import (
     SegmentationNetwork,
@@ -34,8 +36,13 @@ from tomoseg.nets.architecture import (
 )
 from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import load_network
+from tomoseg.sampling import Shape, as_shape
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+# Numbers that the widest layer of one slab may hold in a pass: 512 MiB in float32, of which a
+# handful are alive at once. Slices of some 1500² to 2000² voxels then pass whole.
+PASS_NUMBERS = 1 << 27
 
 _CACHE: dict[tuple[object, ...], Predictor] = {}
 _CACHE_LOCK = threading.Lock()
@@ -161,9 +168,12 @@ class Predictor:
         is_volume = self.card.architecture.dimensions == 3
         passes = self._volume_pass if is_volume else self._slab_passes
         with self._device_guard, torch.inference_mode():
-            image = torch.from_numpy(np.require(volume, np.float32, ["C", "W"]))
-            for box, logits in passes(image.to(self.device), core):
-                write(box, logits)
+            image = torch.from_numpy(np.require(volume, np.float32, ["C", "W"])).to(self.device)
+            for window in pass_windows(as_shape(volume.shape), self.card):
+                part = window.write.intersect(core)
+                if part.size:
+                    for box, logits in passes(image[window.read.slices], part.within(window.read)):
+                        write(box.shift(window.read.begin), logits)
 
     def _slab_passes(self, image: Tensor, core: Box) -> Iterator[tuple[Box, Tensor]]:
         depth = self.card.architecture.slices_out
@@ -215,6 +225,31 @@ class Predictor:
         self.batch //= 2
         self.events.append(f"device out of memory: batch halved to {self.batch}")
         torch.cuda.empty_cache()
+
+
+def pass_windows(shape: Shape, card: ModelCard) -> BlockGrid:
+    """Return the windows of a volume, voxels zyx, that are predicted one after the other.
+
+    A 2D network takes whole slices or, where ``PASS_NUMBERS`` do not suffice, about equal parts
+    of them. A volume network takes all at once: the recipe bounds its blocks along every axis.
+    """
+    architecture = card.architecture
+    if architecture.dimensions == 3:
+        return BlockGrid(shape, shape)
+    slices, height, width = shape
+    cell = 1 if architecture.kind == "tile" else architecture.fold**2
+    features = architecture.widths[0] / cell
+    logits = architecture.slices_out * (1 + len(card.classes))
+    area = int(PASS_NUMBERS / max(features, logits, architecture.slices_in))
+    if height * width <= area:
+        return BlockGrid(shape, shape)
+    rows, columns = (
+        _round_up(ceil(size / ceil(size / isqrt(area))), step)
+        for size, step in zip((height, width), architecture.stride[1:], strict=True)
+    )
+    # All slices are in every window: the margins of a slab come from its neighbours.
+    stride = (1, *architecture.stride[1:])
+    return BlockGrid(shape, (slices, rows, columns), architecture.receptive_halo, stride)
 
 
 def cached_predictor(
