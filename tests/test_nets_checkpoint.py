@@ -52,6 +52,25 @@ def test_a_saved_model_comes_back(tmp_path, half, tolerance):
         assert torch.allclose(found, tensor, rtol=0, atol=tolerance)
 
 
+def test_a_tile_network_comes_back(tmp_path):
+    architecture = Architecture(kind="tile", widths=(3, 4), kernel=5)
+    card = CARD.model_copy(
+        update={
+            "architecture": architecture,
+            "halo": architecture.receptive_halo,
+            "stride": architecture.stride,
+            "calibration": {"tube": (1.5, -0.2)},
+        }
+    )
+    network = build_network(architecture, 1)
+    saved = save_model(tmp_path, network, card, half=False)
+    loaded, found = load_network(tmp_path)
+    assert found == saved
+    image = torch.randn(2, 1, 8, 6)
+    with torch.inference_mode():
+        assert torch.equal(loaded(image), network(image))
+
+
 def test_half_precision_halves_the_file(tmp_path):
     network = build_network(Architecture(widths=(32, 64, 128)), 1)
     card = CARD.model_copy(update={"architecture": network.architecture})
