@@ -11,9 +11,10 @@ import yaml
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError, VoxelSizeError
 from tomoseg.intensity import DEFAULT_STEPS, as_dicts
+from tomoseg.nets.card import DEFAULT_COLOURS
 from tomoseg.nets.checkpoint import load_network
 from tomoseg.sources import discover
-from tomoseg.training import TrainingRecipe, load_training_recipe, train_from
+from tomoseg.training import SPARE_COLOURS, load_training_recipe, train_from, training_recipe
 
 SHAPE = (12, 16, 16)
 NETWORK = {
@@ -28,6 +29,9 @@ NETWORK = {
     "precision": "float32",
     "validation_minutes": 1000,
 }
+
+
+PAINTED = {"kind": "painted", "tomograms": "a", "labels": "l.mrc"}
 
 
 def save(path, voxels, voxel_size):
@@ -58,7 +62,7 @@ def recipe(tmp_path):
 
     def make(network=None, **changes):
         values = {"input": str(tmp_path), "output": str(tmp_path / "model"), **changes}
-        return TrainingRecipe.model_validate({**values, "network": NETWORK | (network or {})})
+        return training_recipe({**values, "network": NETWORK | (network or {})})
 
     return make
 
@@ -66,35 +70,84 @@ def recipe(tmp_path):
 # The recipe
 
 
+def write(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
 def test_paths_are_relative_to_the_file(tmp_path):
-    path = tmp_path / "recipes" / "train.yaml"
-    path.parent.mkdir()
+    base = tmp_path / "recipes"
+    tiles = {
+        "kind": "tiles",
+        "tomogram": "../t.mrc",
+        "positives": "p.csv",
+        "masks": "/abs/m.mrc",
+    }
+    points = {
+        "kind": "points",
+        "tomograms": "data",
+        "table": "{folder}/{name}.star",
+        "class": "actin",
+        "radius_angstrom": 60,
+        "background_table": "clicks/{name}.csv",
+    }
     values = {
         "input": ["data", "/abs", "s3://bucket/run"],
         "labels": "painted/{name}.mrc",
+        "annotations": [tiles, points],
         "output": "model",
-        "network": NETWORK | {"start_from": "../old"},
+        "network": NETWORK | {"init_from": "../old"},
     }
-    path.write_text(yaml.safe_dump(values))
-    recipe = load_training_recipe(path)
-    base = tmp_path / "recipes"
-    assert recipe.input == (f"{base}/data", "/abs", "s3://bucket/run")
-    assert recipe.labels == f"{base}/painted/{{name}}.mrc"
+    recipe = load_training_recipe(write(base / "train.yaml", values))
+    painted, cut, drawn = recipe.annotations
+    assert painted.tomograms == (f"{base}/data", "/abs", "s3://bucket/run")
+    assert painted.labels == f"{base}/painted/{{name}}.mrc"
+    assert (cut.tomogram, cut.positives) == (f"{tmp_path}/t.mrc", f"{base}/p.csv")
+    assert (cut.masks, cut.negatives) == ("/abs/m.mrc", None)
+    assert drawn.tomograms == (f"{base}/data",)
+    assert drawn.table == "{folder}/{name}.star"
+    assert drawn.background_table == f"{base}/clicks/{{name}}.csv"
     assert recipe.output == f"{base}/model"
-    assert recipe.network.start_from.resolve() == tmp_path / "old"
-    assert recipe.network.intensity == tuple(as_dicts(DEFAULT_STEPS))
-    path.write_text(yaml.safe_dump({"input": "d", "output": "/m", "network": NETWORK}))
-    plain = load_training_recipe(path)
-    assert plain.input == (f"{base}/d",)
-    assert plain.labels == "{folder}/truth/{name}__labels.mrc"
-    assert plain.output == "/m"
-    assert plain.network.start_from is None
+    assert recipe.network.init_from == tmp_path / "old"
 
 
-def test_intensity_that_is_given_stays():
+def test_little_must_be_said(annotated, tmp_path):
+    annotated("t1", voxel_size=13.7)
+    values = {"output": "models/mine", "classes": ["actin", "cilium"], "input": "t1.mrc"}
+    recipe = load_training_recipe(write(tmp_path / "train.yaml", values))
+    network = recipe.network
+    assert (network.name, network.classes) == ("mine", ("actin", "cilium"))
+    assert network.voxel_size_angstrom == pytest.approx(13.7)
+    assert network.colours == (DEFAULT_COLOURS["actin"], SPARE_COLOURS[0])
+    assert network.intensity == tuple(as_dicts(DEFAULT_STEPS))
+    (painted,) = recipe.annotations
+    assert painted.labels == "{folder}/truth/{name}__labels.mrc"
+    assert (painted.classes, painted.weight) == (("actin", "cilium"), 1.0)
+
+
+def test_what_is_given_stays():
     steps = [{"kind": "z_score"}]
     values = {"input": "a", "output": "b", "network": NETWORK | {"intensity": steps}}
-    assert TrainingRecipe.model_validate(values).network.intensity == tuple(steps)
+    assert training_recipe(values).network.intensity == tuple(steps)
+    assert training_recipe(values).network.name == "tiny"
+
+
+def test_an_annotation_may_have_a_source_and_classes_of_its_own():
+    painted = {"kind": "painted", "tomograms": "a", "labels": "l.mrc"}
+    values = {
+        "output": "b",
+        "source": {"voxel_size_angstrom": 10.0, "contrast": "bright"},
+        "network": NETWORK,
+        "annotations": [
+            painted | {"values": {1: "ribosome", 7: "not_annotated"}, "weight": 2},
+            painted | {"classes": ["actin"], "source": {"voxel_size_angstrom": 12.0}},
+        ],
+    }
+    one, two = training_recipe(values).annotations
+    assert (one.classes, one.weight, one.source.voxel_size_angstrom) == (("ribosome",), 2.0, 10.0)
+    assert (two.classes, two.weight, two.source.voxel_size_angstrom) == (("actin",), 1.0, 12.0)
+    assert two.source.contrast == "bright"
 
 
 @pytest.mark.parametrize(
@@ -107,8 +160,26 @@ def test_intensity_that_is_given_stays():
         ({"network": NETWORK | {"batch": 0}}, r"network\.batch: .*not '0'"),
         ({"network": NETWORK | {"patch": [2, 16, 15]}}, r"patch \(2, 16, 15\) does not fit"),
         ({"network": NETWORK | {"steps": None}}, "a training must end"),
-        ({"network": NETWORK | {"classes": ["cilium"]}}, "1 classes need as many colours, not 0"),
+        ({"network": NETWORK | {"classes": ["a b"]}}, r"network\.classes\.0: "),
+        ({"network": NETWORK | {"classes": "actin"}}, r"network\.classes: "),
         ({"network": None}, "network: "),
+        ({"input": []}, r"annotations: .*at least 1"),
+        ({"annotations": [{"kind": "drawn"}]}, r"annotations\.0: .*'painted', 'tiles', 'points'"),
+        ({"annotations": [PAINTED | {"slice": 3}]}, r"annotations\.0\.painted\.slice is not a"),
+        ({"annotations": [PAINTED | {"slices": [3, 3]}]}, r"slices \[3, 3\] hold none"),
+        ({"annotations": [PAINTED | {"values": {256: "actin"}}]}, r"values\.256.*less than or eq"),
+        (
+            {"annotations": [PAINTED | {"values": {1: "actin"}, "classes": ["ribosome"]}]},
+            "values name actin, classes ribosome",
+        ),
+        (
+            {"annotations": [PAINTED | {"classes": ["cilium"]}]},
+            "an annotation names cilium, but the classes are actin, ribosome",
+        ),
+        (
+            {"input": [], "annotations": [PAINTED | {"classes": ["actin"]}]},
+            "class ribosome is named in no annotation",
+        ),
         ({"output": "s3://bucket/model"}, "output: .*folder on this machine"),
         ({"source": {"contrast": "inverted"}}, r"source\.contrast"),
     ],
@@ -145,12 +216,19 @@ def test_annotations_that_are_missing_or_do_not_fit_are_named(annotated, recipe,
 @pytest.mark.parametrize(
     ("voxel_size", "override", "error", "message"),
     [
-        (13.0, None, RequestError, r"t1: voxel size 13 Å is not the network's 10 Å"),
-        (0.0, None, VoxelSizeError, r"Set source\.voxel_size_angstrom"),
-        (10.0, 9.0, RequestError, r"t1: voxel size 9 Å is not the network's 10 Å"),
+        (20.0, None, VoxelSizeError, r"t1: voxel size 20 Å .* 10 Å .*Correct source\.voxel_size"),
+        (0.0, None, VoxelSizeError, r"t1: .*Set source\.voxel_size_angstrom"),
+        (
+            10.0,
+            6.0,
+            VoxelSizeError,
+            r"t1: voxel size 6 Å and the network's 10 Å are more than 1\.6",
+        ),
     ],
 )
-def test_voxel_sizes_must_be_the_networks(annotated, recipe, voxel_size, override, error, message):
+def test_voxel_sizes_must_be_near_the_networks(
+    annotated, recipe, voxel_size, override, error, message
+):
     annotated("t1", voxel_size=voxel_size)
     with pytest.raises(error, match=message):
         train_from(recipe(source={"voxel_size_angstrom": override}))
@@ -170,7 +248,7 @@ def test_a_truncated_annotation_is_refused(annotated, recipe, tmp_path):
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def seen(monkeypatch, tmp_path):
     """Catch the volumes that a training would be given."""
     given = []
     monkeypatch.setattr("tomoseg.nets.train.train", lambda volumes, *_, **__: given.extend(volumes))
@@ -205,11 +283,10 @@ def test_minus_one_is_not_annotated(annotated, recipe, seen):
     assert set(np.unique(found[:, 8:])) == {255}
 
 
-def test_numbers_of_objects_are_no_annotation(annotated, recipe, seen):
+def test_numbers_of_objects_are_no_annotation(annotated, recipe):
     annotated("t1", labels=np.full(SHAPE, 257, np.int16))
-    train_from(recipe())
-    with pytest.raises(RequestError, match="are not labels"):
-        seen[0].labels(Box.whole(SHAPE))
+    with pytest.raises(RequestError, match="t1: .*are not labels"):
+        train_from(recipe())
 
 
 # The whole way
@@ -249,9 +326,9 @@ def test_a_training_ends_with_a_model_and_goes_on_when_called_again(annotated, r
 def test_simulated_sessions_are_ready_to_train_on(tiny_session, tmp_path):
     network = NETWORK | {"voxel_size_angstrom": 12.0, "validation": ["simulated_0501"], "steps": 1}
     del network["classes"]
-    recipe = TrainingRecipe.model_validate(
+    recipe = training_recipe(
         {"input": [str(tiny_session)], "output": str(tmp_path / "model"), "network": network}
     )
     card = train_from(recipe)
     assert len(card.classes) == 6
-    assert len(discover(recipe.input)) == 2
+    assert len(discover(recipe.annotations[0].tomograms)) == 2

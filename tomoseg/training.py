@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tomoseg import intensity
-from tomoseg.blocks import BlockGrid, Box
+from tomoseg.annotations import Annotation, PaintedAnnotation, annotated_volumes, first_sampling
 from tomoseg.errors import RequestError
-from tomoseg.nets.card import ModelCard
+from tomoseg.nets.card import DEFAULT_COLOURS, ModelCard, load_card
 from tomoseg.nets.settings import TrainingProgress, TrainingSettings
 from tomoseg.recipe import Section, SourceSection, absolute, explained, read_yaml
-from tomoseg.sampling import Shape
-from tomoseg.sources import Found, as_labels, companion_url, discover, open_source
+from tomoseg.stores import Folder
+
+RECIPE_NAME = "recipe.yaml"
+DEFAULT_LABELS = "{folder}/truth/{name}__labels.mrc"
+CORRECTION_WEIGHT = 3.0
+# For classes without a colour of their own; the eyes of most people tell them apart.
+SPARE_COLOURS = (
+    "#0072b2", "#009e73", "#a6761d", "#7570b3", "#e7298a", "#66a61e", "#8b0000", "#808080",
+)  # fmt: skip
+_FAR = "../../../"
 
 
 class TrainingRecipe(Section):
-    """A whole training.
+    """A whole training, with nothing left open; :func:`training_recipe` fills in what is.
 
     Parameters
     ----------
-    input
-        Files or folders of annotated tomograms.
-    labels
-        Where a tomogram's annotation is, ``{folder}`` and ``{name}`` standing for those of the
-        tomogram: 0 background, 1.. the classes in order, 255 not annotated.
     output
         Folder of the model.
-    source
-        As in a run's recipe.
+    annotations
+        What was annotated, and how; see :mod:`tomoseg.annotations.settings`.
     network
-        See :class:`tomoseg.nets.settings.TrainingSettings`; ``intensity`` left out stands for a
-        percentile clip and a z-score.
+        See :class:`tomoseg.nets.settings.TrainingSettings`.
+    memory_gib
+        Normalised tomograms are kept in memory up to this, GiB; others are read by boxes.
     """
 
-    input: tuple[str, ...]
-    labels: str = "{folder}/truth/{name}__labels.mrc"
     output: str
-    source: SourceSection = Field(default_factory=SourceSection)
+    annotations: Annotated[tuple[Annotation, ...], Field(min_length=1)]
     network: TrainingSettings
-
-    @field_validator("input", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+    memory_gib: float = Field(default=4.0, ge=0)
 
     @field_validator("output")
     @classmethod
@@ -58,12 +56,70 @@ class TrainingRecipe(Section):
             raise ValueError("a model is written to a folder on this machine")
         return value
 
-    @field_validator("network", mode="before")
+    @model_validator(mode="after")
+    def _every_class_is_annotated(self) -> Self:
+        known = self.network.classes
+        named = {name for annotation in self.annotations for name in annotation.classes}
+        if unknown := sorted(named - set(known)):
+            raise ValueError(
+                f"an annotation names {', '.join(unknown)}, but the classes are {', '.join(known)}"
+            )
+        if missing := [name for name in known if name not in named]:
+            raise ValueError(f"class {', '.join(missing)} is named in no annotation")
+        return self
+
+    def as_yaml(self) -> str:
+        """Return the recipe as a YAML file for the model's folder.
+
+        Places near that folder are relative to it, so that a project can be moved as a whole.
+        """
+        values = self.model_dump(mode="json", by_alias=True)
+        folder = Path(self.output)
+        values["output"] = "."
+        network = values["network"]
+        network["init_from"] = _seen_from(folder, network.get("init_from"))
+        for said, annotation in zip(values["annotations"], self.annotations, strict=True):
+            said |= {key: _seen_from(folder, said[key]) for key in annotation.places}
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+class _Written(Section):
+    """A recipe as people write it: shorthands allowed, much left out.
+
+    Parameters
+    ----------
+    output, memory_gib
+        As in :class:`TrainingRecipe`.
+    classes
+        Shorthand for ``network.classes``.
+    input, labels
+        Shorthand for one painted annotation.
+    annotations
+        Ways to annotate.
+    init_from
+        Folder of a model to go on from: classes, architecture and what the network expects are
+        its own unless said otherwise, and so are its annotations if ``keep_annotations``.
+    source
+        As in a run's recipe; an annotation may say otherwise.
+    network
+        What is given of the training's settings.
+    """
+
+    output: str
+    classes: tuple[str, ...] = ()
+    input: tuple[str, ...] = ()
+    labels: str = DEFAULT_LABELS
+    annotations: tuple[Annotation, ...] = ()
+    init_from: str | None = None
+    keep_annotations: bool = True
+    source: SourceSection = SourceSection()
+    network: dict[str, Any] = Field(default_factory=dict)
+    memory_gib: float = 4.0
+
+    @field_validator("input", mode="before")
     @classmethod
-    def _with_intensity(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "intensity" not in value:
-            return {**value, "intensity": intensity.as_dicts(intensity.DEFAULT_STEPS)}
-        return value
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 def load_training_recipe(path: Path) -> TrainingRecipe:
@@ -74,28 +130,36 @@ def load_training_recipe(path: Path) -> TrainingRecipe:
     RequestError
         For a missing file, bad YAML, unknown keys and values out of range, each named.
     """
+    return training_recipe(read_yaml(path), base=path.resolve().parent)
+
+
+def training_recipe(values: Mapping[str, Any], *, base: Path | None = None) -> TrainingRecipe:
+    """Return the complete recipe of plain values, as a file holds them.
+
+    Parameters
+    ----------
+    values
+        Keys of a recipe file.
+    base
+        Folder that relative paths are taken from; the working directory if left out.
+
+    Raises
+    ------
+    RequestError
+        For unknown keys and values out of range, each named, and a class in no annotation.
+    ModelError
+        If a model to go on from cannot be read.
+    """
     try:
-        recipe = TrainingRecipe.model_validate(read_yaml(path))
+        return _completed(_Written.model_validate(values), base or Path.cwd())
     except ValidationError as error:
         raise explained(error) from error
-    base = path.resolve().parent
-    start_from = recipe.network.start_from
-    return recipe.model_copy(
-        update={
-            "input": tuple(absolute(place, base) for place in recipe.input),
-            "labels": absolute(recipe.labels, base),
-            "output": absolute(recipe.output, base),
-            "network": recipe.network.model_copy(
-                update={"start_from": start_from and base / start_from.expanduser()}
-            ),
-        }
-    )
 
 
 def train_from(
     recipe: TrainingRecipe, *, report: Callable[[TrainingProgress], None] | None = None
 ) -> ModelCard:
-    """Train, or go on with a training that was cut off.
+    """Train, or go on with a training that was cut off; the recipe is left beside the model.
 
     Raises
     ------
@@ -104,77 +168,104 @@ def train_from(
     """
     from tomoseg.nets.train import train
 
-    steps = intensity.parse_steps(recipe.network.intensity)
-    volumes = [_annotated(found, recipe, steps) for found in discover(recipe.input)]
-    return train(volumes, recipe.network, output=Path(recipe.output), report=report)
+    volumes = annotated_volumes(recipe.annotations, recipe.network, memory_gib=recipe.memory_gib)
+    card = train(volumes, recipe.network, output=Path(recipe.output), report=report)
+    Folder(recipe.output).write(RECIPE_NAME, recipe.as_yaml().encode())
+    return card
 
 
-@dataclass(frozen=True)
-class AnnotatedFile:
-    """A tomogram and its annotation as files, read by boxes."""
-
-    name: str
-    url: str
-    labels_url: str
-    shape: Shape
-    normaliser: intensity.Normaliser
-    voxel_size_angstrom: float | None
-
-    def image(self, box: Box) -> NDArray[np.float32]:
-        """Return a normalised box, float32."""
-        with open_source(self.url, voxel_size_angstrom=self.voxel_size_angstrom) as source:
-            sampling = source.header.sampling
-            read = box.grow(self.normaliser.halo(sampling)).clip(self.shape)
-            voxels = self.normaliser.apply(source.read(read), sampling)
-        return np.ascontiguousarray(voxels[box.within(read).slices])
-
-    def labels(self, box: Box) -> NDArray[np.uint8]:
-        """Return a box of labels, uint8."""
-        with open_source(self.labels_url, voxel_size_angstrom=1.5) as source:
-            return as_labels(source.read(box))
-
-
-def _annotated(
-    found: Found, recipe: TrainingRecipe, steps: Sequence[intensity.Step]
-) -> AnnotatedFile:
-    labels_url = companion_url(recipe.labels, found)
-    override = recipe.source.voxel_size_angstrom
-    with open_source(found.url, voxel_size_angstrom=override) as source:
-        header = source.header
-        moments = intensity.merge_moments(
-            intensity.moments(source.read(block.write)) for block in _strips(header.sampling.shape)
-        )
-        bins = intensity.Bins.for_tomogram(moments, header.dtype)
-        counts = sum(
-            intensity.histogram(source.read(block.write), bins)
-            for block in _strips(header.sampling.shape)
-        )
-    with open_source(labels_url, voxel_size_angstrom=1.5) as annotation:
-        shape = annotation.header.sampling.shape
-    if shape != header.sampling.shape:
-        raise RequestError(
-            f"the annotation {labels_url} of shape {shape} does not fit the tomogram of "
-            f"{header.sampling.shape}",
-            tomogram=found.name,
-        )
-    if not np.isclose(
-        header.sampling.voxel_angstrom, recipe.network.voxel_size_angstrom, rtol=0.01
-    ):
-        raise RequestError(
-            f"voxel size {header.sampling.voxel_angstrom:.4g} Å is not the network's "
-            f"{recipe.network.voxel_size_angstrom:.4g} Å",
-            remedy="Train on tomograms of one voxel size, and name it in network."
-            "voxel_size_angstrom.",
-            tomogram=found.name,
-        )
-    sign = intensity.contrast_sign(
-        recipe.source.contrast, recipe.network.contrast, on_mismatch="flip"
+def _completed(written: _Written, base: Path) -> TrainingRecipe:
+    """Fill in what was left open, from the model to go on from and from the first tomogram."""
+    output = absolute(written.output, base)
+    parent = Path(absolute(written.init_from, base)) if written.init_from else None
+    before = _recipe_beside(parent) if parent and written.keep_annotations else None
+    network = _network(written, _inherited(parent, before), base, Path(output).name)
+    classes = _class_names(network)
+    weight = CORRECTION_WEIGHT if before else 1.0
+    new = tuple(
+        annotation.placed(base).completed(classes, written.source, weight=weight)
+        for annotation in _said(written)
     )
-    statistics = intensity.Statistics.of(moments, bins, np.asarray(counts))
-    normaliser = intensity.prepare(steps, statistics, flip=sign < 0)
-    return AnnotatedFile(found.name, found.url, labels_url, shape, normaliser, override)
+    annotations = (*(before.annotations if before else ()), *new)
+    if annotations and "voxel_size_angstrom" not in network:
+        network["voxel_size_angstrom"] = first_sampling(annotations[0]).voxel_angstrom
+    return TrainingRecipe.model_validate(
+        {
+            "output": output,
+            "annotations": annotations,
+            "network": network,
+            "memory_gib": written.memory_gib,
+        }
+    )
 
 
-def _strips(shape: Shape) -> BlockGrid:
-    """Return slabs of whole slices, a few at a time."""
-    return BlockGrid(shape, (32, shape[1], shape[2]))
+def _network(written: _Written, inherited: dict[str, Any], base: Path, name: str) -> dict[str, Any]:
+    """Return the settings of the network: given, or a model's, or what is usual."""
+    usual = {"name": name, "intensity": intensity.as_dicts(intensity.DEFAULT_STEPS)}
+    given = {"classes": written.classes, **written.network} if written.classes else written.network
+    if "architecture" in given:
+        inherited.pop("patch", None)
+    network = usual | inherited | given
+    network["colours"] = given.get("colours") or _colours(_class_names(network), inherited)
+    if "init_from" in network:
+        network["init_from"] = absolute(network["init_from"], base)
+    return network
+
+
+def _said(written: _Written) -> tuple[Annotation, ...]:
+    """Return the annotations of a recipe, the shorthand first."""
+    if not written.input:
+        return written.annotations
+    short = PaintedAnnotation(tomograms=written.input, labels=written.labels)
+    return (short, *written.annotations)
+
+
+def _class_names(network: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the classes; whether they are good names is checked with all the settings."""
+    given = network.get("classes")
+    if isinstance(given, list | tuple):
+        return tuple(str(name) for name in given)
+    return tuple(DEFAULT_COLOURS)
+
+
+def _colours(classes: Sequence[str], inherited: Mapping[str, Any]) -> list[str]:
+    """Return a colour for each class: the model's, the usual one, or one that is free."""
+    own = zip(inherited.get("classes", ()), inherited.get("colours", ()), strict=True)
+    known = {**DEFAULT_COLOURS, **dict(own)}
+    spare = cycle(colour for colour in SPARE_COLOURS if colour not in known.values())
+    return [known[name] if name in known else next(spare) for name in classes]
+
+
+def _inherited(parent: Path | None, before: TrainingRecipe | None) -> dict[str, Any]:
+    """Return the settings that follow from the model that is gone on from."""
+    if parent is None:
+        return {}
+    keys = {"architecture", "classes", "colours", "voxel_size_angstrom", "voxel_size_tolerance",
+            "contrast", "intensity"}  # fmt: skip
+    inherited = load_card(parent).model_dump(mode="json", include=keys)
+    if before:
+        # The same tomograms are kept apart, or the scores could not be compared.
+        inherited |= before.network.model_dump(mode="json", include={"patch", "validation"})
+    return {**inherited, "init_from": str(parent)}
+
+
+def _recipe_beside(model: Path) -> TrainingRecipe:
+    """Return the recipe of a trained model; raise RequestError if its folder has none."""
+    path = model / RECIPE_NAME
+    try:
+        return load_training_recipe(path)
+    except RequestError as error:
+        raise RequestError(
+            f"the annotations of {model} cannot be kept: {error.message}",
+            remedy="Set keep_annotations: false to train on the new ones alone.",
+        ) from error
+
+
+def _seen_from(folder: Path, place: Any) -> Any:
+    """Return a place as a recipe in ``folder`` names it: relative where it is near."""
+    if isinstance(place, list):
+        return [_seen_from(folder, one) for one in place]
+    if not isinstance(place, str) or not os.path.isabs(place):
+        return place
+    near = os.path.relpath(place, folder)
+    return place if near.startswith(_FAR) else near

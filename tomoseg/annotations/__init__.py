@@ -1,0 +1,94 @@
+"""Annotations: every way to annotate becomes sparse labels on a tomogram's grid.
+
+painted   a label volume beside each tomogram, or parts of one
+tiles     squares of single slices: some with masks, some with nothing in them
+points    particle centres, drawn as balls with a rim about which nothing is said
+
+Annotations of one tomogram share it; each is a volume of its own in the training.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from tomoseg.annotations.painted import painted_tomograms, painted_volumes
+from tomoseg.annotations.points import point_volumes
+from tomoseg.annotations.settings import (
+    Annotation,
+    PaintedAnnotation,
+    PointsAnnotation,
+    TilesAnnotation,
+)
+from tomoseg.annotations.tiles import tile_volume
+from tomoseg.annotations.tomogram import Tomograms
+from tomoseg.annotations.volume import LabelledTomogram
+from tomoseg.annotations.voxels import Memory
+from tomoseg.nets.settings import TrainingSettings
+from tomoseg.sampling import Sampling
+from tomoseg.sources import discover, open_source
+
+__all__ = [
+    "Annotation",
+    "LabelledTomogram",
+    "PaintedAnnotation",
+    "PointsAnnotation",
+    "TilesAnnotation",
+    "annotated_volumes",
+    "first_sampling",
+]
+
+
+def annotated_volumes(
+    annotations: Sequence[Annotation], settings: TrainingSettings, *, memory_gib: float
+) -> list[LabelledTomogram]:
+    """Open what was annotated; a tomogram that several annotations share is opened once.
+
+    Parameters
+    ----------
+    annotations
+        Complete, as a :class:`tomoseg.training.TrainingRecipe` holds them.
+    settings
+        Of the training: classes, voxel size, contrast and intensity steps of the network.
+    memory_gib
+        Normalised tomograms and labels are kept in memory up to this; others are read by boxes.
+
+    Raises
+    ------
+    RequestError, FormatError, VoxelSizeError
+        If a tomogram or an annotation is missing, or they do not fit each other.
+    """
+    tomograms = Tomograms(settings, Memory(memory_gib))
+    return _told_apart(volume for one in annotations for volume in _volumes(one, tomograms))
+
+
+def first_sampling(annotation: Annotation) -> Sampling:
+    """Return the grid of an annotation's first tomogram; only its header is read."""
+    if isinstance(annotation, PaintedAnnotation):
+        found = painted_tomograms(annotation)
+    else:
+        found = discover(annotation.tomograms)
+    override = annotation.source.voxel_size_angstrom
+    with open_source(found[0].url, voxel_size_angstrom=override) as source:
+        return source.header.sampling
+
+
+def _volumes(annotation: Annotation, tomograms: Tomograms) -> Iterator[LabelledTomogram]:
+    if isinstance(annotation, PaintedAnnotation):
+        yield from painted_volumes(annotation, tomograms)
+    elif isinstance(annotation, TilesAnnotation):
+        yield tile_volume(annotation, tomograms)
+    else:
+        yield from point_volumes(annotation, tomograms)
+
+
+def _told_apart(volumes: Iterable[LabelledTomogram]) -> list[LabelledTomogram]:
+    """Append a number to a name that occurred before: of a second painting, say."""
+    seen: Counter[str] = Counter()
+    named = []
+    for volume in volumes:
+        seen[volume.name] += 1
+        number = seen[volume.name]
+        named.append(volume if number == 1 else replace(volume, name=f"{volume.name} ({number})"))
+    return named

@@ -1,0 +1,125 @@
+"""Painted slices and sub-volumes: a label volume beside each tomogram."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.annotations.settings import PaintedAnnotation
+from tomoseg.annotations.tomogram import Tomogram, Tomograms
+from tomoseg.annotations.volume import LabelledTomogram, Legend, judged_labels
+from tomoseg.annotations.voxels import Voxels, strips
+from tomoseg.blocks import Box
+from tomoseg.errors import RequestError, TomosegError
+from tomoseg.nets.card import NOT_ANNOTATED
+from tomoseg.sampling import Shape, as_shape
+from tomoseg.sources import Found, as_labels, companion_url, discover, open_source
+
+# Labels lie on their tomogram's grid, whatever voxel size their own header states.
+_ANY_VOXEL_ANGSTROM = 1.5
+
+
+def painted_volumes(
+    annotation: PaintedAnnotation, tomograms: Tomograms
+) -> Iterator[LabelledTomogram]:
+    """Yield the annotated tomograms, their labels checked.
+
+    Raises
+    ------
+    RequestError, FormatError
+        If a label volume is missing, has another shape, holds a value that stands for nothing, or
+        annotates nothing; the tomogram is named.
+    """
+    for found in painted_tomograms(annotation):
+        tomogram = tomograms.open(found, annotation.source)
+        try:
+            yield _painted(annotation, tomogram, tomograms)
+        except TomosegError as error:
+            raise error.within(tomogram=found.name) from error
+
+
+def painted_tomograms(annotation: PaintedAnnotation) -> list[Found]:
+    """Return the tomograms of an annotation, without labels that lie in the same folder."""
+    found = discover(annotation.tomograms)
+    labels = {companion_url(annotation.labels, one) for one in found}
+    return [one for one in found if one.url not in labels]
+
+
+def _painted(
+    annotation: PaintedAnnotation, tomogram: Tomogram, tomograms: Tomograms
+) -> LabelledTomogram:
+    url = companion_url(annotation.labels, tomogram.found)
+    with open_source(url, voxel_size_angstrom=_ANY_VOXEL_ANGSTROM) as source:
+        shape = source.header.sampling.shape
+    if shape != tomogram.sampling.shape:
+        raise RequestError(
+            f"the annotation {url} of shape {shape} does not fit the tomogram of "
+            f"{tomogram.sampling.shape}",
+            remedy="Paint on the tomogram itself, not on a cropped or binned copy.",
+        )
+    classes = tomograms.settings.classes
+    legend = Legend.of(annotation.values, annotation.classes, classes)
+    read = _PaintedLabels(url, tomogram, legend, annotation.slices or (0, shape[0]))
+    painted = Voxels(tomogram.grid.shape, np.uint8, read, tomograms.memory)
+    annotated = annotated_boxes(painted, tomogram.grid.shape)
+    if not annotated:
+        where = f" in slices {list(annotation.slices)}" if annotation.slices else ""
+        raise RequestError(
+            f"{url} annotates nothing{where}: every voxel is {NOT_ANNOTATED}",
+            remedy="Paint the background too, or leave this tomogram out.",
+        )
+    return LabelledTomogram(
+        name=tomogram.name,
+        scene=tomogram,
+        judged=judged_labels(annotation.classes, classes),
+        annotated=annotated,
+        weight=annotation.weight or 1.0,
+        painted=painted,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _PaintedLabels:
+    """Reads labels of boxes of the network's grid from a file on the tomogram's."""
+
+    url: str
+    tomogram: Tomogram
+    legend: Legend
+    slices: tuple[int, int]
+
+    def __call__(self, box: Box) -> NDArray[np.uint8]:
+        """Return uint8, ``box.shape``: the label of the nearest voxel, 255 in other slices."""
+        z, y, x = (self.tomogram.nearest(axis, box.begin[axis], box.end[axis]) for axis in range(3))
+        begin = as_shape(axis[0] for axis in (z, y, x))
+        read = Box(begin, as_shape(axis[-1] + 1 for axis in (z, y, x)))
+        with open_source(self.url, voxel_size_angstrom=_ANY_VOXEL_ANGSTROM) as source:
+            labels = self.legend.read(as_labels(source.read(read)), self.url)
+        labels = labels[np.ix_(z - begin[0], y - begin[1], x - begin[2])]
+        labels[(z < self.slices[0]) | (z >= self.slices[1])] = NOT_ANNOTATED
+        return labels
+
+
+def annotated_boxes(painted: Voxels, shape: Shape) -> tuple[Box, ...]:
+    """Return a box around what is annotated of each run of annotated slices."""
+    boxes: list[Box] = []
+    for block in strips(shape):
+        known = painted.read(block.write) != NOT_ANNOTATED
+        for z, plane in enumerate(known, start=block.write.begin[0]):
+            if not plane.any():
+                continue
+            rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+            begin, end = (z, rows[0], columns[0]), (z + 1, rows[-1] + 1, columns[-1] + 1)
+            box = Box(as_shape(begin), as_shape(end))
+            if boxes and boxes[-1].end[0] == z:
+                box = _around(boxes.pop(), box)
+            boxes.append(box)
+    return tuple(boxes)
+
+
+def _around(one: Box, other: Box) -> Box:
+    """Return the smallest box that holds both."""
+    begin, end = np.minimum(one.begin, other.begin), np.maximum(one.end, other.end)
+    return Box(as_shape(begin), as_shape(end))

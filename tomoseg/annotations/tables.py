@@ -1,0 +1,63 @@
+"""Tables of positions that annotate a tomogram."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.annotations.tomogram import Tomogram
+from tomoseg.coordinates import Points
+from tomoseg.errors import RequestError
+from tomoseg.stores import open_file
+
+
+def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) -> Points:
+    """Return the positions that a table holds of a tomogram.
+
+    Parameters
+    ----------
+    url
+        A table in any format that picks come in.
+    class_name
+        Where the table names classes and this is one of them, only its rows are taken.
+
+    Returns
+    -------
+    float64, shape (n ≥ 1, 3), zyx, Å, in the order of the table. In a tomogram of one slice they
+    lie in that slice.
+
+    Raises
+    ------
+    RequestError
+        If there is no table, it is empty, or a position lies outside the tomogram.
+    FormatError
+        As the format's reader says.
+    """
+    from tomoseg.formats.picks import read_picks
+
+    with open_file(url) as file:
+        content = file.read()
+    tables = read_picks(content, url, tomogram.sampling, tomogram=tomogram.name)
+    named = [table for table in tables if table.name == class_name]
+    points = np.concatenate([np.empty((0, 3)), *(t.points_angstrom for t in named or tables)])
+    if not len(points):
+        raise RequestError(
+            f"{url} holds no position in this tomogram", remedy="Pick some, or leave it out."
+        )
+    if tomogram.sampling.shape[0] == 1:
+        points[:, 0] = tomogram.sampling.first_voxel_angstrom[0]
+    _check_inside(points, url, tomogram)
+    return points
+
+
+def _check_inside(points: Points, url: str, tomogram: Tomogram) -> None:
+    sampling = tomogram.sampling
+    outside: NDArray[np.int64] = np.flatnonzero(~sampling.contains(points))
+    if len(outside):
+        z, y, x = sampling.to_voxels(points[outside[0]])
+        raise RequestError(
+            f"{len(outside)} of {len(points)} positions in {url} lie outside the tomogram of "
+            f"{sampling.shape[::-1]} voxels (xyz); the first is number {outside[0] + 1} at "
+            f"({x:.1f}, {y:.1f}, {z:.1f})",
+            remedy="Check that the table belongs to this tomogram, and its voxel size and origin.",
+        )

@@ -1,0 +1,180 @@
+"""A tomogram as the network sees it: normalised, on the network's grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg import intensity
+from tomoseg.annotations.voxels import Memory, Voxels, strips
+from tomoseg.blocks import Box
+from tomoseg.errors import FormatError, RequestError, TomosegError, VoxelSizeError
+from tomoseg.nets.settings import TrainingSettings
+from tomoseg.recipe import SourceSection
+from tomoseg.rescale import Rescaling
+from tomoseg.sampling import Sampling
+from tomoseg.sources import Found, Source, open_source
+
+LARGEST_RESCALING = 1.6
+EQUAL_WITHIN = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Tomogram:
+    """One tomogram of a training.
+
+    Parameters
+    ----------
+    found
+        Its name and place.
+    sampling
+        The grid of its file.
+    grid
+        The grid on which the network sees it.
+    voxels
+        float32, normalised, on ``grid``.
+    """
+
+    found: Found
+    sampling: Sampling
+    grid: Sampling
+    voxels: Voxels
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.found.name
+
+    def nearest(self, axis: int, begin: int = 0, end: int | None = None) -> NDArray[np.int64]:
+        """Return, for voxels of the network's grid, the file's nearest voxels along an axis."""
+        place = np.zeros(((end or self.grid.shape[axis]) - begin, 3))
+        place[:, axis] = np.arange(begin, begin + len(place))
+        found = self.sampling.to_voxels(self.grid.to_angstrom(place))[:, axis]
+        return np.rint(found).astype(np.int64).clip(0, self.sampling.shape[axis] - 1)
+
+
+class Tomograms:
+    """The tomograms of a training, each opened once.
+
+    Parameters
+    ----------
+    settings
+        Of the training: voxel size, contrast and intensity steps of the network.
+    memory
+        For what is kept.
+    """
+
+    def __init__(self, settings: TrainingSettings, memory: Memory) -> None:
+        self.settings, self.memory = settings, memory
+        self._steps = intensity.parse_steps(settings.intensity)
+        self._open: dict[str, tuple[SourceSection, Tomogram]] = {}
+
+    def open(self, found: Found, source: SourceSection) -> Tomogram:
+        """Return a tomogram, its statistics taken.
+
+        Raises
+        ------
+        RequestError
+            If the same tomogram was opened with another description, or two have one name.
+        FormatError, VoxelSizeError
+            If it cannot be read, holds too few numbers, or is not of the network's voxel size.
+        """
+        if found.name not in self._open:
+            try:
+                self._open[found.name] = (source, self._opened(found, source))
+            except TomosegError as error:
+                raise error.within(tomogram=found.name) from error
+        known, tomogram = self._open[found.name]
+        if tomogram.found.url != found.url:
+            raise RequestError(
+                f"{tomogram.found.url} and {found.url} have one name",
+                remedy="Rename one: a training tells tomograms by their names.",
+                tomogram=found.name,
+            )
+        if known != source:
+            raise RequestError(
+                f"two annotations describe {found.url} by different source sections",
+                remedy="Give both the same voxel size and contrast.",
+                tomogram=found.name,
+            )
+        return tomogram
+
+    def _opened(self, found: Found, section: SourceSection) -> Tomogram:
+        settings = self.settings
+        with open_source(found.url, voxel_size_angstrom=section.voxel_size_angstrom) as source:
+            sampling = source.header.sampling
+            grid = network_grid(sampling, settings.voxel_size_angstrom)
+            statistics = _statistics(source, section.maximum_not_finite)
+        sign = intensity.contrast_sign(section.contrast, settings.contrast, on_mismatch="flip")
+        image = _Image(
+            url=found.url,
+            voxel_size_angstrom=section.voxel_size_angstrom,
+            there=Rescaling(sampling, grid),
+            normaliser=intensity.prepare(self._steps, statistics, flip=sign < 0),
+        )
+        return Tomogram(found, sampling, grid, Voxels(grid.shape, np.float32, image, self.memory))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Reads normalised boxes from a file."""
+
+    url: str
+    voxel_size_angstrom: float | None
+    there: Rescaling
+    normaliser: intensity.Normaliser
+
+    def __call__(self, box: Box) -> NDArray[np.float32]:
+        """Return float32, ``box.shape``, of a box of the network's grid."""
+        sampling = self.there.source
+        is_rescaled = self.there.target != sampling
+        wanted = self.there.needed(box) if is_rescaled else box
+        read = wanted.grow(self.normaliser.halo(sampling)).clip(sampling.shape)
+        with open_source(self.url, voxel_size_angstrom=self.voxel_size_angstrom) as source:
+            voxels = self.normaliser.apply(source.read(read), sampling)
+        voxels = voxels[wanted.within(read).slices]
+        if is_rescaled:
+            voxels = self.there.apply(voxels, wanted, box)
+        return np.ascontiguousarray(voxels)
+
+
+def network_grid(sampling: Sampling, wanted_angstrom: float) -> Sampling:
+    """Return the grid on which the network sees a tomogram: its own, or a resampled one.
+
+    Raises
+    ------
+    VoxelSizeError
+        If the voxel sizes are further apart than is resampled.
+    """
+    ratios = np.array(sampling.voxel_size_angstrom) / wanted_angstrom
+    if np.allclose(ratios, 1, rtol=0, atol=EQUAL_WITHIN):
+        return sampling
+    if max(ratios.max(), 1 / ratios.min()) > LARGEST_RESCALING:
+        sizes = " × ".join(f"{size:.4g}" for size in dict.fromkeys(sampling.voxel_size_angstrom))
+        raise VoxelSizeError(
+            f"voxel size {sizes} Å and the network's {wanted_angstrom:.4g} Å are more than "
+            f"{LARGEST_RESCALING} times apart",
+            remedy="Correct source.voxel_size_angstrom or network.voxel_size_angstrom, or bin the "
+            "tomogram; a network learns from one range of voxel sizes.",
+        )
+    return sampling.resampled(wanted_angstrom)
+
+
+def _statistics(source: Source, maximum_not_finite: float) -> intensity.Statistics:
+    """Take the statistics of a whole tomogram in two passes over its slices."""
+    grid = strips(source.header.sampling.shape)
+    moments = intensity.merge_moments(intensity.moments(source.read(b.write)) for b in grid)
+    share = moments.not_finite / (moments.count + moments.not_finite)
+    if not moments.count or share > maximum_not_finite:
+        raise FormatError(
+            f"{100 * share:.3g}% of the voxels are NaN or infinite, more than "
+            f"{100 * maximum_not_finite:.3g}%",
+            remedy="Repair the tomogram, or raise source.maximum_not_finite.",
+        )
+    bins = intensity.Bins.for_tomogram(moments, source.header.dtype)
+    histogram = partial(intensity.histogram, bins=bins)
+    counts = np.sum([histogram(source.read(b.write)) for b in grid], axis=0)
+    return intensity.Statistics.of(moments, bins, counts)
