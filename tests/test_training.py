@@ -285,7 +285,7 @@ def test_minus_one_is_not_annotated(annotated, recipe, seen):
 
 def test_numbers_of_objects_are_no_annotation(annotated, recipe):
     annotated("t1", labels=np.full(SHAPE, 257, np.int16))
-    with pytest.raises(RequestError, match="t1: .*are not labels"):
+    with pytest.raises(RequestError, match=r"t1: .*are not labels"):
         train_from(recipe())
 
 

@@ -188,7 +188,8 @@ def _completed(written: _Written, base: Path) -> TrainingRecipe:
     )
     annotations = (*(before.annotations if before else ()), *new)
     if annotations and "voxel_size_angstrom" not in network:
-        network["voxel_size_angstrom"] = first_sampling(annotations[0]).voxel_angstrom
+        size = first_sampling(annotations[0]).voxel_angstrom
+        network["voxel_size_angstrom"] = float(f"{size:.7g}")
     return TrainingRecipe.model_validate(
         {
             "output": output,

@@ -168,7 +168,7 @@ def _statistics(source: Source, maximum_not_finite: float) -> intensity.Statisti
     grid = strips(source.header.sampling.shape)
     moments = intensity.merge_moments(intensity.moments(source.read(b.write)) for b in grid)
     share = moments.not_finite / (moments.count + moments.not_finite)
-    if not moments.count or share > maximum_not_finite:
+    if share > maximum_not_finite:
         raise FormatError(
             f"{100 * share:.3g}% of the voxels are NaN or infinite, more than "
             f"{100 * maximum_not_finite:.3g}%",
