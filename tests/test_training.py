@@ -9,12 +9,11 @@ import pytest
 import yaml
 
 from tomoseg.blocks import Box
-from tomoseg.errors import FormatError, RequestError, VoxelSizeError
+from tomoseg.errors import FormatError, ModelError, RequestError, VoxelSizeError
 from tomoseg.intensity import DEFAULT_STEPS, as_dicts
-from tomoseg.nets.card import DEFAULT_COLOURS
-from tomoseg.nets.checkpoint import load_network
+from tomoseg.nets.checkpoint import load_network, save_card
 from tomoseg.sources import discover
-from tomoseg.training import SPARE_COLOURS, load_training_recipe, train_from, training_recipe
+from tomoseg.training import load_training_recipe, train_from, training_recipe
 
 SHAPE = (12, 16, 16)
 NETWORK = {
@@ -27,7 +26,6 @@ NETWORK = {
     "steps": 2,
     "device": "cpu",
     "precision": "float32",
-    "validation_minutes": 1000,
 }
 
 
@@ -119,7 +117,6 @@ def test_little_must_be_said(annotated, tmp_path):
     network = recipe.network
     assert (network.name, network.classes) == ("mine", ("actin", "cilium"))
     assert network.voxel_size_angstrom == pytest.approx(13.7)
-    assert network.colours == (DEFAULT_COLOURS["actin"], SPARE_COLOURS[0])
     assert network.intensity == tuple(as_dicts(DEFAULT_STEPS))
     (painted,) = recipe.annotations
     assert painted.labels == "{folder}/truth/{name}__labels.mrc"
@@ -194,6 +191,140 @@ def test_what_is_wrong_in_a_recipe_is_named(tmp_path, changes, message):
 def test_a_missing_recipe_is_named(tmp_path):
     with pytest.raises(RequestError, match=r"no recipe at .*none\.yaml"):
         load_training_recipe(tmp_path / "none.yaml")
+
+
+# The recipe beside the model
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with a recipe of every kind of annotation, and the recipe."""
+    annotations = [
+        PAINTED
+        | {"tomograms": ["data"], "values": {1: "actin", 3: "background"}, "slices": [0, 4]},
+        {
+            "kind": "tiles",
+            "tomogram": "data/t.mrc",
+            "positives": "p.csv",
+            "masks": "m.mrc",
+            "classes": ["ribosome"],
+        },
+        {
+            "kind": "points",
+            "tomograms": "s3://bucket/run",
+            "table": "{folder}/{name}.star",
+            "class": "actin",
+            "radius_angstrom": 60,
+            "source": {"contrast": "bright"},
+        },
+    ]
+    network = NETWORK | {"steps": None, "maximum_minutes": 3, "validation": ["t"], "version": "7"}
+    values = {
+        "output": "models/first",
+        "annotations": annotations,
+        "source": {"voxel_size_angstrom": 10.0},
+        "network": network,
+    }
+    path = write(tmp_path / "project" / "train.yaml", values)
+    return path.parent, load_training_recipe(path)
+
+
+def save_first(folder, recipe):
+    """Write what a finished training leaves: its card and its recipe."""
+    write(folder / "recipe.yaml", yaml.safe_load(recipe.as_yaml()))
+    save_card(folder, recipe.network.card({}, {}))
+
+
+def test_the_recipe_beside_the_model_is_the_one_that_was_used(project):
+    folder, recipe = project
+    save_first(folder / "models" / "first", recipe)
+    assert load_training_recipe(folder / "models" / "first" / "recipe.yaml") == recipe
+
+
+def test_a_project_may_be_moved(project, tmp_path):
+    folder, recipe = project
+    save_first(folder / "models" / "first", recipe)
+    moved = folder.rename(tmp_path / "moved")
+    again = load_training_recipe(moved / "models" / "first" / "recipe.yaml")
+    painted, _, tiles, points = again.annotations
+    assert again.output == f"{moved}/models/first"
+    assert (painted.tomograms, tiles.masks) == ((f"{moved}/data",), f"{moved}/m.mrc")
+    assert points.tomograms == ("s3://bucket/run",)
+    assert points.table == "{folder}/{name}.star"
+
+
+def test_what_lies_far_from_a_model_stays_where_it_is():
+    values = {"input": "/far/away", "output": "/models/mine", "network": NETWORK}
+    said = yaml.safe_load(training_recipe(values).as_yaml())
+    assert said["annotations"][0]["tomograms"] == ["../../far/away"]
+    values["output"] = "/home/me/models/mine"
+    said = yaml.safe_load(training_recipe(values).as_yaml())
+    assert said["annotations"][0]["tomograms"] == ["/far/away"]
+
+
+# Going on from a model
+
+
+def corrections(**changes):
+    painted = {"kind": "painted", "tomograms": "new.mrc", "labels": "fixed.mrc"}
+    return {"output": "second", "init_from": "models/first", "annotations": [painted], **changes}
+
+
+def test_corrections_are_all_that_must_be_said(project):
+    folder, first = project
+    save_first(folder / "models" / "first", first)
+    recipe = load_training_recipe(write(folder / "fix.yaml", corrections()))
+    *kept, new = recipe.annotations
+    assert tuple(kept) == first.annotations
+    assert (new.tomograms, new.classes, new.weight) == (
+        (f"{folder}/new.mrc",),
+        ("actin", "ribosome"),
+        3.0,
+    )
+    network = recipe.network
+    assert network.init_from == folder / "models" / "first"
+    assert (network.name, network.version) == ("second", "1")
+    known = {"architecture", "classes", "colours", "voxel_size_angstrom", "contrast", "intensity"}
+    cards = [settings.card({}, {}) for settings in (network, first.network)]
+    assert cards[0].model_dump(include=known) == cards[1].model_dump(include=known)
+    assert (network.patch, network.validation) == (first.network.patch, ("t",))
+    # The recipe that is left beside the second model holds everything by itself.
+    save_first(folder / "second", recipe)
+    assert load_training_recipe(folder / "second" / "recipe.yaml") == recipe
+
+
+def test_old_annotations_may_be_left_out_and_weights_given(project):
+    folder, first = project
+    save_first(folder / "models" / "first", first)
+    path = folder / "fix.yaml"
+    (new,) = load_training_recipe(write(path, corrections(keep_annotations=False))).annotations
+    assert (new.tomograms, new.weight) == ((f"{folder}/new.mrc",), 1.0)
+    heavy = corrections()
+    heavy["annotations"][0]["weight"] = 10
+    assert load_training_recipe(write(path, heavy)).annotations[-1].weight == 10.0
+
+
+def test_a_class_may_be_added(project):
+    folder, first = project
+    save_first(folder / "models" / "first", first)
+    classes = ["actin", "ribosome", "cilium"]
+    recipe = load_training_recipe(write(folder / "fix.yaml", corrections(classes=classes)))
+    assert recipe.network.classes == tuple(classes)
+    assert [a.classes for a in recipe.annotations] == [
+        *[("actin",)] * 2,
+        ("ribosome",),
+        ("actin",),
+        tuple(classes),
+    ]
+
+
+def test_a_model_that_cannot_be_gone_on_from_is_named(project):
+    folder, _ = project
+    path = write(folder / "fix.yaml", corrections())
+    with pytest.raises(RequestError, match=r"models/first cannot be kept.*keep_annotations: false"):
+        load_training_recipe(path)
+    with pytest.raises(ModelError, match=r"first/card\.json cannot be read"):
+        load_training_recipe(write(path, corrections(keep_annotations=False)))
 
 
 # Tomograms and annotations

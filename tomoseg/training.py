@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -22,10 +21,6 @@ from tomoseg.stores import Folder
 RECIPE_NAME = "recipe.yaml"
 DEFAULT_LABELS = "{folder}/truth/{name}__labels.mrc"
 CORRECTION_WEIGHT = 3.0
-# For classes without a colour of their own; the eyes of most people tell them apart.
-SPARE_COLOURS = (
-    "#0072b2", "#009e73", "#a6761d", "#7570b3", "#e7298a", "#66a61e", "#8b0000", "#808080",
-)  # fmt: skip
 _FAR = "../../../"
 
 
@@ -77,7 +72,7 @@ class TrainingRecipe(Section):
         folder = Path(self.output)
         values["output"] = "."
         network = values["network"]
-        network["init_from"] = _seen_from(folder, network.get("init_from"))
+        network["init_from"] = _seen_from(folder, network["init_from"])
         for said, annotation in zip(values["annotations"], self.annotations, strict=True):
             said |= {key: _seen_from(folder, said[key]) for key in annotation.places}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
@@ -204,10 +199,10 @@ def _network(written: _Written, inherited: dict[str, Any], base: Path, name: str
     """Return the settings of the network: given, or a model's, or what is usual."""
     usual = {"name": name, "intensity": intensity.as_dicts(intensity.DEFAULT_STEPS)}
     given = {"classes": written.classes, **written.network} if written.classes else written.network
-    if "architecture" in given:
-        inherited.pop("patch", None)
+    for other, bound in (("architecture", "patch"), ("classes", "colours")):
+        if other in given:
+            inherited.pop(bound, None)
     network = usual | inherited | given
-    network["colours"] = given.get("colours") or _colours(_class_names(network), inherited)
     if "init_from" in network:
         network["init_from"] = absolute(network["init_from"], base)
     return network
@@ -227,14 +222,6 @@ def _class_names(network: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(given, list | tuple):
         return tuple(str(name) for name in given)
     return tuple(DEFAULT_COLOURS)
-
-
-def _colours(classes: Sequence[str], inherited: Mapping[str, Any]) -> list[str]:
-    """Return a colour for each class: the model's, the usual one, or one that is free."""
-    own = zip(inherited.get("classes", ()), inherited.get("colours", ()), strict=True)
-    known = {**DEFAULT_COLOURS, **dict(own)}
-    spare = cycle(colour for colour in SPARE_COLOURS if colour not in known.values())
-    return [known[name] if name in known else next(spare) for name in classes]
 
 
 def _inherited(parent: Path | None, before: TrainingRecipe | None) -> dict[str, Any]:
