@@ -143,6 +143,7 @@ def _curves(training: TrainingSummary) -> str:
     lines = training.progress
     colours = {item.name: item.colour for item in training.classes}
     rates = tuple((float(line.step), line.learning_rate) for line in lines)
+    highest = max((rate for _, rate in rates), default=0.0)
     losses = tuple((float(line.step), line.loss) for line in lines if line.loss is not None)
     f1 = tuple(
         Line(name, _f1_points(lines, name), colour, dotted=True) for name, colour in colours.items()
@@ -152,7 +153,7 @@ def _curves(training: TrainingSummary) -> str:
     charts = [
         Chart("F1 on what was kept apart", "step", (*f1, Line("mean", means)), (0.0, 1.0), kept),
         Chart("Loss", "step", (Line("", losses),), mark=kept),
-        Chart("Learning rate", "step", (Line("", rates),), mark=kept),
+        Chart("Learning rate", "step", (Line("", rates),), (0.0, highest), kept),
     ]
     calibrated = tuple(
         Line(name, _calibrated(*training.calibration[name]), colour)
