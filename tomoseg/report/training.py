@@ -134,8 +134,8 @@ def _notes(training: TrainingSummary) -> list[str]:
     if not absent:
         return []
     return [
-        f"{', '.join(absent)} does not occur in what was kept apart, so that nobody knows how "
-        "well it is found. Annotate some there."
+        f"what was kept apart has no {', no '.join(absent)}: how well that is found, nobody "
+        "knows. Annotate some there."
     ]
 
 
