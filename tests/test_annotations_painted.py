@@ -116,6 +116,13 @@ def test_a_value_without_a_class_is_named(paint):
         volumes(paint(labels, classes=("actin", "ribosome")))
 
 
+def test_slices_that_are_not_used_may_hold_anything(paint):
+    labels = painted_slices()
+    labels[20] = 77
+    (volume,) = volumes(paint(labels, slices=(30, 40)))
+    assert set(np.unique(volume.labels(WHOLE))) == {0, 2, 255}
+
+
 @pytest.mark.parametrize("said", [{}, {"slices": (4, 35)}, {"slices": (100, 101)}])
 def test_an_annotation_of_nothing_is_named(paint, said):
     labels = painted_slices() if said else np.full(SHAPE, 255, np.uint8)
@@ -175,7 +182,7 @@ def test_memory_changes_how_often_files_are_opened_and_nothing_else(paint, monke
     def refused(*_, **__):
         raise AssertionError("opened again")
 
-    for module in ("painted", "tomogram"):
+    for module in ("volume", "tomogram"):
         monkeypatch.setattr(f"tomoseg.annotations.{module}.open_source", refused)
     assert kept.image(boxes[1]).shape == kept.labels(boxes[1]).shape == (8, 8, 8)
     with pytest.raises(AssertionError):

@@ -162,3 +162,10 @@ def test_tiles_and_masks_that_do_not_fit_are_named(volume, positives, masks, mes
 def test_a_missing_file_is_named(volume, key):
     with pytest.raises(RequestError, match=r"^t1: .*none\.csv does not exist"):
         volume([(2, 20, 12)], [mask((0, 0))], **{key: "none.csv"})
+
+
+def test_tiles_are_cut_from_one_tomogram(volume, tmp_path):
+    save(tmp_path / "t2.mrc", np.zeros(SHAPE, np.float32))
+    # the tomograms and the masks
+    with pytest.raises(RequestError, match="holds 3 tomograms, but tiles are cut from one"):
+        volume([(2, 20, 12)], [mask((0, 0))], tomogram=".")

@@ -179,6 +179,7 @@ def test_an_annotation_may_have_a_source_and_classes_of_its_own():
         ),
         ({"output": "s3://bucket/model"}, "output: .*folder on this machine"),
         ({"source": {"contrast": "inverted"}}, r"source\.contrast"),
+        ({"source": {"mask": "m.mrc"}}, r"no source\.mask: paint 255"),
     ],
 )
 def test_what_is_wrong_in_a_recipe_is_named(tmp_path, changes, message):
@@ -253,13 +254,25 @@ def test_a_project_may_be_moved(project, tmp_path):
     assert points.table == "{folder}/{name}.star"
 
 
-def test_what_lies_far_from_a_model_stays_where_it_is():
-    values = {"input": "/far/away", "output": "/models/mine", "network": NETWORK}
-    said = yaml.safe_load(training_recipe(values).as_yaml())
-    assert said["annotations"][0]["tomograms"] == ["../../far/away"]
-    values["output"] = "/home/me/models/mine"
-    said = yaml.safe_load(training_recipe(values).as_yaml())
-    assert said["annotations"][0]["tomograms"] == ["/far/away"]
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("/home/me/models/data", "../data"),
+        ("/home/me/data", "../../data"),
+        ("/home/you/data", "/home/you/data"),
+        ("s3://bucket/run", "s3://bucket/run"),
+    ],
+)
+def test_what_lies_far_from_a_model_stays_where_it_is(place, said):
+    values = {"input": place, "output": "/home/me/models/mine", "network": NETWORK}
+    written = yaml.safe_load(training_recipe(values).as_yaml())
+    assert written["annotations"][0]["tomograms"] == [said]
+
+
+def test_nothing_is_near_only_because_it_is_on_the_same_machine():
+    values = {"input": "/data", "output": "/models/mine", "network": NETWORK}
+    written = yaml.safe_load(training_recipe(values).as_yaml())
+    assert written["annotations"][0]["tomograms"] == ["/data"]
 
 
 # Going on from a model
@@ -379,11 +392,16 @@ def test_a_truncated_annotation_is_refused(annotated, recipe, tmp_path):
 
 
 @pytest.fixture
-def seen(monkeypatch, tmp_path):
-    """Catch the volumes that a training would be given."""
-    given = []
+def seen(monkeypatch):
+    """Catch the volumes that a training would be given, and those that its page is."""
+    given, shown = [], []
     monkeypatch.setattr("tomoseg.nets.train.train", lambda volumes, *_, **__: given.extend(volumes))
-    return given
+    monkeypatch.setattr(
+        "tomoseg.training_report.write_training_report",
+        lambda _, volumes, __: shown.extend(volumes),
+    )
+    yield given
+    assert shown == given
 
 
 @pytest.mark.parametrize("contrast", ["dark", "bright"])
@@ -436,6 +454,8 @@ def test_a_training_ends_with_a_model_and_goes_on_when_called_again(annotated, r
     assert card.classes == ("actin", "ribosome")
     assert card.intensity == tuple(as_dicts(DEFAULT_STEPS))
     assert "halo_costs" in card.scores
+    assert "held_out" in (tmp_path / "model" / "training.html").read_text()
+    assert load_training_recipe(tmp_path / "model" / "recipe.yaml") == recipe(settings)
     weights = Path(tmp_path / "model" / "weights.safetensors").read_bytes()
 
     told.clear()
@@ -452,6 +472,17 @@ def test_a_training_ends_with_a_model_and_goes_on_when_called_again(annotated, r
     assert [json.loads(row)["step"] for row in log][-1] == 4
     with pytest.raises(RequestError):
         train_from(recipe(settings | {"batch": 3}))
+
+
+def test_of_several_processes_the_first_alone_writes(annotated, recipe, tmp_path, monkeypatch):
+    annotated("t1")
+    monkeypatch.setattr("tomoseg.nets.train.train", lambda *_, **__: None)
+    monkeypatch.setattr("tomoseg.training_report.write_training_report", lambda *_: None)
+    beside = tmp_path / "model" / "recipe.yaml"
+    for rank, is_written in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        train_from(recipe())
+        assert beside.exists() is is_written
 
 
 def test_simulated_sessions_are_ready_to_train_on(tiny_session, tmp_path):

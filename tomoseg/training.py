@@ -52,7 +52,7 @@ class TrainingRecipe(Section):
         return value
 
     @model_validator(mode="after")
-    def _every_class_is_annotated(self) -> Self:
+    def _check_annotations(self) -> Self:
         known = self.network.classes
         named = {name for annotation in self.annotations for name in annotation.classes}
         if unknown := sorted(named - set(known)):
@@ -61,6 +61,8 @@ class TrainingRecipe(Section):
             )
         if missing := [name for name in known if name not in named]:
             raise ValueError(f"class {', '.join(missing)} is named in no annotation")
+        if any(annotation.source.mask for annotation in self.annotations):
+            raise ValueError("a training knows no source.mask: paint 255 where nothing is to count")
         return self
 
     def as_yaml(self) -> str:
@@ -154,18 +156,26 @@ def training_recipe(values: Mapping[str, Any], *, base: Path | None = None) -> T
 def train_from(
     recipe: TrainingRecipe, *, report: Callable[[TrainingProgress], None] | None = None
 ) -> ModelCard:
-    """Train, or go on with a training that was cut off; the recipe is left beside the model.
+    """Train, or go on with a training that was cut off.
+
+    The model's folder then also holds ``recipe.yaml``, which is complete, and the page
+    ``training.html``.
 
     Raises
     ------
-    RequestError, FormatError
+    RequestError, FormatError, VoxelSizeError
         If a tomogram or its annotation is missing, or they do not fit each other.
     """
     from tomoseg.nets.train import train
+    from tomoseg.training_report import write_training_report
 
     volumes = annotated_volumes(recipe.annotations, recipe.network, memory_gib=recipe.memory_gib)
-    card = train(volumes, recipe.network, output=Path(recipe.output), report=report)
-    Folder(recipe.output).write(RECIPE_NAME, recipe.as_yaml().encode())
+    output = Path(recipe.output)
+    card = train(volumes, recipe.network, output=output, report=report)
+    # Of several processes that train one network, torchrun calls one number 0: it writes.
+    if os.environ.get("RANK", "0") == "0":
+        Folder(recipe.output).write(RECIPE_NAME, recipe.as_yaml().encode())
+        write_training_report(output, volumes, recipe.network)
     return card
 
 
@@ -256,4 +266,5 @@ def _seen_from(folder: Path, place: Any) -> Any:
     if not isinstance(place, str) or not os.path.isabs(place):
         return place
     near = os.path.relpath(place, folder)
-    return place if near.startswith(_FAR) else near
+    is_near = not near.startswith(_FAR) and os.path.commonpath([place, folder]) != os.sep
+    return near if is_near else place

@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 
 from tomoseg.annotations.settings import PaintedAnnotation
 from tomoseg.annotations.tomogram import Tomogram, Tomograms
-from tomoseg.annotations.volume import LabelledTomogram, Legend, judged_labels
+from tomoseg.annotations.volume import LabelledTomogram, Legend, judged_labels, open_labels
 from tomoseg.annotations.voxels import Voxels, strips
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import Shape, as_shape
-from tomoseg.sources import Found, as_labels, companion_url, discover, open_source
-
-# Labels lie on their tomogram's grid, whatever voxel size their own header states.
-_ANY_VOXEL_ANGSTROM = 1.5
+from tomoseg.sources import Found, as_labels, companion_url, discover
 
 
 def painted_volumes(
@@ -52,7 +49,7 @@ def _painted(
     annotation: PaintedAnnotation, tomogram: Tomogram, tomograms: Tomograms
 ) -> LabelledTomogram:
     url = companion_url(annotation.labels, tomogram.found)
-    with open_source(url, voxel_size_angstrom=_ANY_VOXEL_ANGSTROM) as source:
+    with open_labels(url) as source:
         shape = source.header.sampling.shape
     if shape != tomogram.sampling.shape:
         raise RequestError(
@@ -93,13 +90,20 @@ class _PaintedLabels:
     def __call__(self, box: Box) -> NDArray[np.uint8]:
         """Return uint8, ``box.shape``: the label of the nearest voxel, 255 in other slices."""
         z, y, x = (self.tomogram.nearest(axis, box.begin[axis], box.end[axis]) for axis in range(3))
-        begin = as_shape(axis[0] for axis in (z, y, x))
-        read = Box(begin, as_shape(axis[-1] + 1 for axis in (z, y, x)))
-        with open_source(self.url, voxel_size_angstrom=_ANY_VOXEL_ANGSTROM) as source:
-            labels = self.legend.read(as_labels(source.read(read)), self.url)
-        labels = labels[np.ix_(z - begin[0], y - begin[1], x - begin[2])]
-        labels[(z < self.slices[0]) | (z >= self.slices[1])] = NOT_ANNOTATED
+        labels = np.full(box.shape, NOT_ANNOTATED, np.uint8)
+        is_used = (z >= self.slices[0]) & (z < self.slices[1])
+        if is_used.any():
+            labels[is_used] = self._nearest(z[is_used], y, x)
         return labels
+
+    def _nearest(self, *indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the labels at ascending indices zyx of the file."""
+        begin = as_shape(axis[0] for axis in indices)
+        box = Box(begin, as_shape(axis[-1] + 1 for axis in indices))
+        with open_labels(self.url) as source:
+            labels = self.legend.read(as_labels(source.read(box)), self.url)
+        z, y, x = (axis - first for axis, first in zip(indices, begin, strict=True))
+        return labels[np.ix_(z, y, x)]
 
 
 def annotated_boxes(painted: Voxels, shape: Shape) -> tuple[Box, ...]:

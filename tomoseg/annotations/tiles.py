@@ -16,20 +16,23 @@ from numpy.typing import NDArray
 from tomoseg.annotations.settings import TilesAnnotation
 from tomoseg.annotations.tables import read_points
 from tomoseg.annotations.tomogram import Tomogram, Tomograms
-from tomoseg.annotations.volume import LabelledTomogram, Legend, file_name, judged_labels
+from tomoseg.annotations.volume import (
+    LabelledTomogram,
+    Legend,
+    file_name,
+    judged_labels,
+    open_labels,
+)
 from tomoseg.annotations.voxels import Voxels
 from tomoseg.blocks import Box
 from tomoseg.coordinates import Points
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import as_shape
-from tomoseg.sources import as_labels, discover, open_source
+from tomoseg.sources import as_labels, discover
 from tomoseg.stores import checked_url
 
 Masks = NDArray[np.uint8]
-
-# A stack of masks has no size in space.
-_ANY_VOXEL_ANGSTROM = 1.5
 
 
 def tile_volume(annotation: TilesAnnotation, tomograms: Tomograms) -> LabelledTomogram:
@@ -41,7 +44,12 @@ def tile_volume(annotation: TilesAnnotation, tomograms: Tomograms) -> LabelledTo
         If tables and masks do not fit each other or the tomogram, or a mask is empty; the
         tomogram is named.
     """
-    (found,) = discover([annotation.tomogram])
+    found, *others = discover([annotation.tomogram])
+    if others:
+        raise RequestError(
+            f"{annotation.tomogram} holds {1 + len(others)} tomograms, but tiles are cut from one",
+            remedy="Give an annotation of kind tiles for each tomogram.",
+        )
     tomogram = tomograms.open(found, annotation.source)
     try:
         tiles = _tiles(annotation, tomogram, tomograms.settings.classes)
@@ -73,7 +81,7 @@ def _tiles(annotation: TilesAnnotation, tomogram: Tomogram, classes: Sequence[st
 def _masks(annotation: TilesAnnotation, legend: Legend, positives: int) -> Masks:
     """Return the labels of the positive tiles, uint8, shape (positives, size, size)."""
     url, size = checked_url(annotation.masks), annotation.size
-    with open_source(url, voxel_size_angstrom=_ANY_VOXEL_ANGSTROM) as source:
+    with open_labels(url) as source:
         shape = source.header.sampling.shape
         if shape != (positives, size, size):
             raise RequestError(

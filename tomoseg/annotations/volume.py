@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,11 @@ from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import Shape
+from tomoseg.sources import Source, open_source
 
 _NO_MEANING = -1
+# Labels lie on their tomogram's grid, whatever voxel size their own header states.
+_ANY_VOXEL_ANGSTROM = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +108,13 @@ class Legend:
                 remedy="Name it in the annotation's values or classes, or repaint.",
             )
         return labels.astype(np.uint8)
+
+
+@contextmanager
+def open_labels(url: str) -> Iterator[Source]:
+    """Open a volume of labels; only its header is read."""
+    with open_source(url, voxel_size_angstrom=_ANY_VOXEL_ANGSTROM) as source:
+        yield source
 
 
 def judged_labels(own: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
