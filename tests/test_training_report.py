@@ -64,6 +64,7 @@ def make_settings(**changes):
         "name": "squares", "architecture": SLAB, "classes": ("dark", "bright"),
         "colours": ("#ff0000", "#0040ff"), "voxel_size_angstrom": 10.0, "patch": (2, 32, 32),
         "batch": 2, "steps": 4, "validation": ("v",), "precision": "float32", "device": "cpu",
+        "threads": 1,
     }  # fmt: skip
     return TrainingSettings(**(values | changes))
 
@@ -93,7 +94,7 @@ def rows(page):
 
 
 def test_the_page_of_a_real_training(tmp_path):
-    settings = make_settings(steps=60, batch=4, learning_rate=1e-2, ema_decay=0.9)
+    settings = make_settings(steps=20, validation_steps=10, learning_rate=1e-2, ema_decay=0.9)
     volumes = [Squares("t", 1), Squares("v", 2)]
     card = train(volumes, settings, output=tmp_path)
     page = write_training_report(tmp_path, volumes, settings)
@@ -139,8 +140,7 @@ def test_rows_show_what_the_model_predicts_there(untrained, monkeypatch):
 @pytest.mark.parametrize("preset", ["volume", "tile"])
 def test_every_kind_of_network_has_a_page(untrained, preset):
     small = PRESETS[preset].model_copy(update={"widths": (8, 8)})
-    settings = make_settings(architecture=small, patch=(16, 32, 32))
-    settings = settings.model_copy(update={"patch": settings.fitting_patch})
+    settings = make_settings(architecture=small, patch=None)
     page = write_training_report(untrained(settings), [Squares("t", 1), Squares("v", 2)], settings)
     assert len(rows(page)) == 8 + 4
 

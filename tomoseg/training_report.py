@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.nets.card import NOT_ANNOTATED, ModelCard, load_card
-from tomoseg.nets.patches import Region, split_regions
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import AnnotatedVolume, TrainingSettings
-from tomoseg.nets.train import LOG_NAME
+from tomoseg.nets.split import Region, split_regions
+from tomoseg.nets.train import LOG_NAME, thread_count
 from tomoseg.report.examples import EDGE, Example
 from tomoseg.report.progress import read_progress
 from tomoseg.report.summary import ClassSummary
@@ -28,7 +28,7 @@ from tomoseg.sampling import as_shape
 PAGE_NAME = "training.html"
 
 # A 3D network must see a halo on every side of a single slice, so that its places are smaller.
-_EDGES = {2: EDGE, 3: 128}
+_EDGES = {2: EDGE, 3: 256}
 _APART, _TRAINED_ON = 24, 8
 _FEWEST_PLACES = 4
 _VOXELS_READ = 100_000_000
@@ -73,7 +73,7 @@ def write_training_report(
     """
     card = load_card(output)
     training, validation = split_regions(volumes, settings)
-    predictor = Predictor.open(output, device=settings.device, threads=settings.threads)
+    predictor = Predictor.open(output, device=settings.device, threads=thread_count(settings))
     rng = np.random.default_rng(settings.seed)
     apart = _chosen(_annotated_places(validation, card, rng), _within_reach(card, _APART))
     seen = _chosen(_annotated_places(training, card, rng), _within_reach(card, _TRAINED_ON))
@@ -160,10 +160,7 @@ def _annotated_places(
 
 def _windows(region: Region, edge: int) -> Iterator[Box]:
     """Cut the annotated boxes of a region into about equal parts of slices, ``edge`` at most."""
-    for annotated in region.volume.annotated:
-        part = annotated.intersect(region.box)
-        if not part.size:
-            continue
+    for part in region.parts:
         rows, columns = (-(-size // -(-size // edge)) for size in part.shape[1:])
         for block in BlockGrid(part.shape, (1, rows, columns)):
             yield block.write.shift(part.begin)
