@@ -175,6 +175,40 @@ def test_paths_in_a_file_are_relative_to_it_others_to_the_working_directory(
     assert changed.segment.model == f"{base}/models/mine"
 
 
+def test_paths_of_networks_are_relative_like_that_of_a_model(written, tmp_path, monkeypatch):
+    networks = "segment: {networks: [{model: mine, weight: 2, classes: [actin]}, {model: shipped}]}"
+    recipe = load_recipe(written(networks))
+    assert [one.model for one in recipe.segment.networks] == [f"{tmp_path}/recipes/mine", "shipped"]
+    assert [one.weight for one in recipe.segment.choices] == [2, 1]
+    assert [one.classes for one in recipe.segment.choices] == [("actin",), None]
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(None, ["segment.networks=[{model: theirs}]"])
+    assert recipe.segment.networks[0].model == f"{tmp_path}/theirs"
+
+
+def test_one_model_is_one_network_that_competes_with_none():
+    (choice,) = recipe_from({"segment": {"model": "/mine"}}).segment.choices
+    assert (choice.model, choice.weight, choice.classes) == ("/mine", 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [
+        ({"model": "/a", "networks": [{"model": "/b"}]}, "segment: .*model and networks exclude"),
+        ({"model": "/a", "abstain": 0.3}, "segment: .*abstain is for networks"),
+        ({"networks": [{"weight": 2}]}, r"segment\.networks\.0\.model: Field required"),
+        ({"networks": [{"model": "/a", "weight": 0}]}, r"networks\.0\.weight: .* than 0, not '0'"),
+        ({"networks": [{"model": "/a", "classes": []}]}, r"networks\.0\.classes: .* at least 1"),
+        ({"networks": [{"model": "/a", "halo": 3}]}, r"networks\.0\.halo is not a known key"),
+        ({"networks": "/a"}, r"segment\.networks: "),
+        ({"networks": [{"model": "/a"}], "abstain": 1.0}, r"segment\.abstain: .* less than 1"),
+    ],
+)
+def test_networks_that_are_wrong(segment, message):
+    with pytest.raises(RequestError, match=message):
+        recipe_from({"segment": segment})
+
+
 @pytest.mark.parametrize("place", ["shipped", "s3://bucket/model"])
 def test_models_that_are_no_path_stay(written, place):
     assert load_recipe(written(f"segment: {{model: '{place}'}}")).segment.model == place
@@ -248,7 +282,7 @@ def test_what_is_written_is_read_back(written, is_resolved):
             | {"tomogram_name_remove": ["^r", "x: y"]},
             "source": {"voxel_size_angstrom": 13.481, "mask": "{folder}/m.mrc"},
             "trace": {"actin": {"radius_angstrom": 33.3}},
-            "segment": {"halo": 32},
+            "segment": {"halo": 32, "networks": [{"model": "/a"}, {"model": "/b", "weight": 2}]},
             "export": {
                 "tilt_series_size_xyz": [4092, 5760, 2000],
                 "spacing_angstrom": {"actin": 27},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
@@ -22,6 +22,7 @@ from tomoseg.particles import PickingSettings
 from tomoseg.sampling import Shape
 
 SHIPPED = "shipped"
+ABSTAIN = 0.5
 PLACES = (
     ("session", "input"),
     ("session", "output"),
@@ -108,13 +109,35 @@ class BlocksSection(Section):
         return shape
 
 
+class NetworkChoice(Section):
+    """One of several networks that compete.
+
+    Parameters
+    ----------
+    model
+        As in :class:`SegmentSection`.
+    weight
+        How much its scores count beside those of the others.
+    classes
+        Those of its classes that it competes for; without them all.
+    """
+
+    model: str
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+
 class SegmentSection(Section):
-    """The network and how it is applied.
+    """The network or networks and how they are applied.
 
     Parameters
     ----------
     model
         ``shipped`` or a folder with card.json and weights.safetensors.
+    networks
+        Instead of ``model``: networks that compete for every voxel with calibrated scores.
+    abstain
+        Where networks compete, a class whose calibrated score is not above this labels nothing.
     rescale
         ``auto``: tomograms outside the network's tolerance are resampled inside each block;
         ``never``: they are an error.
@@ -129,11 +152,26 @@ class SegmentSection(Section):
     """
 
     model: str = SHIPPED
+    networks: tuple[NetworkChoice, ...] = ()
+    abstain: float = Field(default=ABSTAIN, ge=0, lt=1)
     rescale: Literal["auto", "never"] = "auto"
     contrast_mismatch: Literal["flip", "error"] = "flip"
     halo: Literal["default", "exact"] | Annotated[int, Field(ge=0)] = "default"
     score_maps: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_way_or_the_other(self) -> Self:
+        if self.networks and self.model != SHIPPED:
+            raise ValueError("model and networks exclude each other: list the model among them")
+        if self.abstain != ABSTAIN and not self.networks:
+            raise ValueError("abstain is for networks that compete: list one or more in networks")
+        return self
+
+    @property
+    def choices(self) -> tuple[NetworkChoice, ...]:
+        """The networks that compete, or the one model."""
+        return self.networks or (NetworkChoice(model=self.model),)
 
 
 class ExportSection(Section):
@@ -360,8 +398,11 @@ def _apply(values: dict[str, Any], change: str) -> None:
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make relative paths absolute in place; URLs and ``shipped`` stay."""
-    for section, key in PLACES:
-        inner = values.get(section)
+    sections = [(values.get(section), key) for section, key in PLACES]
+    segment = values.get("segment")
+    networks = segment.get("networks") if isinstance(segment, dict) else None
+    sections += [(one, "model") for one in networks] if isinstance(networks, list) else []
+    for inner, key in sections:
         if not isinstance(inner, dict) or not inner.get(key):
             continue
         place = inner[key]
