@@ -12,7 +12,6 @@ from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, ModelError, RequestError, VoxelSizeError
 from tomoseg.intensity import DEFAULT_STEPS, as_dicts
 from tomoseg.nets.checkpoint import load_network, save_card
-from tomoseg.sources import discover
 from tomoseg.training import load_training_recipe, train_from, training_recipe
 
 SHAPE = (12, 16, 16)
@@ -201,8 +200,8 @@ def test_a_missing_recipe_is_named(tmp_path):
 def project(tmp_path):
     """A folder with a recipe of every kind of annotation, and the recipe."""
     annotations = [
-        PAINTED
-        | {"tomograms": ["data"], "values": {1: "actin", 3: "background"}, "slices": [0, 4]},
+        PAINTED | {"tomograms": ["data"], "values": {1: "actin", 3: "background"}},
+        PAINTED | {"tomograms": ["data"], "values": {1: "actin"}, "slices": [0, 4], "weight": 2},
         {
             "kind": "tiles",
             "tomogram": "data/t.mrc",
@@ -485,12 +484,17 @@ def test_of_several_processes_the_first_alone_writes(annotated, recipe, tmp_path
         assert beside.exists() is is_written
 
 
-def test_simulated_sessions_are_ready_to_train_on(tiny_session, tmp_path):
-    network = NETWORK | {"voxel_size_angstrom": 12.0, "validation": ["simulated_0501"], "steps": 1}
+def test_simulated_sessions_are_ready_to_train_on(tiny_session, seen, tmp_path):
+    network = NETWORK | {"voxel_size_angstrom": 12.0}
     del network["classes"]
-    recipe = training_recipe(
-        {"input": [str(tiny_session)], "output": str(tmp_path / "model"), "network": network}
+    train_from(
+        training_recipe(
+            {"input": str(tiny_session), "output": str(tmp_path / "model"), "network": network}
+        )
     )
-    card = train_from(recipe)
-    assert len(card.classes) == 6
-    assert len(discover(recipe.annotations[0].tomograms)) == 2
+    assert [volume.name for volume in seen] == ["simulated_0500", "simulated_0501"]
+    for volume in seen:
+        labels = volume.labels(Box.whole(volume.shape))
+        assert volume.judged == (1, 2, 3, 4, 5, 6)
+        assert {0, 2, 4, 5} <= set(np.unique(labels)) <= set(range(7))
+        assert volume.annotated[0].size == labels.size
