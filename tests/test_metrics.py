@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix as independent_confusion
+from sklearn.metrics import fbeta_score, jaccard_score, precision_recall_fscore_support
 
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.coordinates import Filament, Particles
 from tomoseg.errors import RequestError
 from tomoseg.metrics import (
-    CziiCounts,
+    PickCounts,
     cl_dice,
     class_scores,
     confusion,
     czii_counts,
     czii_score,
     f_beta,
+    generous_counts,
     score_filaments,
     score_particles,
     tolerant_counts,
@@ -62,6 +65,20 @@ def test_class_scores_by_hand():
     assert (b.precision, b.f1, b.iou, b.support) == (0, 0, 0, 0)
     assert np.isnan(b.recall)
     assert np.isnan([c.precision, c.recall, c.f1, c.iou]).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_class_scores_equal_those_of_another_implementation(seed):
+    truth, labels = np.random.default_rng(seed).integers(0, 4, (2, 500))
+    counts = confusion(labels, truth, 3)
+    np.testing.assert_array_equal(counts, independent_confusion(truth, labels))
+    scores = class_scores(counts, ["a", "b", "c"])
+    ours = [(s.precision, s.recall, s.f1, s.support) for s in scores]
+    theirs = precision_recall_fscore_support(truth, labels, labels=[1, 2, 3])
+    np.testing.assert_allclose(ours, np.transpose(theirs))
+    np.testing.assert_allclose(
+        [s.iou for s in scores], jaccard_score(truth, labels, labels=[1, 2, 3], average=None)
+    )
 
 
 def test_class_scores_refuse_names_that_do_not_fit():
@@ -261,31 +278,59 @@ def test_no_particles_are_scored_as_far_as_can_be(found, truth, f1):
     ids=["at half the radius", "beyond", "two on one", "one on two", "none found", "none there"],
 )
 def test_czii_counts_distinct_true_points(found, truth, counts):
-    assert czii_counts(picks(*found), picks(*truth), radius_angstrom=150) == CziiCounts(*counts)
+    assert czii_counts(picks(*found), picks(*truth), radius_angstrom=150) == PickCounts(*counts)
+
+
+@pytest.mark.parametrize(
+    ("found", "truth", "counts"),
+    [
+        ([(0, 0, 119.9)], [(0, 0, 0)], (1, 0, 0)),
+        ([(0, 0, 120)], [(0, 0, 0)], (0, 1, 1)),
+        ([(0, 0, 9), (0, 9, 0)], [(0, 0, 0)], (2, 0, 0)),
+        ([(0, 0, 50)], [(0, 0, 0), (0, 0, 100)], (1, 0, 0)),
+        ([], [(0, 0, 0)], (0, 0, 1)),
+        ([(0, 0, 0)], [], (0, 1, 0)),
+    ],
+    ids=["nearer than 0.8", "at 0.8", "two on one", "one on two", "none found", "none there"],
+)
+def test_generous_counts_count_every_candidate(found, truth, counts):
+    assert generous_counts(picks(*found), picks(*truth), radius_angstrom=150) == PickCounts(*counts)
 
 
 def test_czii_score_pools_and_weighs_by_hand():
-    ribosome = CziiCounts(3, 1, 0) + CziiCounts(1, 0, 0)
-    assert ribosome == CziiCounts(4, 1, 0)
+    ribosome = PickCounts(3, 1, 0) + PickCounts(1, 0, 0)
+    assert ribosome == PickCounts(4, 1, 0)
     counts = {
         "ribosome": ribosome,
-        "thyroglobulin": CziiCounts(1, 0, 1),
-        "beta-amylase": CziiCounts(0, 9, 9),
+        "thyroglobulin": PickCounts(1, 0, 1),
+        "beta-amylase": PickCounts(0, 9, 9),
     }
     ribosome_f4 = 17 * 0.8 / (16 * 0.8 + 1)
     thyroglobulin_f4 = 17 * 0.5 / (16 + 0.5)
     assert same(czii_score(counts), (ribosome_f4 + 2 * thyroglobulin_f4) / 3)
-    assert czii_score({"ribosome": CziiCounts(0, 0, 5)}) == 0
+    assert czii_score({"ribosome": PickCounts(0, 0, 5)}) == 0
     assert same(czii_score({"virus": ribosome}, weights={"virus": 3.0}), ribosome_f4)
 
 
 @pytest.mark.parametrize("name", ["beta-amylase", "virus"])
 def test_czii_score_refuses_classes_without_weight(name):
     with pytest.raises(RequestError, match=name):
-        czii_score({name: CziiCounts(1, 0, 0)})
+        czii_score({name: PickCounts(1, 0, 0)})
 
 
 def test_f_beta_by_hand():
     assert f_beta(0.5, 1.0, beta=1) == pytest.approx(2 / 3)
     assert f_beta(0.5, 0.25, beta=2) == pytest.approx(5 * 0.125 / (4 * 0.5 + 0.25))
     assert f_beta(0, 0, beta=4) == 0
+
+
+@pytest.mark.parametrize("beta", [0.5, 1, 4])
+def test_f_beta_equals_that_of_another_implementation(beta):
+    truth, labels = np.random.default_rng(5).random((2, 200)) < 0.3
+    counts = PickCounts(
+        int((truth & labels).sum()), int((labels & ~truth).sum()), int((truth & ~labels).sum())
+    )
+    ours = f_beta(counts.precision, counts.recall, beta=beta)
+    assert ours == pytest.approx(fbeta_score(truth, labels, beta=beta))
+    if beta == 4:
+        assert counts.f4 == ours

@@ -1,19 +1,22 @@
-"""How good a result is: voxels, filaments, particles, each by a definition with a source.
+"""How good a result is: voxels, surfaces, objects, filaments, particles; each with its source.
 
 Shares with nothing to divide by are NaN: a class that is neither found nor present has no score.
 """
 
+from tomoseg.metrics.instances import InstanceScore, Overlaps, overlaps, score_instances
 from tomoseg.metrics.lines import FilamentScore, score_filaments
 from tomoseg.metrics.picks import (
     CZII_RADII_ANGSTROM,
     CZII_WEIGHTS,
-    CziiCounts,
     ParticleScore,
+    PickCounts,
     czii_counts,
     czii_score,
+    generous_counts,
     score_particles,
 )
 from tomoseg.metrics.shares import f_beta
+from tomoseg.metrics.surfaces import surface_areas, surface_counts, surface_dice, surface_halo
 from tomoseg.metrics.voxels import (
     ClassScore,
     cl_dice,
@@ -27,17 +30,26 @@ __all__ = [
     "CZII_RADII_ANGSTROM",
     "CZII_WEIGHTS",
     "ClassScore",
-    "CziiCounts",
     "FilamentScore",
+    "InstanceScore",
+    "Overlaps",
     "ParticleScore",
+    "PickCounts",
     "cl_dice",
     "class_scores",
     "confusion",
     "czii_counts",
     "czii_score",
     "f_beta",
+    "generous_counts",
+    "overlaps",
     "score_filaments",
+    "score_instances",
     "score_particles",
+    "surface_areas",
+    "surface_counts",
+    "surface_dice",
+    "surface_halo",
     "tolerant_counts",
     "tolerant_f1",
 ]

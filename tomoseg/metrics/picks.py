@@ -1,4 +1,4 @@
-"""Scores of particles: one to one, and by the CZII rule."""
+"""Scores of particles: one to one, by the CZII rule, and by one that is taken for it."""
 
 from __future__ import annotations
 
@@ -79,26 +79,44 @@ CZII_WEIGHTS = {
 }
 CZII_RADIUS_SHARE = 0.5
 CZII_BETA = 4.0
+GENEROUS_RADIUS_SHARE = 0.8
 
 
 @dataclass(frozen=True)
-class CziiCounts:
-    """Counts of one class under the CZII rule; counts of tomograms add up."""
+class PickCounts:
+    """Hits and errors of one class under a rule; counts of tomograms add up."""
 
     true_positives: int
     false_positives: int
     false_negatives: int
 
-    def __add__(self, other: CziiCounts) -> CziiCounts:
+    def __add__(self, other: PickCounts) -> PickCounts:
         """Pool two tomograms."""
-        return CziiCounts(
+        return PickCounts(
             self.true_positives + other.true_positives,
             self.false_positives + other.false_positives,
             self.false_negatives + other.false_negatives,
         )
 
+    @property
+    def precision(self) -> float:
+        """Share of the candidates that are hits; 0 without candidates, as the challenge has it."""
+        found = self.true_positives + self.false_positives
+        return self.true_positives / found if found > 0 else 0.0
 
-def czii_counts(found: Particles, truth: Particles, *, radius_angstrom: float) -> CziiCounts:
+    @property
+    def recall(self) -> float:
+        """Share of the true points that are hit; 0 where there is none."""
+        present = self.true_positives + self.false_negatives
+        return self.true_positives / present if present > 0 else 0.0
+
+    @property
+    def f4(self) -> float:
+        """F_β with β = 4: a missed particle costs more than a false one."""
+        return f_beta(self.precision, self.recall, beta=CZII_BETA)
+
+
+def czii_counts(found: Particles, truth: Particles, *, radius_angstrom: float) -> PickCounts:
     """Count hits of one class in one tomogram by the rule of the CZII challenge.
 
     Parameters
@@ -112,15 +130,33 @@ def czii_counts(found: Particles, truth: Particles, *, radius_angstrom: float) -
     candidates less those. Several candidates on one true point count one hit; a candidate may hit
     several. Source: the metric of the 2024 Kaggle challenge "CZII CryoET Object Identification".
     """
-    hits = 0
-    if len(found) and len(truth):
-        nearest, _ = cKDTree(found.points_angstrom).query(truth.points_angstrom)
-        hits = int((nearest <= CZII_RADIUS_SHARE * radius_angstrom).sum())
-    return CziiCounts(hits, len(found) - hits, len(truth) - hits)
+    nearest = _nearest(truth.points_angstrom, found.points_angstrom)
+    hits = int((nearest <= CZII_RADIUS_SHARE * radius_angstrom).sum())
+    return PickCounts(hits, len(found) - hits, len(truth) - hits)
+
+
+def generous_counts(found: Particles, truth: Particles, *, radius_angstrom: float) -> PickCounts:
+    """Count hits of one class in one tomogram by a rule that is often taken for the challenge's.
+
+    Parameters
+    ----------
+    radius_angstrom
+        The particle's radius; a match is nearer than 0.8 of it.
+
+    Notes
+    -----
+    Every candidate near a true point is a hit, however many there are on one particle, so that
+    scores come out higher than :func:`czii_counts` gives. Source: the evaluation of octopi
+    (``processing/evaluate.py``), for comparison with figures that it printed.
+    """
+    reach = GENEROUS_RADIUS_SHARE * radius_angstrom
+    hits = int((_nearest(found.points_angstrom, truth.points_angstrom) < reach).sum())
+    missed = int((_nearest(truth.points_angstrom, found.points_angstrom) >= reach).sum())
+    return PickCounts(hits, len(found) - hits, missed)
 
 
 def czii_score(
-    counts: Mapping[str, CziiCounts], *, weights: Mapping[str, float] | None = None
+    counts: Mapping[str, PickCounts], *, weights: Mapping[str, float] | None = None
 ) -> float:
     """Weighted mean over classes of F4, as the CZII challenge ranks.
 
@@ -141,15 +177,14 @@ def czii_score(
     total = sum(weights[name] for name in counts if name in weights)
     if unknown or not total > 0:
         raise RequestError(f"classes {unknown or sorted(counts)} have no weight in the CZII score")
-    return sum(weights[name] * _czii_f(each) for name, each in counts.items()) / total
+    return sum(weights[name] * each.f4 for name, each in counts.items()) / total
 
 
-def _czii_f(counts: CziiCounts) -> float:
-    hits = counts.true_positives
-    found, present = hits + counts.false_positives, hits + counts.false_negatives
-    return f_beta(
-        hits / found if found > 0 else 0.0, hits / present if present > 0 else 0.0, beta=CZII_BETA
-    )
+def _nearest(points: Points, others: Points) -> Points:
+    """Return the distance from each point to the nearest other, infinite without others."""
+    if not len(points) or not len(others):
+        return np.full(len(points), np.inf)
+    return np.asarray(cKDTree(others).query(points)[0])
 
 
 def _matched_distances(
