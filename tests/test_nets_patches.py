@@ -5,16 +5,17 @@ import pytest
 
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
+from tomoseg.nets.augmentation import AugmentationSettings
 from tomoseg.nets.card import Architecture
 from tomoseg.nets.patches import (
     PatchSource,
-    Region,
+    place_patch,
     read_padded,
-    split_regions,
     take_census,
     validation_boxes,
 )
-from tomoseg.nets.settings import AugmentationSettings, TrainingSettings
+from tomoseg.nets.settings import TrainingSettings
+from tomoseg.nets.split import Region
 
 SLAB = Architecture(slices_in=6, slices_out=2, widths=(4, 8))
 VOLUME = Architecture(kind="volume", widths=(4, 8))
@@ -26,10 +27,21 @@ class Painted:
 
     name: str
     painting: np.ndarray
+    judged: tuple = (1, 2)
+    boxes: tuple = ()
+    weight: float = 1.0
+
+    @property
+    def tomogram(self):
+        return self.name
 
     @property
     def shape(self):
         return self.painting.shape
+
+    @property
+    def annotated(self):
+        return self.boxes or (Box.whole(self.shape),)
 
     def image(self, box):
         assert Box.whole(self.shape).contains(box)
@@ -57,38 +69,9 @@ def make_settings(**changes):
         "voxel_size_angstrom": 10,
         "steps": 1,
         "patch": (2, 16, 16),
-        "augmentation": AugmentationSettings(scale=0),
+        "augmentation": AugmentationSettings.none(),
     }
     return TrainingSettings(**(values | changes))
-
-
-def test_named_volumes_are_kept_apart():
-    volumes = [painted(name) for name in "abc"]
-    training, validation = split_regions(volumes, make_settings(validation=("b",)))
-    assert [region.volume.name for region in training] == ["a", "c"]
-    assert validation == [Region(volumes[1], Box.whole((20, 30, 40)))]
-
-
-def test_without_names_the_last_slices_are_kept_apart():
-    settings = make_settings(validation_fraction=0.25, validation_gap=3)
-    training, validation = split_regions([painted("a")], settings)
-    assert training[0].box == Box((0, 0, 0), (12, 30, 40))
-    assert validation[0].box == Box((15, 0, 0), (20, 30, 40))
-
-
-@pytest.mark.parametrize(
-    ("names", "changes", "reason"),
-    [
-        ("ab", {"validation": ("c",)}, r"\['c'\] are not among"),
-        ("aa", {"validation": ("a",)}, "occur twice"),
-        ("a", {"validation": ("a",)}, "left to train on"),
-        ("a", {"validation_gap": 19}, "leave none to train on"),
-        ("", {}, "left to train on"),
-    ],
-)
-def test_a_split_without_two_sides_is_refused(names, changes, reason):
-    with pytest.raises(RequestError, match=reason):
-        split_regions([painted(name) for name in names], make_settings(**changes))
 
 
 def test_the_census_counts_labels_and_remembers_places():
@@ -108,36 +91,81 @@ def test_the_census_counts_labels_and_remembers_places():
     np.testing.assert_allclose(weights, [1.0, min(share, 4.0), 4.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("label", "reason"), [(3, "label 3 is neither"), (255, "nothing is")])
-def test_labels_that_train_nothing_are_refused(label, reason):
-    volume = Painted("a", np.full((4, 4, 4), label, dtype=np.uint8))
-    with pytest.raises(RequestError, match=reason):
+def test_a_class_that_is_annotated_nowhere_is_named():
+    volume = Painted("a", np.ones((4, 4, 4), dtype=np.uint8))
+    with pytest.raises(RequestError, match="nothing is annotated as b in what is trained on"):
         take_census([Region(volume, Box.whole(volume.shape))], make_settings())
+
+
+def test_overlapping_boxes_are_counted_once_and_nothing_else_is_read():
+    boxes = (Box((0, 0, 0), (4, 8, 8)), Box((2, 4, 4), (5, 12, 12)))
+    volume = Painted("a", np.full((20, 30, 40), 255, dtype=np.uint8), boxes=boxes)
+    for label, box in zip((1, 2), boxes, strict=True):
+        volume.painting[box.slices] = label
+    census = take_census([Region(volume, Box.whole(volume.shape))], make_settings())
+    assert census.counts.tolist() == [0, 4 * 8 * 8 - 2 * 4 * 4, 3 * 8 * 8]
+    seen = np.concatenate([places[:, 1:] for places in census.anchors])
+    assert len(seen) == len(np.unique(seen, axis=0))
 
 
 def source(settings, volumes=None, box=None):
     volumes = volumes or [painted("a", seed=1), painted("b", seed=2)]
     regions = [Region(volume, box or Box.whole(volume.shape)) for volume in volumes]
-    return PatchSource(regions, take_census(regions, settings), settings)
+    return PatchSource(take_census(regions, settings), settings)
 
 
 @pytest.mark.parametrize(
     ("architecture", "patch", "seen"),
     [(SLAB, (2, 16, 16), (6, 16, 16)), (VOLUME, (8, 12, 16), (8, 12, 16))],
 )
-@pytest.mark.parametrize("scale", [0.0, 0.2])
-def test_patches_hold_image_and_labels_of_the_same_place(architecture, patch, seen, scale):
+@pytest.mark.parametrize("scale", [0.0, 0.25])
+def test_what_is_read_holds_image_and_labels_of_the_same_place(architecture, patch, seen, scale):
+    augmentation = AugmentationSettings.none()
+    if scale:
+        augmentation = augmentation.model_copy(update={"scale": scale, "scale_probability": 1})
     settings = make_settings(
-        architecture=architecture, patch=patch, augmentation={"scale": scale}, batch=4
+        architecture=architecture, patch=patch, augmentation=augmentation, batch=4
     )
     batch = source(settings).batch(0)
-    assert (batch.images.shape, batch.labels.shape) == ((4, *seen), (4, *patch))
+    assert batch.images.shape == batch.labels.shape
+    assert (batch.images.shape == (4, *seen)) == (scale == 0)
+    assert (np.array(batch.images.shape[1:]) >= seen).all()
     assert (batch.images.dtype, batch.labels.dtype) == (np.float32, np.uint8)
-    if not scale:
-        margin = architecture.margin
-        centre = batch.images[:, margin : margin + patch[0]]
-        known = batch.labels != 255
-        assert (centre[known] == batch.labels[known]).all()
+    known = batch.labels != 255
+    assert known.any()
+    assert (batch.images[known] == batch.labels[known]).all()
+
+
+def test_what_a_zero_may_be_follows_from_what_was_looked_for():
+    volume = Painted("a", painted("a").painting, judged=(2,))
+    assert source(make_settings(), [volume]).batch(0).allowed.tolist() == 4 * [[True, True, False]]
+
+
+def test_heavy_volumes_are_drawn_more_often():
+    volumes = [
+        Painted(name, np.full((4, 4, 4), label, np.uint8), weight=weight)
+        for name, label, weight in (("a", 1, 1.0), ("b", 1, 3.0), ("c", 2, 1.0))
+    ]
+    drawer = source(make_settings(foreground_fraction=1.0), volumes)
+    rng = np.random.default_rng(0)
+    drawn = np.bincount([drawer._anchor(rng)[0] for _ in range(4000)])
+    assert drawn / 4000 == pytest.approx([0.125, 0.375, 0.5], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("anchor", "part"), [(5, (0, 20)), (0, (0, 20)), (6, (5, 8)), (19, (3, 20))]
+)
+def test_a_patch_holds_its_anchor_and_all_the_annotation_it_can(anchor, part):
+    rng = np.random.default_rng(0)
+    box = Box((part[0],) * 3, (part[1],) * 3)
+    begins = set()
+    for _ in range(300):
+        patch = place_patch((anchor,) * 3, box, (8, 8, 8), rng)
+        assert patch.shape == (8, 8, 8)
+        assert patch.contains(Box((anchor,) * 3, (anchor + 1,) * 3))
+        assert box.contains(patch) or patch.contains(box)
+        begins.add(patch.begin[0])
+    assert len(begins) > 1 or anchor in (0, 19)
 
 
 def test_a_step_always_gives_the_same_batch_and_another_step_another():
@@ -162,7 +190,8 @@ def test_patches_see_the_whole_region_but_no_label_outside():
     settings = make_settings(batch=50, patch=(2, 8, 8), architecture=SLAB)
     box = Box((0, 0, 0), (6, 24, 24))
     batch = source(settings, [volume], box).batch(0)
-    assert (batch.labels != 255).all()  # patches fit into the region
+    # Patches fit into the region; the margins need not.
+    assert (batch.labels[:, 2:4] != 255).all()
     image, labels = read_padded(Region(volume, box), Box((-2, 0, 20), (8, 24, 30)))
     assert (image[:2] == 0).all()
     assert (image[..., 4:] == 0).all()
@@ -174,7 +203,7 @@ def test_patches_see_the_whole_region_but_no_label_outside():
 def test_patches_larger_than_the_volume_are_padded():
     settings = make_settings(patch=(2, 64, 64), batch=2)
     batch = source(settings).batch(0)
-    assert batch.labels.shape == (2, 2, 64, 64)
+    assert batch.labels.shape == (2, 6, 64, 64)
     assert (batch.labels == 255).any()
     assert (batch.labels == 0).any()
 
@@ -199,3 +228,15 @@ def test_validation_looks_at_no_more_than_it_may():
     volume = painted("a", (32 * 10, 30, 20))
     boxes = validation_boxes([Region(volume, Box.whole(volume.shape))], settings)
     assert [write.begin[0] for _, write, _ in boxes] == [0, 32 * 9]
+
+
+def test_validation_reads_no_more_than_the_annotation_and_a_halo():
+    boxes = (Box((9, 5, 5), (10, 9, 9)), Box((2, 20, 20), (3, 24, 24)))
+    volume = Painted("a", painted("a", (20, 30, 400)).painting, boxes=boxes)
+    settings = make_settings()
+    (first, second) = validation_boxes([Region(volume, Box.whole(volume.shape))], settings)
+    assert (first[1], second[1]) == boxes
+    halo = settings.network_halo
+    for _, write, read in (first, second):
+        assert read.contains(write.grow(halo).clip(volume.shape))
+        assert read.shape[2] <= 4 + 2 * halo[2] + 2 * SLAB.stride[2]

@@ -7,12 +7,14 @@ from scipy import ndimage
 
 from tomoseg.blocks import Box
 from tomoseg.errors import ModelError, RequestError
+from tomoseg.nets.augmentation import AugmentationSettings
 from tomoseg.nets.card import Architecture
 from tomoseg.nets.checkpoint import load_network, load_state
-from tomoseg.nets.patches import Region
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import TrainingSettings
-from tomoseg.nets.train import best_score, rate_factor, train, update_average
+from tomoseg.nets.split import Region
+from tomoseg.nets.state import best_score, update_average
+from tomoseg.nets.train import rate_factor, train
 from tomoseg.nets.validation import confusion, f1_scores, halo_costs, mean_score
 
 SLAB = Architecture(slices_in=4, slices_out=2, widths=(8, 16))
@@ -26,8 +28,10 @@ class Blobs:
         rng = np.random.default_rng(seed)
         smooth = ndimage.gaussian_filter(rng.standard_normal(shape), 3)
         smooth /= smooth.std()
-        self.name = name
+        self.name = self.tomogram = name
         self.shape = shape
+        self.judged, self.weight = (1, 2), 1.0
+        self.annotated = (Box.whole(shape),)
         self._labels = np.where(smooth > 1.2, 1, np.where(smooth < -1.2, 2, 0)).astype(np.uint8)
         signal = np.array([0.0, -2.0, 2.0])[self._labels]
         self._image = (signal + rng.standard_normal(shape)).astype(np.float32)
@@ -50,7 +54,6 @@ def make_settings(**changes):
         "batch": 2,
         "steps": 4,
         "validation": ("v",),
-        "validation_minutes": 1000.0,
         "precision": "float32",
         "device": "cpu",
     }
@@ -101,7 +104,7 @@ class Killed(BaseException):
 
 def test_a_killed_training_goes_on_as_if_undisturbed(tmp_path):
     # A state and a validation after every step.
-    settings = make_settings(steps=6, validation_minutes=1e-9, checkpoint_minutes=1e-9)
+    settings = make_settings(steps=6, validation_steps=1, checkpoint_minutes=1e-9)
     train(volumes(), settings, output=tmp_path / "quiet")
 
     def kill(progress):
@@ -114,13 +117,69 @@ def test_a_killed_training_goes_on_as_if_undisturbed(tmp_path):
     assert record["step"] == 2
     steps = []
     train(volumes(), settings, output=tmp_path / "killed", report=lambda p: steps.append(p.step))
-    assert steps == [4, 5, 6]
+    assert steps == [3, 4, 5, 6]
 
-    quiet, _ = load_state(tmp_path / "quiet" / "training.safetensors")
-    killed, _ = load_state(tmp_path / "killed" / "training.safetensors")
+    quiet, told = load_state(tmp_path / "quiet" / "training.safetensors")
+    killed, said = load_state(tmp_path / "killed" / "training.safetensors")
+    assert told["best"] == said["best"] and told["stale"] == said["stale"]
     assert quiet.keys() == killed.keys()
     assert all(torch.equal(quiet[name], killed[name]) for name in quiet)
     assert best_score(tmp_path / "quiet") == best_score(tmp_path / "killed")
+
+
+def test_a_seed_gives_the_same_network_and_another_seed_another(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(volumes(), make_settings(seed=seed), output=tmp_path / name)
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in "abc"]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_training_that_no_longer_gets_better_ends_early(tmp_path):
+    # Nothing is learnt at this rate, so that the second validation is no better than the first.
+    settings = make_settings(
+        steps=40, validation_steps=2, patience=3, learning_rate=1e-12, ema_decay=0.0,
+        augmentation=AugmentationSettings.none(),
+    )  # fmt: skip
+    reports = []
+    train(volumes(), settings, output=tmp_path, report=reports.append)
+    assert reports[-1].step < 40
+    assert [r.is_best for r in reports if r.mean_f1 is not None][-3:] == [False] * 3
+    again = []
+    train(volumes(), settings, output=tmp_path, report=again.append)
+    assert again == []
+
+
+def test_ten_validations_are_made_whatever_the_budget_and_the_time_left_is_told(tmp_path):
+    reports = []
+    train(volumes(), make_settings(steps=20), output=tmp_path / "a", report=reports.append)
+    assert [r.step for r in reports if r.f1] == list(range(2, 21, 2))
+    left = [r.seconds_left for r in reports]
+    assert left[0] > 0 and left[-1] == 0
+
+
+@pytest.mark.parametrize("loss", ["dice_entropy", "log_squares"])
+def test_a_tile_network_learns_from_tiles(tmp_path, loss):
+    settings = make_settings(
+        architecture={"kind": "tile", "widths": (8, 8), "kernel": 7}, patch=(1, 32, 32), batch=8,
+        steps=80, learning_rate=1e-2, ema_decay=0.9, loss=loss, classes=("dark",),
+        colours=("#000000",), boundary_weight=0.0,
+    )  # fmt: skip
+    one_class = volumes()
+    for volume in one_class:
+        volume._labels, volume.judged = (volume._labels == 1).astype(np.uint8), (1,)
+    assert train(one_class, settings, output=tmp_path).scores["mean_f1"] > 0.6
+
+
+def test_volumes_that_judge_one_class_each_make_a_network_of_both(tmp_path):
+    split = [Blobs("t", 1), Blobs("t", 1), Blobs("v", 2)]
+    for volume, label in zip(split[:2], (1, 2), strict=True):
+        volume.name = f"t {label}"
+        volume._labels, volume.judged = volume._labels * (volume._labels == label), (label,)
+    settings = make_settings(steps=120, batch=4, learning_rate=1e-2, ema_decay=0.9)
+    card = train(split, settings, output=tmp_path)
+    assert min(card.scores["f1"].values()) > 0.6
+    assert np.sum(card.scores["confusion"]) == card.scores["voxels"]
+    assert all(slope > 0 for slope, _ in card.calibration.values())
 
 
 def test_a_finished_training_is_not_done_again(tmp_path):
@@ -162,17 +221,17 @@ def test_a_training_starts_from_a_model(tmp_path):
     train(volumes(), make_settings(steps=30), output=tmp_path / "first")
     before, _ = load_network(tmp_path / "first")
     settings = make_settings(
-        start_from=tmp_path / "first", steps=1, learning_rate=1e-12, classes=("x",) * 1,
+        init_from=tmp_path / "first", steps=1, learning_rate=1e-12, classes=("x",) * 1,
         colours=("#000000",),
     )  # fmt: skip
     one_class = [Blobs("t", 1), Blobs("v", 2)]
     for volume in one_class:
-        volume._labels = volume._labels.clip(max=1)
+        volume._labels, volume.judged = volume._labels.clip(max=1), (1,)
     train(one_class, settings, output=tmp_path / "second")
     after, _ = load_network(tmp_path / "second")
     torch.testing.assert_close(after.stem.conv.weight, before.stem.conv.weight)
     assert after.head.weight.shape != before.head.weight.shape
-    other = make_settings(start_from=tmp_path / "first", architecture=VOLUME, patch=(8, 32, 32))
+    other = make_settings(init_from=tmp_path / "first", architecture=VOLUME, patch=(8, 32, 32))
     with pytest.raises(ModelError, match="another architecture"):
         train(volumes(), other, output=tmp_path / "third")
 
@@ -181,8 +240,10 @@ def test_f1_is_counted_voxel_by_voxel():
     counts = np.array([[5, 1, 0, 0], [2, 3, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0]])
     f1 = f1_scores(counts, ("a", "b", "c"))
     assert f1 == {"a": pytest.approx(6 / (6 + 5 + 2)), "b": 0.0, "c": None}
-    assert mean_score(f1) == pytest.approx(3 / 13)
-    assert mean_score({"c": None}) == 0.0
+    assert mean_score(counts, f1) == pytest.approx(3 / 13)
+    counts[0, 3] = 1  # found, but not in the annotation: it has no part in the mean
+    assert mean_score(counts, f1_scores(counts, ("a", "b", "c"))) == pytest.approx(3 / 13)
+    assert mean_score(np.zeros((2, 2), np.int64), {"a": None}) == 0.0
 
 
 def test_confusion_leaves_out_what_is_not_annotated(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from tomoseg.blocks import Box
@@ -454,7 +455,10 @@ def test_a_training_ends_with_a_model_and_goes_on_when_called_again(annotated, r
     assert card.intensity == tuple(as_dicts(DEFAULT_STEPS))
     assert "halo_costs" in card.scores
     assert "held_out" in (tmp_path / "model" / "training.html").read_text()
-    assert load_training_recipe(tmp_path / "model" / "recipe.yaml") == recipe(settings)
+    beside = load_training_recipe(tmp_path / "model" / "recipe.yaml")
+    assert beside.network == recipe(settings).network
+    # What is put into the folder later is not part of this training.
+    assert beside.annotations[0].tomograms == (f"{tmp_path}/held_out.mrc", f"{tmp_path}/t1.mrc")
     weights = Path(tmp_path / "model" / "weights.safetensors").read_bytes()
 
     told.clear()
@@ -471,6 +475,34 @@ def test_a_training_ends_with_a_model_and_goes_on_when_called_again(annotated, r
     assert [json.loads(row)["step"] for row in log][-1] == 4
     with pytest.raises(RequestError):
         train_from(recipe(settings | {"batch": 3}))
+
+
+def test_a_second_training_begins_where_the_first_ended(annotated, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("tomoseg.training_report.write_training_report", lambda *_: None)
+    annotated("t1")
+    annotated("held_out")
+    first = train_from(recipe({"validation": ["held_out"]}, output=str(tmp_path / "first")))
+    wrong = np.full(SHAPE, -1, np.int8)
+    wrong[4, 2:7] = 0
+    save(tmp_path / "fixed.mrc", wrong, 0.0)
+    fix = {"kind": "painted", "tomograms": "t1.mrc", "labels": "fixed.mrc"}
+    corrected = training_recipe(
+        {
+            "output": "second",
+            "init_from": "first",
+            "annotations": [fix],
+            "network": {"steps": 1, "learning_rate": 1e-9, "batch": 1, "device": "cpu"},
+        },
+        base=tmp_path,
+    )
+    card = train_from(corrected)
+    assert card.training["volumes"] == ["t1", "t1 (2)"]
+    assert card.scores["volumes"] == ["held_out"]
+    weights = [load_network(tmp_path / name)[0].state_dict() for name in ("first", "second")]
+    for name, before in weights[0].items():
+        if before.is_floating_point() and "running" not in name:
+            assert torch.allclose(before, weights[1][name], atol=1e-6), name
+    assert first.classes == card.classes
 
 
 def test_of_several_processes_the_first_alone_writes(annotated, recipe, tmp_path, monkeypatch):

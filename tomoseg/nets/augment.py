@@ -30,9 +30,6 @@ from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.nets.fourier import with_radial_gain, without_wedge
 from tomoseg.sampling import Shape, as_shape
 
-Image = NDArray[np.float32]
-Labels = NDArray[np.uint8]
-
 # Below this a wedge has too few frequencies along z to be told from none.
 _WEDGE_SLICES = 16
 _CHANCES = 13
@@ -266,35 +263,6 @@ def _oriented(patches: Tensor, changes: Sequence[_Change]) -> Tensor:
     )
     return torch.stack(
         [patch.flip(change.flips) for patch, change in zip(turned, changes, strict=True)]
-    )
-
-
-def turned(image: Image, labels: Labels, rng: np.random.Generator) -> tuple[Image, Labels]:
-    """Flip both along random axes and turn them by quarters in the plane, as views.
-
-    Patches zyx that are not square in the plane are turned by halves alone. The missing wedge
-    turns with the image: tilt axes of either direction occur in the wild.
-    """
-    turns = int(rng.integers(4))
-    if image.shape[1] != image.shape[2]:
-        turns -= turns % 2
-    steps = tuple(int(step) for step in rng.choice((-1, 1), size=3))
-    flips = tuple(slice(None, None, step) for step in steps)
-    return (
-        np.rot90(image, turns, axes=(1, 2))[flips],
-        np.rot90(labels, turns, axes=(1, 2))[flips],
-    )
-
-
-def rescaled(image: Image, labels: Labels, shape: tuple[int, int, int]) -> tuple[Image, Labels]:
-    """Resample both, zyx, to a shape: the image linearly, labels by the nearest voxel."""
-    if image.shape == shape:
-        return image, labels
-    dense = torch.from_numpy(image)[None, None]
-    classes = torch.from_numpy(labels)[None, None]
-    return (
-        functional.interpolate(dense, shape, mode="trilinear")[0, 0].numpy(),
-        functional.interpolate(classes, shape, mode="nearest-exact")[0, 0].numpy(),
     )
 
 

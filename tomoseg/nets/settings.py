@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
@@ -15,29 +16,52 @@ from tomoseg.blocks import Box
 from tomoseg.nets.augmentation import AugmentationSettings, Fraction
 from tomoseg.nets.card import (
     DEFAULT_COLOURS,
+    PRESETS,
     Architecture,
+    ArchitectureChoice,
     ClassName,
     Colour,
     ModelCard,
     Step,
     check_classes,
 )
-from tomoseg.sampling import Shape
+from tomoseg.sampling import Shape, as_shape
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
+_HALO_3D = 32
+
 
 class AnnotatedVolume(Protocol):
-    """A tomogram with painted labels; both methods may be called from several threads."""
+    """A tomogram with labels here and there; methods may be called from several threads.
+
+    All volumes of one tomogram have the same image.
+    """
 
     @property
     def name(self) -> str:
         """Name, unique in a training."""
 
     @property
+    def tomogram(self) -> str:
+        """Name of the tomogram that it annotates: validation never splits what is one."""
+
+    @property
     def shape(self) -> Shape:
-        """Voxels zyx."""
+        """Voxels zyx of the tomogram, as the network sees it."""
+
+    @property
+    def judged(self) -> tuple[int, ...]:
+        """Labels that were looked for; a 0 says that none of these is there."""
+
+    @property
+    def annotated(self) -> tuple[Box, ...]:
+        """Boxes outside which every label is 255; at least one; they may overlap."""
+
+    @property
+    def weight(self) -> float:
+        """How often its places are drawn, relative to others."""
 
     def image(self, box: Box) -> NDArray[np.float32]:
         """Return float32, ``box.shape``, normalised, of a box inside the volume."""
@@ -54,17 +78,26 @@ class TrainingSettings(BaseModel):
     name, version
         Of the model that comes out.
     architecture, classes, colours, voxel_size_angstrom, voxel_size_tolerance, contrast, intensity
-        As in :class:`~tomoseg.nets.card.ModelCard`. Colours may be left out for the classes of
-        ``DEFAULT_COLOURS``.
+        As in :class:`~tomoseg.nets.card.ModelCard`; the architecture by its numbers or by the
+        name of a preset. Classes without a colour get one.
     patch
-        Voxels zyx that one sample predicts. A slab network predicts ``slices_out`` slices; along
-        the other axes a multiple of the stride.
+        Voxels zyx that one sample predicts. A 2D network predicts ``slices_out`` slices; along
+        the other axes a multiple of the stride. None takes a size that suits the architecture.
     batch
-        Patches in a step.
+        Patches in a step (of each process, where there are several).
     steps, maximum_minutes
-        The training ends with whichever comes first; at least one is needed.
+        The training ends with whichever comes first; at least one is needed. With steps alone a
+        seed gives the same network again.
+    patience
+        Validations without a better mean F1 after which the training ends early; None goes on.
+    loss
+        ``"dice_entropy"``, or ``"log_squares"``, with which TomoSeg trains its tile networks.
+    boundary_weight
+        How much more than others voxels beside another label weigh in the cross-entropy.
+    schedule
+        Of the learning rate: ``"one_cycle"`` rises first, ``"cosine"`` only falls.
     learning_rate, weight_decay
-        Peak of the one-cycle schedule, and decay, of AdamW.
+        Peak of the schedule, and decay, of AdamW.
     ema_decay
         Decay of the running mean of the weights, which is what is validated and kept.
     foreground_fraction
@@ -74,38 +107,46 @@ class TrainingSettings(BaseModel):
     augmentation
         See :class:`AugmentationSettings`.
     halo
-        Halo of the card along the convolved axes, voxels; None is the exact one. What smaller
-        ones cost is measured at the end and stands in the card.
+        Halo of the card along the convolved axes, voxels; None is the exact one, in 3D at most
+        32. What smaller ones cost is measured at the end and stands in the card.
     validation
-        Names of volumes kept apart. Without one, the last ``validation_fraction`` of every
-        volume's slices is kept apart, ``validation_gap`` slices from what is trained on.
-    validation_minutes, validation_voxels
-        Time between validations, and voxels that one looks at, at most.
+        Names of tomograms kept apart. Without one, some are chosen; a single tomogram is cut.
+    validation_fraction
+        Share of the annotation that is kept apart, about.
+    validation_gap
+        Planes of a cut tomogram between what is trained on and what is kept apart; None is one
+        halo of the network, or as much of it as the annotation has room for.
+    validation_steps, validation_voxels
+        Steps between validations, and voxels that one looks at, at most. None makes ten of them.
     checkpoint_minutes
         Time between states from which a killed training goes on.
-    start_from
+    init_from
         Folder of a model whose weights are the start; its architecture must be the same. With
         other classes the last layer starts anew.
     seed, device, precision, threads, readers
-        ``precision`` "auto" takes bfloat16 where the hardware computes in it; ``readers`` is the
-        number of threads that prepare patches.
+        ``precision`` "auto" takes bfloat16 where the hardware computes in it; ``threads`` "auto"
+        takes all cores; ``readers`` is the number of threads that prepare patches.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(min_length=1)]
     version: str = "1"
-    architecture: Architecture = Architecture(slices_in=16, slices_out=8, widths=(48, 96, 192, 384))
+    architecture: ArchitectureChoice = PRESETS["fast"]
     classes: tuple[ClassName, ...] = tuple(DEFAULT_COLOURS)
     colours: tuple[Colour, ...] = ()
     voxel_size_angstrom: Positive
     voxel_size_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.1
     contrast: Literal["dark", "bright"] = "dark"
     intensity: tuple[Step, ...] = ()
-    patch: Shape = (8, 128, 128)
+    patch: Shape | None = None
     batch: Count = 4
-    steps: Count | None = None
+    steps: Count | None = 3000
     maximum_minutes: Positive | None = None
+    patience: Count | None = None
+    loss: Literal["dice_entropy", "log_squares"] = "dice_entropy"
+    boundary_weight: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
     learning_rate: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
@@ -115,47 +156,63 @@ class TrainingSettings(BaseModel):
     halo: Annotated[int, Field(ge=0)] | None = None
     validation: tuple[str, ...] = ()
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    validation_gap: Annotated[int, Field(ge=0)] = 8
-    validation_minutes: Positive = 3.0
+    validation_gap: Annotated[int, Field(ge=0)] | None = None
+    validation_steps: Count | None = None
     validation_voxels: Count = 32_000_000
     checkpoint_minutes: Positive = 2.0
-    start_from: Path | None = None
+    init_from: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: Count = 1
+    threads: Count | Literal["auto"] = "auto"
     readers: Count = 1
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.steps is None and self.maximum_minutes is None:
             raise ValueError("give steps or maximum_minutes: a training must end")
+        if self.loss == "log_squares" and self.architecture.kind != "tile":
+            raise ValueError("loss log_squares is for networks of kind tile")
         check_classes(self.classes, self.class_colours)
-        if self.fitting_patch != self.patch:
+        if self.patch is not None and _fitting(self.patch, self.architecture) != self.patch:
             raise ValueError(
                 f"patch {self.patch} does not fit the network's stride "
-                f"{self.architecture.stride}; {self.fitting_patch} would"
+                f"{self.architecture.stride}; {_fitting(self.patch, self.architecture)} would"
             )
         return self
 
     @property
-    def fitting_patch(self) -> Shape:
-        """The nearest patch, not smaller, that the architecture can predict at once."""
-        z, y, x = (
-            max(1, -(-size // step)) * step
-            for size, step in zip(self.patch, self.architecture.stride, strict=True)
-        )
-        return (self.architecture.stride[0] if self.architecture.kind == "slab" else z, y, x)
+    def patch_shape(self) -> Shape:
+        """The patch that is given, or one that suits the architecture."""
+        if self.patch is not None:
+            return self.patch
+        usual = {"slab": (1, 128, 128), "volume": (32, 96, 96), "tile": (1, 64, 64)}
+        patch = usual[self.architecture.kind]
+        if self.architecture.kind == "slab" and self.architecture.slices_out == 1:
+            patch = (1, 256, 256)
+        return _fitting(patch, self.architecture)
+
+    @property
+    def network_halo(self) -> Shape:
+        """Voxels zyx that are read around a core in validation and, by the card, later."""
+        exact = self.architecture.receptive_halo
+        if self.halo is not None:
+            return self.architecture.halo(self.halo)
+        if self.architecture.dimensions == 3:
+            return as_shape(min(reach, _HALO_3D) for reach in exact)
+        return exact
 
     @property
     def class_colours(self) -> tuple[str, ...]:
-        """Colours given, or the default ones of the classes that have one."""
-        defaults = (DEFAULT_COLOURS[name] for name in self.classes if name in DEFAULT_COLOURS)
-        return self.colours or tuple(defaults)
+        """Colours given, or the default ones, and others for classes without one."""
+        if self.colours:
+            return self.colours
+        taken = {DEFAULT_COLOURS[name] for name in self.classes if name in DEFAULT_COLOURS}
+        free = cycle(c for c in DEFAULT_COLOURS.values() if c not in taken or len(taken) == 6)
+        return tuple(DEFAULT_COLOURS.get(name) or next(free) for name in self.classes)
 
     def card(self, training: Mapping[str, Any], scores: Mapping[str, Any]) -> ModelCard:
         """Return the card of the network that this training makes."""
-        exact = self.architecture.receptive_halo
         return ModelCard(
             name=self.name,
             version=self.version,
@@ -166,11 +223,20 @@ class TrainingSettings(BaseModel):
             voxel_size_tolerance=self.voxel_size_tolerance,
             contrast=self.contrast,
             intensity=self.intensity,
-            halo=exact if self.halo is None else self.architecture.halo(self.halo),
+            halo=self.network_halo,
             stride=self.architecture.stride,
             training=dict(training),
             scores=dict(scores),
         )
+
+
+def _fitting(patch: Shape, architecture: Architecture) -> Shape:
+    """Return the nearest patch, not smaller, that the architecture can predict at once."""
+    z, y, x = (
+        max(1, -(-size // step)) * step
+        for size, step in zip(patch, architecture.stride, strict=True)
+    )
+    return (architecture.stride[0] if architecture.dimensions == 2 else z, y, x)
 
 
 @dataclass(frozen=True)
@@ -189,6 +255,8 @@ class TrainingProgress:
         Mean since the last report, None if there was no step.
     learning_rate
         At the last step.
+    seconds_left
+        Of the budget, at the pace so far; None before the first step.
     f1
         Per class, of this validation; empty if there was none, None where neither annotation
         nor prediction has the class.
@@ -203,6 +271,7 @@ class TrainingProgress:
     minutes: float
     loss: float | None
     learning_rate: float
+    seconds_left: float | None
     f1: Mapping[str, float | None]
     mean_f1: float | None = None
     is_best: bool = False

@@ -9,9 +9,9 @@ folder, goes on from there.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,45 +22,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tomoseg
 from tomoseg.blocks import Box
-from tomoseg.errors import ModelError, RequestError
-from tomoseg.nets.architecture import (
-    SegmentationNetwork,
-    build_network,
-    channels_last,
-    set_channels_last,
-)
-from tomoseg.nets.augment import vary_intensity
-from tomoseg.nets.card import CARD_NAME, ModelCard, load_card
-from tomoseg.nets.checkpoint import load_network, load_state, save_card, save_model, save_state
-from tomoseg.nets.losses import segmentation_loss
-from tomoseg.nets.patches import (
-    Batch,
-    PatchSource,
-    Region,
-    split_regions,
-    take_census,
-    validation_boxes,
-)
+from tomoseg.compete import fit_calibration
+from tomoseg.errors import ModelError
+from tomoseg.nets.architecture import channels_last
+from tomoseg.nets.augment import augmented
+from tomoseg.nets.card import ModelCard, load_card
+from tomoseg.nets.checkpoint import save_card, save_model
+from tomoseg.nets.losses import log_squares_loss, segmentation_loss
+from tomoseg.nets.parallel import World, joined
+from tomoseg.nets.patches import Batch, PatchSource, take_census, validation_boxes
 from tomoseg.nets.predict import Predictor, choose_device, choose_dtype
 from tomoseg.nets.settings import AnnotatedVolume, TrainingProgress, TrainingSettings
-from tomoseg.nets.validation import confusion, f1_scores, halo_costs, mean_score
+from tomoseg.nets.split import Region, split_regions
+from tomoseg.nets.state import TrainingState, best_score, start_state, update_average
+from tomoseg.nets.validation import (
+    confusion,
+    f1_scores,
+    halo_costs,
+    mean_score,
+    score_histograms,
+)
 
-STATE_NAME = "training.safetensors"
 LOG_NAME = "training.jsonl"
 
 _REPORT_SECONDS = 15.0
+_VALIDATIONS = 10
 _WARM_UP = 0.05
 _FINAL_RATE = 0.005
 _GRADIENT_NORM = 1.0
-# They say how and how long to compute, not what: a training may go on under other ones.
-_FREE_TO_CHANGE = {
-    "steps", "maximum_minutes", "validation_minutes", "checkpoint_minutes", "device", "threads",
-    "readers", "name", "version", "halo",
-}  # fmt: skip
 
 Report = Callable[[TrainingProgress], None]
 
@@ -75,7 +68,8 @@ def train(
     """Train a network and leave the best one in ``output``; return its card.
 
     The folder holds the model (``card.json``, ``weights.safetensors``), the state to go on from
-    (``training.safetensors``) and the progress, one JSON object a line (``training.jsonl``).
+    (``training.safetensors``) and the progress, one JSON object a line (``training.jsonl``). Under
+    ``torchrun`` its processes train together.
 
     Raises
     ------
@@ -86,48 +80,59 @@ def train(
     """
     training, validation = split_regions(volumes, settings)
     census = take_census(training, settings)
-    device = choose_device(settings.device)
-    if device.type == "cpu":
-        torch.set_num_threads(settings.threads)
     output.mkdir(parents=True, exist_ok=True)
-    session = _Session(
-        settings=settings,
-        output=output,
-        report=report,
-        source=PatchSource(training, census, settings),
-        boxes=validation_boxes(validation, settings),
-        weights=torch.from_numpy(census.class_weights(settings.maximum_class_weight)).to(device),
-        state=_start(settings, output, device),
+    with joined() as world:
+        device = choose_device(world.device(settings.device))
+        if device.type == "cpu":
+            torch.set_num_threads(thread_count(settings))
+        state = start_state(settings, output, device)
+        session = _Session(
+            settings=settings,
+            output=output,
+            report=report,
+            world=world,
+            training=training,
+            source=PatchSource(census, settings),
+            boxes=validation_boxes(validation, settings),
+            weights=torch.from_numpy(census.class_weights(settings.maximum_class_weight)).to(
+                device
+            ),
+            state=state,
+            network=world.wrapped(state.network),
+        )
+        session.run()
+        if world.is_first:
+            _finish(session)
+        world.agreed(0, device)
+    return load_card(output)
+
+
+def thread_count(settings: TrainingSettings) -> int:
+    """Return the torch threads to use on a CPU."""
+    return len(os.sched_getaffinity(0)) if settings.threads == "auto" else settings.threads
+
+
+def _finish(session: _Session) -> None:
+    """Measure once, on what was kept apart, what the finished model's card should say."""
+    card = load_card(session.output)
+    if "halo_costs" in card.scores:
+        return
+    settings = session.settings
+    predictor = Predictor.open(
+        session.output, device=str(session.state.device), threads=thread_count(settings)
     )
-    session.run()
-    return _with_halo_costs(output, validation[0], settings)
-
-
-def _with_halo_costs(output: Path, region: Region, settings: TrainingSettings) -> ModelCard:
-    """Measure once what smaller halos would cost the finished model, and note it in its card."""
-    card = load_card(output)
-    if "halo_costs" not in card.scores:
-        predictor = Predictor.open(output, device=settings.device, threads=settings.threads)
-        scores = card.scores | {"halo_costs": halo_costs(predictor, region)}
-        card = card.model_copy(update={"scores": scores})
-        save_card(output, card)
-    return card
-
-
-@dataclass
-class _State:
-    """All that changes in a training, and all that must survive a kill."""
-
-    network: SegmentationNetwork
-    average: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is trained."""
-        return next(self.network.parameters()).device
+    costs = halo_costs(predictor, session.boxes[0][0])
+    histograms = score_histograms(predictor, session.boxes)
+    fits = {
+        name: fit_calibration(counts) for name, counts in zip(card.classes, histograms, strict=True)
+    }
+    card = card.model_copy(
+        update={
+            "scores": card.scores | {"halo_costs": costs},
+            "calibration": {name: (fit.slope, fit.intercept) for name, fit in fits.items()},
+        }
+    )
+    save_card(session.output, card)
 
 
 @dataclass
@@ -137,32 +142,36 @@ class _Session:
     settings: TrainingSettings
     output: Path
     report: Report | None
+    world: World
+    training: list[Region]
     source: PatchSource
     boxes: list[tuple[Region, Box, Box]]
     weights: Tensor
-    state: _State
+    state: TrainingState
+    network: nn.Module
     losses: list[Tensor] = field(default_factory=list)
     due: dict[str, float] = field(default_factory=dict)
-    validated_step: int = -1
 
     def run(self) -> None:
         """Step until the budget is used up; then validate and save once more."""
         state = self.state
-        if self.fraction >= 1 and best_score(self.output) >= 0:
+        if self._is_over() and self._agreed(best_score(self.output)) >= 0:
             return
         with self._batches() as batches:
             started = time.monotonic() - state.seconds
-            while self.fraction < 1:
+            while not self._is_over():
+                before = self.fraction
                 self._step(next(batches))
                 state.step += 1
-                state.seconds = time.monotonic() - started
-                if self._is_due("validation", 60 * self.settings.validation_minutes):
+                state.seconds = self._agreed(time.monotonic() - started)
+                if self._must_validate(before):
                     self._validate()
+                    self._save()
                 elif self._is_due("report", _REPORT_SECONDS):
                     self._tell()
                 if self._is_due("checkpoint", 60 * self.settings.checkpoint_minutes):
                     self._save()
-        if self.validated_step != state.step:
+        if state.validated_step != state.step or state.best < 0:
             self._validate()
         self._save()
 
@@ -174,6 +183,19 @@ class _Session:
         by_time = self.state.seconds / (60 * minutes) if minutes else 0.0
         return max(by_steps, by_time)
 
+    def _is_over(self) -> bool:
+        patience = self.settings.patience
+        return self.fraction >= 1 or (patience is not None and self.state.stale >= patience)
+
+    def _must_validate(self, before: float) -> bool:
+        """Tell whether the last step, from this fraction of the budget on, calls for it."""
+        if self.settings.validation_steps:
+            return self.state.step % self.settings.validation_steps == 0
+        return int(self.fraction * _VALIDATIONS) > int(before * _VALIDATIONS)
+
+    def _agreed(self, value: float) -> float:
+        return self.world.agreed(value, self.state.device)
+
     @contextmanager
     def _batches(self) -> Iterator[Iterator[Batch]]:
         """Prepare batches in threads, two a thread ahead."""
@@ -184,7 +206,7 @@ class _Session:
                 step = self.state.step
                 while True:
                     while len(waiting) < 2 * self.settings.readers:
-                        waiting.append(pool.submit(self.source.batch, step))
+                        waiting.append(pool.submit(self.source.batch, self._number(step)))
                         step += 1
                     yield waiting.popleft().result()
 
@@ -193,25 +215,35 @@ class _Session:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
+    def _number(self, step: int) -> int:
+        """Return the number of this process's batch in a step."""
+        return step * self.world.size + self.world.rank
+
     def _step(self, batch: Batch) -> None:
         settings, state = self.settings, self.state
-        rate = settings.learning_rate * rate_factor(self.fraction)
+        rate = settings.learning_rate * rate_factor(self.fraction, settings.schedule)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
 
         # The generator starts anew at every step, so that a resumed training draws the same.
-        generator = torch.Generator(state.device).manual_seed((settings.seed << 32) + state.step)
-        images = torch.from_numpy(batch.images).to(state.device)
-        images = vary_intensity(images, settings.augmentation, generator)
-        if settings.architecture.kind == "volume":
+        seed = (settings.seed << 32) + self._number(state.step)
+        images, labels = augmented(
+            torch.from_numpy(batch.images).to(state.device),
+            torch.from_numpy(batch.labels).to(state.device),
+            patch=settings.patch_shape,
+            margin=settings.architecture.margin,
+            settings=settings.augmentation,
+            generator=torch.Generator(state.device).manual_seed(seed),
+        )
+        if settings.architecture.dimensions == 3:
             images = images[:, None]
-        labels = torch.from_numpy(batch.labels).to(state.device, torch.int64)
 
         dtype = choose_dtype(state.device, settings.precision)
         reduced = dtype == torch.bfloat16
         with torch.autocast(state.device.type, torch.bfloat16, enabled=reduced):
-            logits = state.network(channels_last(images))
-        loss = segmentation_loss(logits, labels, self.weights)
+            logits = self.network(channels_last(images))
+        allowed = torch.from_numpy(batch.allowed).to(state.device)
+        loss = self._loss(logits, labels.to(torch.int64), allowed)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), _GRADIENT_NORM)
@@ -220,40 +252,62 @@ class _Session:
         # Kept on the device: reading a number back would make a GPU wait.
         self.losses.append(loss.detach())
 
+    def _loss(self, logits: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:
+        if self.settings.loss == "log_squares":
+            return log_squares_loss(logits, labels, allowed=allowed)
+        return segmentation_loss(
+            logits,
+            labels,
+            self.weights,
+            allowed=allowed,
+            boundary_weight=self.settings.boundary_weight,
+        )
+
     def _validate(self) -> None:
         """Judge the averaged network as it would be used, and keep it if it is the best."""
+        state = self.state
+        mean = self._judged() if self.world.is_first else 0.0
+        mean = self._agreed(mean)
+        state.stale = 0 if mean > state.best else state.stale + 1
+        state.best = max(mean, state.best)
+        state.validated_step = state.step
+
+    def _judged(self) -> float:
         network = copy.deepcopy(self.state.network)
         network.load_state_dict(self.state.average)
         draft = self.settings.card({}, {})
         predictor = Predictor(
-            network, draft, device=str(self.state.device), threads=self.settings.threads
+            network, draft, device=str(self.state.device), threads=thread_count(self.settings)
         )
         counts = confusion(predictor, self.boxes)
         f1 = f1_scores(counts, draft.classes)
-        mean = mean_score(f1)
-        is_best = mean > best_score(self.output)
+        mean = mean_score(counts, f1)
+        is_best = mean > self.state.best
         if is_best:
             scores = {
                 "mean_f1": mean,
                 "f1": f1,
+                "confusion": counts.tolist(),
                 "voxels": int(counts.sum()),
                 "volumes": sorted({region.volume.name for region, _, _ in self.boxes}),
             }
             save_model(self.output, network, self.settings.card(self._provenance(), scores))
-        self.validated_step = self.state.step
         self._tell(f1=f1, mean_f1=mean, is_best=is_best)
+        self.due.pop("report", None)
+        return mean
 
     def _provenance(self) -> dict[str, Any]:
         said = {"architecture", "classes", "colours", "intensity", "contrast", "name", "version",
-                "voxel_size_angstrom", "voxel_size_tolerance", "start_from"}  # fmt: skip
+                "voxel_size_angstrom", "voxel_size_tolerance", "init_from"}  # fmt: skip
         return {
             "settings": self.settings.model_dump(mode="json", exclude=said),
-            "volumes": [region.volume.name for region in self.source.regions],
+            "volumes": [region.volume.name for region in self.training],
             "voxels_per_label": self.source.census.counts.tolist(),
             "class_weights": self.weights.tolist(),
             "steps": self.state.step,
             "minutes": round(self.state.seconds / 60, 2),
             "device": self.state.device.type,
+            "processes": self.world.size,
             "tomoseg": tomoseg.__version__,
             "torch": torch.__version__,
         }
@@ -270,12 +324,16 @@ class _Session:
                 remedy="Lower learning_rate and check the volumes' intensities.",
             )
         self.losses.clear()
+        if not self.world.is_first:
+            return
+        spent, seconds = min(1.0, self.fraction), self.state.seconds
         progress = TrainingProgress(
             step=self.state.step,
-            fraction=min(1.0, self.fraction),
-            minutes=self.state.seconds / 60,
+            fraction=spent,
+            minutes=seconds / 60,
             loss=loss,
             learning_rate=self.state.optimizer.param_groups[0]["lr"],
+            seconds_left=seconds * (1 - spent) / spent if spent else None,
             f1=f1 or {},
             mean_f1=mean_f1,
             is_best=is_best,
@@ -286,15 +344,8 @@ class _Session:
             self.report(progress)
 
     def _save(self) -> None:
-        state = self.state
-        tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in state.average.items()}
-        for number, values in state.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items()}
-        record = {
-            "step": state.step, "seconds": state.seconds, "digest": settings_digest(self.settings),
-        }  # fmt: skip
-        save_state(self.output / STATE_NAME, tensors, record)
+        if self.world.is_first:
+            self.state.save(self.output, self.settings)
 
     def _is_due(self, what: str, seconds: float) -> bool:
         """Tell whether so much time has passed since this was due last."""
@@ -305,102 +356,17 @@ class _Session:
         return True
 
 
-def _start(settings: TrainingSettings, output: Path, device: torch.device) -> _State:
-    """Return a new state, or the one that an earlier run left in the folder."""
-    torch.manual_seed(settings.seed)
-    network = build_network(settings.architecture, len(settings.classes))
-    if settings.start_from:
-        _copy_weights(settings.start_from, network)
-    network = network.train().to(device)
-    set_channels_last(network)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    state = _State(network, average, optimizer)
-    if (output / STATE_NAME).exists():
-        _resume(state, settings, output / STATE_NAME)
-    elif (output / CARD_NAME).exists():
-        raise RequestError(
-            f"{output} already holds a model", remedy="Choose another output folder."
-        )
-    return state
-
-
-def _resume(state: _State, settings: TrainingSettings, path: Path) -> None:
-    tensors, record = load_state(path)
-    if record.get("digest") != settings_digest(settings):
-        raise RequestError(
-            f"{path} belongs to a training with other settings",
-            remedy="Choose another output folder, or remove it to start anew.",
-        )
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    state.network.load_state_dict(parts["network"])
-    for name, tensor in parts["average"].items():
-        state.average[name].copy_(tensor)
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimizer"].items():
-        number, _, key = name.partition(".")
-        slots.setdefault(int(number), {})[key] = channels_last(tensor)
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    state.step, state.seconds = int(record["step"]), float(record["seconds"])
-
-
-def _copy_weights(folder: Path, network: SegmentationNetwork) -> None:
-    """Start from a trained model; the head is left as it is where the classes are others."""
-    trained, _ = load_network(folder)
-    if trained.architecture != network.architecture:
-        raise ModelError(
-            f"{folder} has another architecture than the training asks for",
-            remedy="Copy the architecture of its card into the recipe.",
-        )
-    own = network.state_dict()
-    fitting = {k: v for k, v in trained.state_dict().items() if v.shape == own[k].shape}
-    network.load_state_dict(own | fitting)
-
-
-def best_score(output: Path) -> float:
-    """Return the mean F1 of the model in the folder, -1 if there is none that is whole."""
-    try:
-        _, card = load_network(output)
-    except ModelError:
-        return -1.0
-    return float(card.scores["mean_f1"])
-
-
-def settings_digest(settings: TrainingSettings) -> str:
-    """Return a digest of all settings that decide what is learnt."""
-    text = settings.model_dump_json(exclude=_FREE_TO_CHANGE)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def rate_factor(fraction: float) -> float:
+def rate_factor(fraction: float, schedule: str = "one_cycle") -> float:
     """Return the learning rate relative to its peak: a short rise, then half a cosine.
 
     >>> [round(rate_factor(f), 3) for f in (0, 0.025, 0.05, 0.525, 1)]
     [0.005, 0.502, 1.0, 0.502, 0.005]
+    >>> [round(rate_factor(f, "cosine"), 3) for f in (0, 0.5, 1)]
+    [1.0, 0.502, 0.005]
     """
-    if fraction < _WARM_UP:
-        height = fraction / _WARM_UP
+    warm_up = _WARM_UP if schedule == "one_cycle" else 0.0
+    if fraction < warm_up:
+        height = fraction / warm_up
     else:
-        height = (1 + math.cos(math.pi * min(1.0, (fraction - _WARM_UP) / (1 - _WARM_UP)))) / 2
+        height = (1 + math.cos(math.pi * min(1.0, (fraction - warm_up) / (1 - warm_up)))) / 2
     return _FINAL_RATE + (1 - _FINAL_RATE) * height
-
-
-def update_average(
-    average: dict[str, Tensor], current: dict[str, Tensor], decay: float, step: int
-) -> None:
-    """Move the running mean of weights and norms towards the current ones, in place.
-
-    Early on the mean forgets faster, so that the random start does not linger.
-    """
-    share = 1 - min(decay, (1 + step) / (10 + step))
-    for name, tensor in current.items():
-        if tensor.is_floating_point():
-            average[name].lerp_(tensor, share)
-        else:
-            average[name].copy_(tensor)
