@@ -11,7 +11,13 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tomoseg import intensity
-from tomoseg.annotations import Annotation, PaintedAnnotation, annotated_volumes, first_sampling
+from tomoseg.annotations import (
+    Annotation,
+    PaintedAnnotation,
+    annotated_volumes,
+    first_sampling,
+    listed,
+)
 from tomoseg.errors import RequestError
 from tomoseg.nets.card import DEFAULT_COLOURS, ModelCard, load_card
 from tomoseg.nets.settings import TrainingProgress, TrainingSettings
@@ -174,7 +180,9 @@ def train_from(
     card = train(volumes, recipe.network, output=output, report=report)
     # Of several processes that train one network, torchrun calls one number 0: it writes.
     if os.environ.get("RANK", "0") == "0":
-        Folder(recipe.output).write(RECIPE_NAME, recipe.as_yaml().encode())
+        annotations = tuple(listed(annotation) for annotation in recipe.annotations)
+        used = recipe.model_copy(update={"annotations": annotations})
+        Folder(recipe.output).write(RECIPE_NAME, used.as_yaml().encode())
         write_training_report(output, volumes, recipe.network)
     return card
 

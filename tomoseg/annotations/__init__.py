@@ -27,7 +27,7 @@ from tomoseg.annotations.volume import LabelledTomogram
 from tomoseg.annotations.voxels import Memory
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.sampling import Sampling
-from tomoseg.sources import discover, open_source
+from tomoseg.sources import Found, discover, open_source
 
 __all__ = [
     "Annotation",
@@ -37,6 +37,7 @@ __all__ = [
     "TilesAnnotation",
     "annotated_volumes",
     "first_sampling",
+    "listed",
 ]
 
 
@@ -65,13 +66,26 @@ def annotated_volumes(
 
 def first_sampling(annotation: Annotation) -> Sampling:
     """Return the grid of an annotation's first tomogram; only its header is read."""
-    if isinstance(annotation, PaintedAnnotation):
-        found = painted_tomograms(annotation)
-    else:
-        found = discover(annotation.tomograms)
     override = annotation.source.voxel_size_angstrom
-    with open_source(found[0].url, voxel_size_angstrom=override) as source:
+    with open_source(_found(annotation)[0].url, voxel_size_angstrom=override) as source:
         return source.header.sampling
+
+
+def listed(annotation: Annotation) -> Annotation:
+    """Return an annotation with the tomograms in its folders named one by one.
+
+    What is put into a folder later then belongs to later trainings alone.
+    """
+    if isinstance(annotation, TilesAnnotation):
+        return annotation
+    places = tuple(found.url.removeprefix("file://") for found in _found(annotation))
+    return annotation.model_copy(update={"tomograms": places})
+
+
+def _found(annotation: Annotation) -> list[Found]:
+    if isinstance(annotation, PaintedAnnotation):
+        return painted_tomograms(annotation)
+    return discover(annotation.tomograms)
 
 
 def _volumes(annotation: Annotation, tomograms: Tomograms) -> Iterator[LabelledTomogram]:
