@@ -122,6 +122,17 @@ def test_balls_have_their_size_on_a_resampled_grid(volume):
     assert np.array_equal(labels, np.where(away <= 35, 2, np.where(away <= 65, 255, 0)))
 
 
+@pytest.mark.parametrize("voxel_size", [7.0, 15.0])
+def test_a_micrograph_stays_one_slice_on_a_resampled_grid(volume, voxel_size):
+    factor = voxel_size / 10
+    found = volume([(0, 10, 14)], shape=(1, 24, 28), voxel_size=voxel_size)
+    assert found.shape == (1, np.ceil(24 * factor), np.ceil(28 * factor))
+    assert found.image(Box.whole(found.shape)).std() > 0.3
+    centre = (0, (10 + 0.5) * factor - 0.5, (14 + 0.5) * factor - 0.5)
+    away = distances([centre], found.shape)
+    assert np.array_equal(labels_of(found), np.where(away <= 35, 2, np.where(away <= 65, 255, 0)))
+
+
 def test_memory_does_not_change_the_labels(volume):
     points = [(9, 10, 10), (10, 11, 20)]
     kept, drawn = volume(points), volume(points, memory_gib=0)
