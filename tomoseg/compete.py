@@ -29,8 +29,8 @@ _CONVERGED = 1e-8
 class Calibration:
     """What a score means: sigmoid(slope · logit(score) + intercept) of such voxels have the class.
 
-    >>> Calibration(slope=0.5).apply(np.array([0.2, 0.5, 0.8], np.float32)).round(3).tolist()
-    [0.3330000042915344, 0.5, 0.6669999957084656]
+    >>> print(Calibration(slope=0.5).apply(np.array([0.2, 0.5, 0.8], np.float32)))
+    [0.33333334 0.5        0.6666667 ]
     """
 
     slope: float = 1.0
