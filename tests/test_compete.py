@@ -167,6 +167,11 @@ def test_scores_of_0_and_1_stay_finite_and_in_order():
     assert (found[0], found[-1]) == (0, 1)
 
 
+def test_scores_surer_than_was_measured_say_no_more():
+    found = Calibration(slope=0.5).apply(np.array([0.9, 0.9985, 0.99999], np.float32))
+    assert found[0] < found[1] == found[2] == pytest.approx(sigmoid(logit(1 - 1 / 512) / 2))
+
+
 def histogram(bins, share_of, voxels=10_000):
     """Return counts of scores, as many in each bin, of which so many have the class."""
     middle = (np.arange(bins) + 0.5) / bins
