@@ -12,8 +12,9 @@ from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
 from tomoseg.nets.card import load_card
 from tomoseg.phantom import CLASSES, PhantomParameters
 from tomoseg.recipe import recipe_from
-from tomoseg.session import SHIPPED_MODEL, plan_session, run_session
+from tomoseg.session import plan_session, run_session
 from tomoseg.simulation import simulated_session
+from tomoseg.stages.networks import SHIPPED_MODEL
 from tomoseg.stores import Folder
 from tomoseg.training import load_training_recipe
 

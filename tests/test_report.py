@@ -244,7 +244,7 @@ def session(*tomograms, **changes):
         "started": "2026-01-31T22:10:04+00:00",
         "finished": "2026-01-31T23:31:44+00:00",
         "recipe": "recipe.yaml",
-        "model": {"name": "six-features", "digest": "3f9a1c20", "f1": {"actin": 0.46}},
+        "networks": [{"name": "six-features", "digest": "3f9a1c20", "f1": {"actin": 0.46}}],
         "tomograms": list(tomograms),
     }
     return SessionSummary.from_dict(values | changes)
@@ -300,6 +300,12 @@ def test_failures_come_first_with_their_remedy():
     assert order == sorted(order)
 
 
+def test_networks_that_compete_are_told_apart():
+    text = Page(session_page(session(networks=[{"name": "tubes"}, {"name": "edges"}]))).text
+    assert "model 1: nametubes" in text
+    assert "model 2: nameedges" in text
+
+
 def test_failure_before_the_header_was_read_is_shown():
     failed = {"name": "Bad", "state": "failed"}
     text = Page(session_page(session(failed, finished=None))).text
@@ -315,7 +321,7 @@ def test_text_from_outside_is_escaped():
     items = [entry(NASTY, state=state, **changes) for state in ("failed", NASTY)]
     items[0]["classes"][0]["name"] = NASTY
     text = session_page(
-        session(*items, model={NASTY: NASTY}, recipe=NASTY, version=NASTY), {NASTY: b"x"}
+        session(*items, networks=[{NASTY: NASTY}], recipe=NASTY, version=NASTY), {NASTY: b"x"}
     )
     page = Page(text)
     assert "script" not in page.tags

@@ -277,8 +277,9 @@ def test_the_journal_and_the_manifest_say_everything(reference, tiny_session, ti
     assert manifest["source"]["url"] == source.as_uri()
     assert manifest["source"]["size"] == source.stat().st_size
     assert "mtime" in manifest["source"]["version"]
-    assert manifest["model"]["weights_sha256"] == card["weights_sha256"]
-    assert journal["model"] == manifest["model"]
+    (network,) = manifest["networks"]
+    assert network["weights_sha256"] == card["weights_sha256"]
+    assert journal["networks"] == manifest["networks"]
     assert tuple(manifest["stages"]) == STAGES
     for stage in manifest["stages"].values():
         assert len(stage["digest"]) == 64
@@ -342,7 +343,7 @@ def test_tomograms_that_fit_are_described(values, tiny_session):
     first, _ = check_session(plan_session(recipe_from(values)))
     assert first.problem == ""
     assert first.sampling.shape == mrcfile.read(tiny_session / f"{NAMES[0]}.mrc").shape
-    assert (first.dtype, first.network_voxel_angstrom) == ("float32", 12.0)
+    assert (first.dtype, first.network_voxels_angstrom) == ("float32", (12.0,))
 
 
 @pytest.mark.parametrize(

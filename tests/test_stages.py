@@ -18,7 +18,7 @@ from tomoseg.session import plan_session
 from tomoseg.stages import run_stage
 from tomoseg.stages.context import RAW_LABELS
 from tomoseg.stages.coordinates import read_filaments, read_particles
-from tomoseg.stages.segment import halo_of
+from tomoseg.stages.networks import halo_of
 from tomoseg.stores import Folder, OmeZarrReader
 
 WHOLE, BLOCKS = (64, 256, 256), (8, 16, 24)
@@ -240,7 +240,8 @@ def test_labels_and_scores_do_not_depend_on_the_blocks(tmp_path, tiny_model, noi
     for shape in (WHOLE, BLOCKS):
         context = context_for(tiny_model, source, tmp_path / str(shape[0]), **in_blocks(shape))
         summary = run(context, "ingest", "segment")["segment"]["summary"]
-        assert summary["network_voxel_angstrom"] == pytest.approx(12.0)
+        (network,) = summary["networks"]
+        assert network["voxel_angstrom"] == pytest.approx(12.0)
         scores = [stored(context, f"scores/{name}").astype(int) for name in context.scored]
         found.append((stored(context, RAW_LABELS), np.stack(scores)))
     (labels, scores), (block_labels, block_scores) = found
@@ -267,7 +268,7 @@ def test_too_small_a_halo_shows(tmp_path, tiny_model, noise):
 
 
 def test_halos_in_words_and_voxels(finished):
-    card = finished.card.model_copy(update={"halo": (2, 8, 8)})
+    card = finished.networks[0].card.model_copy(update={"halo": (2, 8, 8)})
     assert halo_of(card, "default") == (2, 8, 8)
     assert halo_of(card, "exact") == card.architecture.receptive_halo
     assert halo_of(card, 5) == (card.architecture.margin, 5, 5)

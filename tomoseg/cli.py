@@ -117,7 +117,8 @@ def validate(
 
     session = plan_session(_recipe(recipe, tomograms, output, set_, None))
     checks = check_session(session)
-    typer.echo(f"model {session.card.name}: {', '.join(session.card.classes)}")
+    for network in session.networks:
+        typer.echo(f"model {network.card.name}: {', '.join(network.classes)}")
     for check in checks:
         if check.problem:
             typer.echo(f"{check.name}: {check.problem}")
@@ -125,9 +126,10 @@ def validate(
             typer.echo(f"{check.name}: {'; '.join(check.notes)}")
         else:
             z, y, x = check.sampling.shape
+            sizes = ", ".join(f"{size:.4g}" for size in check.network_voxels_angstrom)
             typer.echo(
                 f"{check.name}: {x}×{y}×{z} voxels (xyz) of {check.sampling.voxel_angstrom:.4g} Å, "
-                f"{check.dtype}; network at {check.network_voxel_angstrom:.4g} Å; "
+                f"{check.dtype}; network at {sizes} Å; "
                 f"rlnTomoName {check.name}" + "".join(f"; {note}" for note in check.notes)
             )
     needed = sum(check.bytes_needed for check in checks)

@@ -9,15 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from tomoseg import __version__
 from tomoseg.blocks import BlockGrid
 from tomoseg.errors import RequestError, ResourceError, TomosegError
 from tomoseg.formats.compressed import compression_of
-from tomoseg.nets.card import ModelCard, check_weights, load_card
-from tomoseg.recipe import SHIPPED, Recipe
+from tomoseg.recipe import Recipe
 from tomoseg.report.page import session_page
 from tomoseg.report.summary import SessionSummary
 from tomoseg.runners import Runner, explaining, open_cluster, open_runner
@@ -25,10 +23,9 @@ from tomoseg.sampling import Header, Sampling
 from tomoseg.sources import Found, discover, open_source, unpacked
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
-from tomoseg.stages.segment import check_fit
+from tomoseg.stages.networks import AppliedNetwork, check_fit, colours_of, load_networks
 from tomoseg.stores import Folder, checked_url, free_bytes
 
-SHIPPED_MODEL = Path(__file__).parent / "models" / "six-features"
 # Pictures and tables of a tomogram, whatever its size.
 PAGES_BYTES = 4 << 20
 # Starting workers takes some seconds; fewer blocks than this are done by then.
@@ -44,20 +41,24 @@ class Session:
     Parameters
     ----------
     recipe
-        Resolved for the model's classes.
+        Resolved for the networks' classes.
     output
         Where results go.
-    model_folder, card
-        The network.
+    networks
+        The model, or the networks that compete.
     tomograms
         What will be processed, by name.
     """
 
     recipe: Recipe
     output: Folder
-    model_folder: Path
-    card: ModelCard
+    networks: tuple[AppliedNetwork, ...]
     tomograms: tuple[Found, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All classes, in label order."""
+        return tuple(colours_of(self.networks))
 
     def context(self, found: Found, runner: Runner, progress: Progress) -> Context:
         """Return what the stages of one tomogram need."""
@@ -66,15 +67,14 @@ class Session:
             source_url=found.url,
             folder=self.output / found.name,
             recipe=self.recipe,
-            model_folder=self.model_folder,
-            card=self.card,
+            networks=self.networks,
             runner=runner,
             progress=progress,
         )
 
 
 def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Session:
-    """Find the tomograms and the model of a recipe; nothing is written.
+    """Find the tomograms and the networks of a recipe; nothing is written.
 
     Parameters
     ----------
@@ -86,22 +86,21 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     Raises
     ------
     RequestError
-        If there is no output, no tomogram, or the recipe does not fit the model.
+        If there is no output, no tomogram, or the recipe does not fit the networks.
     ModelError
-        If the model is missing or not sound.
+        If a model is missing or not sound.
     """
     if not recipe.session.output:
         raise RequestError(
             "no output is given", remedy="Use --output, or session.output in the recipe."
         )
-    model_folder = SHIPPED_MODEL if recipe.segment.model == SHIPPED else Path(recipe.segment.model)
-    card = load_card(model_folder)
-    check_weights(model_folder, card)
+    networks = load_networks(recipe.segment)
     if tomograms is None:
         remove = recipe.session.tomogram_name_remove
         tomograms = discover(recipe.session.input, name_remove=remove)
     output = Folder(recipe.session.output)
-    return Session(recipe.resolved(card.classes), output, model_folder, card, tuple(tomograms))
+    recipe = recipe.resolved(tuple(colours_of(networks)))
+    return Session(recipe, output, networks, tuple(tomograms))
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,14 @@ class Check:
     url: str
     sampling: Sampling | None = None
     dtype: str = ""
-    network_voxel_angstrom: float | None = None
+    network_voxels_angstrom: tuple[float, ...] = ()
     bytes_needed: int = 0
     notes: tuple[str, ...] = ()
     problem: str = ""
 
 
 def check_session(session: Session) -> list[Check]:
-    """Look at every tomogram's header, its fit to the model, and the disk, before any work.
+    """Look at every tomogram's header, its fit to the networks, and the disk, before any work.
 
     Raises
     ------
@@ -154,7 +153,7 @@ def _checked(session: Session, found: Found) -> Check:
     try:
         with explaining(), open_source(found.url, voxel_size_angstrom=override) as source:
             header = source.header
-        network = check_fit(recipe, session.card, header.sampling)
+        grids = [check_fit(recipe, one.card, header.sampling) for one in session.networks]
     except TomosegError as error:
         return Check(found.name, found.url, problem=str(error))
     return Check(
@@ -162,7 +161,7 @@ def _checked(session: Session, found: Found) -> Check:
         found.url,
         header.sampling,
         header.dtype,
-        network.voxel_angstrom,
+        tuple(grid.voxel_angstrom for grid in grids),
         0
         if session.output.exists(f"{found.name}/manifest.json")
         else _bytes_needed(session, header.sampling, header.dtype),
@@ -176,7 +175,7 @@ def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
 
     voxels = float(np.prod(source.shape))
     stored = voxels / session.recipe.ingest.bin**3
-    classes = len(session.card.classes)
+    classes = len(session.classes)
     masks = voxels * classes if session.recipe.export.masks else 0.0
     labels = stored * (2 + 4 * classes) / 10
     return int(stored * np.dtype(dtype).itemsize * 8 / 7 + labels + stored + masks) + PAGES_BYTES
@@ -268,7 +267,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
             "tomoseg": __version__,
             "tomogram": context.name,
             "source": {"url": context.source_url, **records["ingest"]["summary"]["source"]},
-            "model": _model(context.card),
+            "networks": [network.facts for network in context.networks],
             "recipe": context.recipe.model_dump(mode="json"),
             "stages": {
                 name: {key: record[key] for key in ("digest", "finished", "seconds", "summary")}
@@ -313,7 +312,7 @@ class Journal:
                 "started": _now(),
                 "finished": "",
                 "recipe": "recipe.yaml",
-                "model": _model(session.card),
+                "networks": [network.facts for network in session.networks],
                 "tomograms": [{"name": t.name, "state": "waiting"} for t in session.tomograms],
             },
         )
@@ -400,16 +399,6 @@ def source_header(url: str, voxel_size_angstrom: float | None = None) -> Header:
         plain = unpacked(checked_url(url), Folder(scratch))
         with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
             return source.header
-
-
-def _model(card: ModelCard) -> dict[str, Any]:
-    return {
-        "name": card.name,
-        "version": card.version,
-        "weights_sha256": card.weights_sha256,
-        "voxel_size_angstrom": card.voxel_size_angstrom,
-        "classes": list(card.classes),
-    }
 
 
 def _now() -> str:

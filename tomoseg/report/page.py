@@ -204,7 +204,9 @@ def _provenance(session: SessionSummary) -> str:
     recipe = f'<a href="{link(session.recipe)}">{escaped(session.recipe)}</a>'
     rows = [("tomoseg", escaped(session.version))]
     rows += [("recipe", recipe)] if session.recipe else []
-    rows += [(f"model: {key}", escaped(plain(value))) for key, value in session.model]
+    for number, network in enumerate(session.networks, start=1):
+        title = "model" if len(session.networks) == 1 else f"model {number}"
+        rows += [(f"{title}: {key}", escaped(plain(value))) for key, value in network.items()]
     lines = "".join(f"<dt>{escaped(key)}</dt><dd>{value}</dd>\n" for key, value in rows)
     return f"<footer>\n<dl>\n{lines}</dl>\n</footer>"
 

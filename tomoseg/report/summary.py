@@ -124,8 +124,8 @@ class SessionSummary:
         ISO 8601 times; ``finished`` is empty while the session runs.
     recipe
         The recipe, as a path relative to the page.
-    model
-        What is known of the model (name, hash, classes, scores, …), in the order to show.
+    networks
+        What is known of each network (name, hash, classes, weight, …), in the order to show.
     tomograms
         In the order of the session.
 
@@ -139,7 +139,7 @@ class SessionSummary:
     started: str
     finished: str = ""
     recipe: str = ""
-    model: tuple[tuple[str, Any], ...] = ()
+    networks: tuple[Mapping[str, Any], ...] = ()
     tomograms: tuple[TomogramSummary, ...] = ()
 
     def __post_init__(self) -> None:
@@ -164,7 +164,7 @@ class SessionSummary:
             If a key without a default is missing, a colour or a time is malformed.
         """
         known = _known(cls, values)
-        known["model"] = tuple(known.get("model", {}).items())
+        known["networks"] = tuple(known.get("networks", ()))
         tomograms = known.get("tomograms", ())
         known["tomograms"] = tuple(TomogramSummary.from_dict(item) for item in tomograms)
         return cls(**known)

@@ -53,11 +53,11 @@ def mask_url(context: Context) -> str | None:
 def _cleaned(context: Context) -> dict[str, CleaningSettings]:
     """Return the settings of every class, in label order; a class left out is not changed."""
     given = context.recipe.clean or {}
-    return {name: given.get(name, CleaningSettings()) for name in context.card.classes}
+    return {name: given.get(name, CleaningSettings()) for name in context.classes}
 
 
 def _names(context: Context) -> tuple[str, ...]:
-    return ("semantic", *context.card.classes)
+    return ("semantic", *context.classes)
 
 
 def _arrays(context: Context) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         source = _smoothed(context, ledger, source, settings)
     if any(one.fill_holes_nm3 > 0 for one in settings.values()):
         source = _filled(context, ledger, source, settings)
-    values = {name: context.card.label(name) for name in settings}
+    values = {name: context.label(name) for name in settings}
     joined = _connected(context, ledger, Components(ledger, "objects", source, values, 26), grid)
     kept = {
         name: merged.select(cleanup.kept_objects(merged.table, settings[name], context.sampling))
@@ -120,7 +120,7 @@ def _smoothed(
     halos = [cleanup.cleaning_halo(one, sampling) for one in settings.values()]
     halo = tuple(np.max(halos, axis=0).tolist())
     grid = BlockGrid(sampling.shape, context.recipe.blocks.shape, halo=halo)
-    rows = tuple((context.card.label(name), one) for name, one in settings.items())
+    rows = tuple((context.label(name), one) for name, one in settings.items())
     work = partial(
         _smooth, source=source, target=target, sampling=sampling, rows=rows, mask=_mask(context)
     )
@@ -201,9 +201,7 @@ def _filled(
         _create_work(context, target)
     sampling = context.sampling
     grid = BlockGrid(sampling.shape, context.recipe.blocks.shape)
-    values = {
-        name: context.card.label(name) for name, one in settings.items() if one.fill_holes_nm3 > 0
-    }
+    values = {name: context.label(name) for name, one in settings.items() if one.fill_holes_nm3 > 0}
     holes = Components(ledger, "holes", source, values, 6, is_inverted=True)
     joined = {
         name: merged.select(
@@ -343,7 +341,7 @@ def _relabel(
     grid: BlockGrid,
 ) -> None:
     _send_lookups(ledger, "relabel", kept, grid)
-    values = {name: context.card.label(name) for name in kept}
+    values = {name: context.label(name) for name in kept}
     work = RelabelBlock(
         Components(ledger, "objects", source, values, 26),
         context.volume(context.label_path("semantic")),
@@ -353,7 +351,7 @@ def _relabel(
     levels = pyramid(context.sampling)
     for number, level in enumerate(levels[1:], start=1):
         _build_level(context, ledger, number, level)
-    colours = dict(enumerate(context.card.colours, start=1))
+    colours = dict(enumerate(context.colours.values(), start=1))
     write_label_metadata(context.image, "semantic", levels, colours)
     for name in kept:
         write_label_metadata(context.image, name, levels, {})

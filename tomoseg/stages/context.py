@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tomoseg.blocks import Block
-from tomoseg.nets.card import ModelCard
 from tomoseg.recipe import Recipe
 from tomoseg.runners import Runner
 from tomoseg.sampling import Header, Sampling
+from tomoseg.stages.networks import AppliedNetwork, colours_of
 from tomoseg.stores import Folder, Ledger, Volume
 
 Progress = Callable[[str, str, int, int], None]
@@ -41,9 +40,9 @@ class Context:
     folder
         Its results: ``<output>/<name>``.
     recipe
-        The recipe, resolved for the model's classes.
-    model_folder, card
-        The network's folder and card.
+        The recipe, resolved for the networks' classes.
+    networks
+        The model, or the networks that compete.
     runner
         Where blocks run.
     progress
@@ -54,8 +53,7 @@ class Context:
     source_url: str
     folder: Folder
     recipe: Recipe
-    model_folder: Path
-    card: ModelCard
+    networks: tuple[AppliedNetwork, ...]
     runner: Runner
     progress: Progress
 
@@ -96,11 +94,25 @@ class Context:
         return f"labels/{name}/{level}"
 
     @property
+    def colours(self) -> dict[str, str]:
+        """Class → ``"#rrggbb"``, in label order."""
+        return colours_of(self.networks)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All classes, in label order."""
+        return tuple(self.colours)
+
+    def label(self, name: str) -> int:
+        """Return the label of a class."""
+        return self.classes.index(name) + 1
+
+    @property
     def scored(self) -> tuple[str, ...]:
         """Classes whose score maps are kept: the traced and the picked ones, in label order."""
         wanted = {*(self.recipe.trace or ()), *(self.recipe.pick or ())}
         kept = wanted if self.recipe.segment.score_maps else set()
-        return tuple(name for name in self.card.classes if name in kept)
+        return tuple(name for name in self.classes if name in kept)
 
     def run_pass(
         self,

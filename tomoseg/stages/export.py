@@ -29,7 +29,7 @@ def _settings(context: Context) -> Any:
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     files = []
     if context.recipe.export.masks:
-        files += [_write_mask(context, name) for name in context.card.classes]
+        files += [_write_mask(context, name) for name in context.classes]
     for name in context.recipe.trace or {}:
         files += _write_filaments(context, name)
     for name in context.recipe.pick or {}:
@@ -41,7 +41,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
 def _write_mask(context: Context, name: str) -> str:
     """Write one class as 0 and 1 on the source's grid, a strip of blocks at a time."""
     path = f"masks/{context.name}__{name}.mrc"
-    label = context.card.label(name)
+    label = context.label(name)
     volume = context.volume(context.label_path("semantic"))
     header, factor = context.header, context.recipe.ingest.bin
     grid = context.sampling

@@ -16,7 +16,7 @@ from tomoseg.errors import FormatError
 from tomoseg.sampling import Sampling, Shape, as_shape
 from tomoseg.sources import open_source, unpacked
 from tomoseg.stages.context import Context, Stage, pyramid
-from tomoseg.stages.segment import check_fit
+from tomoseg.stages.networks import check_fit
 from tomoseg.stores import Ledger, Volume, fingerprint, write_image_metadata
 
 
@@ -40,7 +40,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     recipe = context.recipe
     with open_source(url, voxel_size_angstrom=recipe.source.voxel_size_angstrom) as source:
         header = source.header
-    check_fit(recipe, context.card, header.sampling)
+    for network in context.networks:
+        check_fit(recipe, network.card, header.sampling)
     sampling = header.sampling.binned(recipe.ingest.bin)
     levels = pyramid(sampling)
     image = context.volume("0")

@@ -25,7 +25,7 @@ PROJECTED_NM = 60.0
 
 
 def _settings(context: Context) -> Any:
-    return {"colours": context.card.colours, "name": context.name}
+    return {"colours": context.colours, "name": context.name}
 
 
 def class_summaries(context: Context) -> tuple[ClassSummary, ...]:
@@ -42,7 +42,7 @@ def class_summaries(context: Context) -> tuple[ClassSummary, ...]:
             filament_length_um=traced.get(name, {}).get("length_um"),
             particles=picked.get(name, {}).get("particles"),
         )
-        for name, colour in zip(context.card.classes, context.card.colours, strict=True)
+        for name, colour in context.colours.items()
     )
 
 
@@ -62,8 +62,15 @@ def _picture(context: Context) -> TomogramPicture:
         side=_cut(context, 1, height // 2),
         filaments=tuple(lines),
         particles=tuple(read_particles(context, name) for name in recipe.pick or ()),
-        caption=f"tomoseg {__version__} · model {context.card.name} {context.card.version}",
+        caption=f"tomoseg {__version__} · {_made_by(context)}",
     )
+
+
+def _made_by(context: Context) -> str:
+    if len(context.networks) > 1:
+        return f"{len(context.networks)} networks"
+    card = context.networks[0].card
+    return f"model {card.name} {card.version}"
 
 
 def _cut(context: Context, axis: int, index: int) -> Slice:

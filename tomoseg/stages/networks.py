@@ -1,0 +1,237 @@
+"""The networks of a recipe: what they look for, how each fits a tomogram and sees a box of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg import intensity
+from tomoseg.blocks import Box
+from tomoseg.compete import Calibration, Competitor
+from tomoseg.errors import ModelError, RequestError
+from tomoseg.nets.card import NOT_ANNOTATED, ModelCard, check_weights, load_card
+from tomoseg.recipe import SHIPPED, NetworkChoice, Recipe, SegmentSection
+from tomoseg.rescale import Rescaling
+from tomoseg.sampling import Sampling, Shape
+from tomoseg.stores import Volume
+
+if TYPE_CHECKING:
+    from tomoseg.nets.predict import Predictor
+
+SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "six-features"
+LARGEST_RESCALING = 2.5
+
+
+@dataclass(frozen=True)
+class AppliedNetwork:
+    """A network as a recipe applies it.
+
+    Parameters
+    ----------
+    folder, card
+        The model.
+    classes
+        Those of its classes that it is applied for, in the order of the card.
+    weight
+        How much its scores count beside those of others.
+    """
+
+    folder: Path
+    card: ModelCard
+    classes: tuple[str, ...]
+    weight: float = 1.0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        card = self.card
+        return {
+            "name": card.name,
+            "version": card.version,
+            "weights_sha256": card.weights_sha256,
+            "voxel_size_angstrom": card.voxel_size_angstrom,
+            "classes": list(self.classes),
+            "weight": self.weight,
+            "calibration": {
+                name: list(card.calibration[name])
+                for name in self.classes
+                if name in card.calibration
+            },
+        }
+
+    @property
+    def competitor(self) -> Competitor:
+        """How it competes with others."""
+        calibration = tuple(
+            Calibration(*self.card.calibration.get(name, ())) for name in self.classes
+        )
+        return Competitor(self.classes, calibration, self.weight)
+
+
+def load_networks(segment: SegmentSection) -> tuple[AppliedNetwork, ...]:
+    """Read the cards of a recipe's networks and check their weights.
+
+    Raises
+    ------
+    ModelError
+        If a model is missing, not sound, or has not a class that it is applied for.
+    RequestError
+        If the networks have more classes together than labels can tell apart.
+    """
+    networks = tuple(_loaded(choice) for choice in segment.choices)
+    classes = len(colours_of(networks))
+    if classes >= NOT_ANNOTATED:
+        raise RequestError(
+            f"the networks have {classes} classes together; labels tell {NOT_ANNOTATED - 1} apart",
+            remedy="Choose among them with segment.networks: [{model: ..., classes: [...]}]",
+        )
+    return networks
+
+
+def _loaded(choice: NetworkChoice) -> AppliedNetwork:
+    folder = SHIPPED_MODEL if choice.model == SHIPPED else Path(choice.model)
+    card = load_card(folder)
+    check_weights(folder, card)
+    labels = sorted({card.label(name) for name in choice.classes or card.classes})
+    classes = tuple(card.classes[label - 1] for label in labels)
+    return AppliedNetwork(folder, card, classes, choice.weight)
+
+
+def colours_of(networks: Sequence[AppliedNetwork]) -> dict[str, str]:
+    """Return class → ``"#rrggbb"`` of all networks, in the order of the labels 1, 2, ….
+
+    Classes are ordered by first appearance, and the first network that has one gives its colour.
+    """
+    colours: dict[str, str] = {}
+    for network in networks:
+        card = network.card
+        for name in network.classes:
+            colours.setdefault(name, card.colours[card.label(name) - 1])
+    return colours
+
+
+def network_sampling(sampling: Sampling, card: ModelCard, *, rescale: str) -> Sampling:
+    """Return the grid on which a network works: the tomogram's own, or one at its voxel size.
+
+    Raises
+    ------
+    ModelError
+        If the voxel sizes differ and rescaling is off, or they differ too much for it.
+    """
+    voxel = sampling.voxel_angstrom
+    if card.accepts_voxel_size(voxel) and np.ptp(sampling.voxel_size_angstrom) <= 0.01 * voxel:
+        return sampling
+    wanted = card.voxel_size_angstrom
+    fact = f"voxel size {voxel:.4g} Å, but model {card.name} was trained at {wanted:.4g} Å"
+    if rescale == "never":
+        raise ModelError(fact, remedy="Set segment.rescale: auto, or choose another model.")
+    ratio = wanted / voxel
+    if not 1 / LARGEST_RESCALING <= ratio <= LARGEST_RESCALING:
+        remedy = (
+            f"Set ingest.bin: {round(ratio)}."
+            if ratio > 1
+            else "Use a finer reconstruction or a model made for this voxel size."
+        )
+        raise ModelError(
+            f"{fact}: more than {LARGEST_RESCALING} times apart is not rescaled", remedy=remedy
+        )
+    return sampling.resampled(wanted)
+
+
+def check_fit(recipe: Recipe, card: ModelCard, source: Sampling) -> Sampling:
+    """Return the network's grid for a tomogram, or say before any work why there is none.
+
+    Raises
+    ------
+    ModelError
+        If voxel size or contrast do not fit and the recipe does not allow to adapt them.
+    """
+    contrast_sign(recipe, card)
+    stored = source.binned(recipe.ingest.bin)
+    return network_sampling(stored, card, rescale=recipe.segment.rescale)
+
+
+def contrast_sign(recipe: Recipe, card: ModelCard) -> float:
+    """Return 1, or −1 where the tomogram must be inverted; raise ModelError if it may not be."""
+    return intensity.contrast_sign(
+        recipe.source.contrast, card.contrast, on_mismatch=recipe.segment.contrast_mismatch
+    )
+
+
+def halo_of(card: ModelCard, halo: Literal["default", "exact"] | int) -> Shape:
+    """Return the voxels, zyx, that a network reads around a core."""
+    if halo == "default":
+        return card.halo
+    if halo == "exact":
+        return card.architecture.receptive_halo
+    return card.architecture.halo(halo)
+
+
+@dataclass(frozen=True)
+class FittedNetwork:
+    """All that a worker needs to see boxes of one tomogram with one network; pickles small.
+
+    Networks differ in voxel size, halo, stride and intensity, so that hardly two of them need the
+    same voxels: each reads for itself. The reads cost little beside the predictions.
+
+    ``grid`` is the grid of the network, ``image_sampling`` that of the stored tomogram.
+    """
+
+    applied: AppliedNetwork
+    image: Volume
+    image_sampling: Sampling
+    grid: Sampling
+    normaliser: intensity.Normaliser
+    halo: Shape
+    device: str
+    precision: Literal["auto", "float32", "bfloat16"]
+    threads: int
+
+    @property
+    def is_rescaled(self) -> bool:
+        """Whether the network works on another grid than the tomogram's."""
+        return self.grid != self.image_sampling
+
+    def labels(self, box: Box) -> NDArray[np.uint8]:
+        """Return the network's own labels, zyx; only where it is not rescaled."""
+        read = self._around(box)
+        return self.predictor().predict_labels(self._normalised(read), box.within(read))
+
+    def scores(self, box: Box) -> NDArray[np.float32]:
+        """Return scores 0..1 on the tomogram's grid, (1 + its applied classes, z, y, x)."""
+        back = Rescaling(self.grid, self.image_sampling)
+        core = back.needed(box) if self.is_rescaled else box
+        read = self._around(core)
+        scores = self.predictor().predict_scores(self._normalised(read), core.within(read))
+        card, classes = self.applied.card, self.applied.classes
+        if classes != card.classes:
+            scores = scores[[0, *(card.label(name) for name in classes)]]
+        return back.apply(scores, core, box) if self.is_rescaled else scores
+
+    def predictor(self) -> Predictor:
+        """Return this process's network; torch is imported here, where a block is computed."""
+        from tomoseg.nets.predict import cached_predictor
+
+        return cached_predictor(
+            self.applied.folder, device=self.device, precision=self.precision, threads=self.threads
+        )
+
+    def _around(self, core: Box) -> Box:
+        """Return the box of the network's grid to read for a core."""
+        # The halo counts from the cells that the core lies in, and a core may begin amid one.
+        stride = self.applied.card.stride
+        return core.aligned(stride).grow(self.halo).aligned(stride).clip(self.grid.shape)
+
+    def _normalised(self, read: Box) -> NDArray[np.float32]:
+        """Return a box of the network's grid, normalised."""
+        there = Rescaling(self.image_sampling, self.grid)
+        wanted = there.needed(read) if self.is_rescaled else read
+        box = wanted.grow(self.normaliser.halo(self.image_sampling)).clip(self.image_sampling.shape)
+        voxels = self.normaliser.apply(self.image.read(box), self.image_sampling)
+        voxels = voxels[wanted.within(box).slices]
+        return there.apply(voxels, wanted, read) if self.is_rescaled else voxels
