@@ -277,6 +277,7 @@ def test_the_journal_and_the_manifest_say_everything(reference, tiny_session, ti
     assert manifest["source"]["url"] == source.as_uri()
     assert manifest["source"]["size"] == source.stat().st_size
     assert "mtime" in manifest["source"]["version"]
+    assert manifest["classes"] == card["classes"]
     (network,) = manifest["networks"]
     assert network["weights_sha256"] == card["weights_sha256"]
     assert journal["networks"] == manifest["networks"]

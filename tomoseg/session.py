@@ -267,6 +267,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
             "tomoseg": __version__,
             "tomogram": context.name,
             "source": {"url": context.source_url, **records["ingest"]["summary"]["source"]},
+            "classes": list(context.classes),
             "networks": [network.facts for network in context.networks],
             "recipe": context.recipe.model_dump(mode="json"),
             "stages": {
