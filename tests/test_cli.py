@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from tomoseg import __version__, cli
-from tomoseg.coordinates import Filament
-from tomoseg.formats.tables import filaments_csv
+from tomoseg.coordinates import Filament, Particles
+from tomoseg.formats.tables import filaments_csv, particles_csv
 from tomoseg.nets.settings import TrainingProgress
 from tomoseg.sampling import Sampling
 from tomoseg.stores import Folder
@@ -374,14 +374,17 @@ def test_train_tells_its_progress(tomoseg, tiny_session, tmp_path):
     assert "there is no recipe at" in err
 
 
-def test_evaluate_prints_a_row_a_class(tomoseg, tmp_path, tiny_session):
+def test_evaluate_prints_a_column_a_class(tomoseg, tmp_path, tiny_session):
     labels = tiny_session / "truth" / "simulated_0500__labels.mrc"
     code, out, _ = tomoseg("evaluate", labels, labels)
     assert code == 0
-    (row,) = (line for line in out.splitlines() if line.startswith("actin "))
-    assert row.startswith(
-        "actin            precision 1.000  recall 1.000  f1 1.000  iou 1.000  support "
-    )
+    head, *rows = (line.split() for line in out.splitlines())
+    assert head[:2] == ["microtubule", "actin"]
+    assert [row[0] for row in rows] == [
+        "precision", "recall", "f1", "dice", "iou", "surface_dice", "support",
+    ]  # fmt: skip
+    assert rows[2][2] == "1.000"
+    assert len({len(line) for line in out.splitlines()}) == 1
     code, out, _ = tomoseg("evaluate", labels, labels, "--json")
     assert json.loads(out)["actin"]["f1"] == 1.0
     code, _, err = tomoseg("evaluate", labels, tmp_path / "a.csv")
@@ -397,10 +400,27 @@ def test_evaluate_has_a_dash_for_what_is_not_defined(tomoseg, tmp_path):
     empty.write_text(filaments_csv([], grid))
     code, out, _ = tomoseg("evaluate", empty, lines)
     assert code == 0
-    assert "precision -  recall 0.000" in out
+    assert re.search(r"^precision +-\nrecall +0\.000$", out, re.MULTILINE)
     code, out, _ = tomoseg("evaluate", lines, lines, "--tolerance", "1")
-    assert "f1 1.000" in out
+    assert re.search(r"^f1 +1\.000$", out, re.MULTILINE)
     assert out.count("actin") == 1
+
+
+def test_evaluate_scores_particles_as_the_challenge_does(tomoseg, tmp_path):
+    grid = Sampling((99, 99, 99), (10.0, 10.0, 10.0))
+    picks = tmp_path / "picks.csv"
+    picks.write_text(particles_csv([Particles.at("ice", np.zeros((1, 3)))], grid))
+    code, _, err = tomoseg("evaluate", picks, picks, "--czii")
+    assert code == 2
+    assert "of ice no radius is known. Give --particle NAME=RADIUS,WEIGHT." in err
+    code, out, _ = tomoseg("evaluate", picks, picks, "--particle", "ice=50,2", "--json")
+    assert code == 0
+    scores = json.loads(out)
+    assert scores["ice"]["weight"] == 2.0
+    assert scores["weighted_mean"] == {"czii_f4": 1.0, "generous_f4": 1.0}
+    code, _, err = tomoseg("evaluate", picks, picks, "--particle", "ice=wide")
+    assert code == 2
+    assert "--particle ice=wide is not NAME=RADIUS[,WEIGHT]" in err
 
 
 def test_training_tells_what_is_known_and_no_more():

@@ -21,6 +21,7 @@ from tomoseg.errors import FormatError, ModelError, RequestError, TomosegError, 
 from tomoseg.runners import explaining
 
 if TYPE_CHECKING:
+    from tomoseg.evaluation import Scores
     from tomoseg.nets.settings import TrainingProgress
     from tomoseg.recipe import Recipe
 
@@ -255,28 +256,95 @@ def _training_line(progress: TrainingProgress) -> str:
 
 
 @app.command()
-def evaluate(
-    found: Annotated[str, typer.Argument(metavar="LABELS", help="Labels (.mrc, .zarr) or .csv.")],
-    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Truth of the same kind.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
+def evaluate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
+    found: Annotated[str, typer.Argument(help="Result: a volume, a table, or a session's folder.")],
+    truth: Annotated[str, typer.Argument(help="Truth of the same kind.")],
     tolerance: Annotated[
-        float | None, typer.Option(help="Å; filaments 100, particles half a radius of 140.")
+        float | None,
+        typer.Option(
+            help="Å that still count as found; filaments 100, particles 70, surfaces two voxels."
+        ),
     ] = None,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="The volumes hold objects, not classes.")
+    ] = False,
+    czii: Annotated[
+        bool, typer.Option("--czii", help="Score particles as the CZII challenge does.")
+    ] = False,
+    particles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--particle",
+            metavar="NAME=RADIUS[,WEIGHT]",
+            help="Radius in Å and weight for that, beside the challenge's own; repeatable.",
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Names of labels 1, 2, … or of a STAR file.")
+    ] = None,
+    voxel_size: Annotated[
+        float | None, typer.Option("--voxel-size", help="Override the files' voxel size, Å.")
+    ] = None,
+    tomogram: Annotated[
+        str | None, typer.Option(help="Tomogram of a STAR file without a tomograms.star beside it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
 ) -> None:
-    """Score labels, filaments or particles against truth.
+    """Score labels, objects, filaments or particles against truth.
 
-    Two label volumes give precision, recall, F1 and IoU a class; two filament tables the F1 of
-    centre lines; two particle tables the F1 of one-to-one matches.
+    Two label volumes give precision, recall, F1, Dice, IoU and surface Dice a class, over what is
+    annotated; with --instances average precision of objects. Two tables (CSV, STAR) of filaments
+    give the F1 of centre lines, splits, merges and coverage; of particles the F1 of one-to-one
+    matches, with --czii F4. A session's folder and a folder of truth give all of it, pooled over
+    the tomograms that both have.
     """
-    from tomoseg.evaluation import evaluate_files
+    from tomoseg.evaluation import Options, evaluate_files, evaluate_folders, is_folder
 
-    scores = evaluate_files(found, truth, tolerance_angstrom=tolerance)
-    if as_json:
-        typer.echo(json.dumps(scores, indent=1))
+    options = Options(
+        tolerance_angstrom=tolerance,
+        voxel_size_angstrom=voxel_size,
+        classes=tuple(classes.split(",")) if classes else (),
+        instances=instances,
+        czii=_czii_particles(particles or []) if czii or particles else None,
+        tomogram=tomogram,
+    )
+    if is_folder(found) and is_folder(truth):
+        parts = evaluate_folders(found, truth, options)
+        table = "\n\n".join(f"{kind}\n{_table(scores)}" for kind, scores in parts.items())
+        typer.echo(json.dumps(parts, indent=1) if as_json else table)
         return
-    for name, row in scores.items():
-        values = "  ".join(f"{key} {_number(value)}" for key, value in row.items())
-        typer.echo(f"{name:<16} {values}")
+    scores = evaluate_files(found, truth, options)
+    typer.echo(json.dumps(scores, indent=1) if as_json else _table(scores))
+
+
+def _czii_particles(given: list[str]) -> dict[str, tuple[float, float]]:
+    """Return radius and weight of the challenge's particles and of those that are given."""
+    from tomoseg.metrics import CZII_RADII_ANGSTROM, CZII_WEIGHTS
+
+    known = {name: (radius, CZII_WEIGHTS[name]) for name, radius in CZII_RADII_ANGSTROM.items()}
+    for text in given:
+        name, _, numbers = text.partition("=")
+        radius, _, weight = numbers.partition(",")
+        try:
+            known[name] = float(radius), float(weight or 1)
+        except ValueError as error:
+            raise RequestError(f"--particle {text} is not NAME=RADIUS[,WEIGHT]") from error
+    return known
+
+
+def _table(scores: Scores) -> str:
+    """Return a line a score and a column a class, aligned."""
+    keys = list(dict.fromkeys(key for row in scores.values() for key in row))
+    head = max((len(key) for key in keys), default=0)
+    columns = [[name, *(_number(row.get(key)) for key in keys)] for name, row in scores.items()]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(["", *keys], *columns, strict=True)
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(head), *(c.rjust(w) for c, w in zip(line[1:], widths, strict=True))]
+        )
+        for line in lines
+    )
 
 
 def _number(value: float | int | None) -> str:

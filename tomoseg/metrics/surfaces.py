@@ -44,7 +44,7 @@ def surface_areas(
     1987) for its eight corners, as in Nikolov et al.: see :func:`surface_counts`.
     """
     areas = _areas_by_corners(voxel_size_angstrom)[_corners(mask)]
-    if annotated is not None:
+    if annotated is not None and not annotated.all():
         areas[_corners(~annotated) > 0] = 0
     return areas
 

@@ -1,0 +1,313 @@
+"""Scores of label volumes and of volumes of objects, read a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.blocks import Block, BlockGrid
+from tomoseg.errors import RequestError, VoxelSizeError
+from tomoseg.evaluation.options import USUAL, Options, Scores, plain
+from tomoseg.metrics import (
+    Overlaps,
+    class_scores,
+    confusion,
+    overlaps,
+    score_instances,
+    surface_areas,
+    surface_counts,
+    surface_dice,
+    surface_halo,
+)
+from tomoseg.metrics.voxels import UNANNOTATED, Counts
+from tomoseg.sampling import Shape, Triple
+from tomoseg.sources import Source, as_labels, open_source
+from tomoseg.stores import Folder, checked_url, label_names
+
+SEMANTIC = "semantic"
+BLOCK_SHAPE = (32, 512, 512)
+SURFACE_TOLERANCE_VOXELS = 2.0
+SAME_SIZE_WITHIN = 0.01
+# The size of voxels does not matter where none is known: there are no surfaces then.
+ANY_VOXEL_ANGSTROM = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class LabelCounts:
+    """What is counted of labels; counts of blocks and of tomograms add up.
+
+    Parameters
+    ----------
+    voxels
+        int64, shape (classes + 1, classes + 1): rows are the truth, columns what was found.
+    surfaces
+        float64, shape (classes, 2, 2), Å²: of each class as
+        :func:`tomoseg.metrics.surface_counts` gives; zeros where voxel sizes are not known.
+    """
+
+    voxels: Counts
+    surfaces: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, classes: int) -> LabelCounts:
+        """Return the counts of nothing."""
+        return cls(np.zeros((classes + 1,) * 2, np.int64), np.zeros((classes, 2, 2)))
+
+    def __add__(self, other: LabelCounts) -> LabelCounts:
+        """Pool two blocks or tomograms of the same classes."""
+        return LabelCounts(self.voxels + other.voxels, self.surfaces + other.surfaces)
+
+
+@dataclass(frozen=True)
+class LabelPair:
+    """Two open label volumes of one grid.
+
+    Parameters
+    ----------
+    found, truth
+        The volumes.
+    lookup
+        uint8, shape (256,): found label → label of the truth that has the same name; 0 where the
+        truth does not know the class and so says nothing of it.
+    voxel_size_angstrom
+        zyx; None where no file says it.
+    tolerance_angstrom
+        For surfaces; None is two voxels.
+    """
+
+    found: Source
+    truth: Source
+    lookup: NDArray[np.uint8]
+    voxel_size_angstrom: Triple | None
+    tolerance_angstrom: float | None
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels zyx."""
+        return self.truth.header.sampling.shape
+
+    @property
+    def surface_tolerance_angstrom(self) -> float:
+        """How far apart surfaces may be."""
+        if self.tolerance_angstrom is not None:
+            return self.tolerance_angstrom
+        return SURFACE_TOLERANCE_VOXELS * min(self.voxel_size_angstrom or (0.0,))
+
+    def counts(self, classes: int) -> LabelCounts:
+        """Count voxels and surfaces block by block."""
+        halo = (0, 0, 0)
+        if self.voxel_size_angstrom is not None:
+            halo = surface_halo(self.voxel_size_angstrom, self.surface_tolerance_angstrom)
+        grid = BlockGrid(self.shape, BLOCK_SHAPE, halo=halo)
+        return sum((self._block(block, classes) for block in grid), LabelCounts.none(classes))
+
+    def _block(self, block: Block, classes: int) -> LabelCounts:
+        found = self.lookup[as_labels(self.found.read(block.read))]
+        truth = as_labels(self.truth.read(block.read))
+        core = block.core.slices
+        counts = LabelCounts.none(classes)
+        counts.voxels[:] = confusion(found[core], truth[core], classes)
+        if self.voxel_size_angstrom is not None:
+            for label in np.union1d(found, truth[truth != UNANNOTATED]):
+                if label > 0:
+                    counts.surfaces[label - 1] = self._surface(block, found, truth, label)
+        return counts
+
+    def _surface(
+        self, block: Block, found: NDArray[np.uint8], truth: NDArray[np.uint8], label: int
+    ) -> NDArray[np.float64]:
+        assert self.voxel_size_angstrom is not None
+        annotated = truth != UNANNOTATED
+        found_areas, true_areas = (
+            surface_areas(volume == label, self.voxel_size_angstrom, annotated=annotated)
+            for volume in (found, truth)
+        )
+        return surface_counts(
+            found_areas,
+            true_areas,
+            block.core,
+            voxel_size_angstrom=self.voxel_size_angstrom,
+            tolerance_angstrom=self.surface_tolerance_angstrom,
+        )
+
+
+def evaluate_labels(found: str, truth: str, options: Options = USUAL) -> Scores:
+    """Score label volumes class by class, a block at a time; 255 in the truth is left out.
+
+    The labels of a segmented tomogram are found in its ``tomogram.zarr`` by themselves. Classes
+    are those of the truth: what was found of a class that the truth does not know is background.
+
+    Raises
+    ------
+    RequestError
+        If shapes, voxel sizes or classes do not fit each other, or the voxels are no labels.
+    """
+    return evaluate_label_pairs([(found, truth)], options)
+
+
+def evaluate_label_pairs(pairs: Sequence[tuple[str, str]], options: Options = USUAL) -> Scores:
+    """Score the label volumes of several tomograms together: counts are pooled.
+
+    Raises
+    ------
+    RequestError
+        As :func:`evaluate_labels`, or if the tomograms have different classes.
+    """
+    names = _classes_of(pairs, options)
+    known = names or tuple(f"label_{label}" for label in range(1, UNANNOTATED))
+    counts = LabelCounts.none(len(known))
+    for found, truth in pairs:
+        counts += _label_counts(found, truth, known, options)
+    scores: Scores = {}
+    for row, surfaces in zip(class_scores(counts.voxels, known), counts.surfaces, strict=True):
+        if names or counts.voxels[:, known.index(row.name) + 1].any() or row.support:
+            values = {**asdict(row), "dice": row.dice, "surface_dice": surface_dice(surfaces)}
+            order = ("precision", "recall", "f1", "dice", "iou", "surface_dice", "support")
+            scores[row.name] = plain({key: values[key] for key in order})
+    return scores
+
+
+def evaluate_instances(found: str, truth: str, options: Options = USUAL) -> Scores:
+    """Score volumes of objects; of a ``tomogram.zarr`` the objects of every class.
+
+    For the latter the truth is ``<name>__instances`` with ``<name>__labels`` beside it, which says
+    the class of each object.
+
+    Raises
+    ------
+    RequestError
+        If shapes or voxel sizes do not fit each other, or the classes of objects are not known.
+    """
+    classes = [name for name in label_names(Folder(found)) if name != SEMANTIC]
+    if not classes:
+        return {"objects": _instances(found, truth, options)}
+    labels = truth.replace("__instances", "__labels")
+    names = class_names(labels)
+    if labels == truth or names is None:
+        raise RequestError(
+            f"{found} has objects of {', '.join(classes)}; of {truth} no class is known",
+            remedy=f"Name one class's objects: {found}/labels/{classes[0]}.",
+        )
+    return {
+        name: _instances(
+            f"{checked_url(found)}/labels/{name}", truth, options, labels=labels, label=label
+        )
+        for label, name in enumerate(names, start=1)
+        if name in classes
+    }
+
+
+def class_names(place: str) -> tuple[str, ...] | None:
+    """Return the classes of a label volume in the order of their labels; None if nobody says.
+
+    They stand in the manifest of a segmented tomogram, and in the JSON file beside a simulation.
+    """
+    url = checked_url(place)
+    tomogram, inside, _ = url.partition("/tomogram.zarr")
+    if inside:
+        folder = Folder(tomogram)
+        # Earlier versions did not say the classes.
+        manifest = folder.read_json("manifest.json") if folder.exists("manifest.json") else {}
+        return tuple(manifest["classes"]) if "classes" in manifest else None
+    parent, _, file = url.rpartition("/")
+    name = f"{file.partition('__')[0]}.json"
+    if "__labels" not in file or not Folder(parent).exists(name):
+        return None
+    classes = Folder(parent).read_json(name)["classes"]
+    return tuple(classes[str(label)] for label in range(1, len(classes) + 1))
+
+
+def _classes_of(pairs: Sequence[tuple[str, str]], options: Options) -> tuple[str, ...]:
+    """Return the classes that the truth knows; none if no file says them."""
+    if options.classes:
+        return options.classes
+    known = {truth: class_names(truth) or class_names(found) or () for found, truth in pairs}
+    (first, names), *others = known.items()
+    for place, other in others:
+        if other != names:
+            raise RequestError(
+                f"{first} has the classes {list(names)}, {place} has {list(other)}",
+                remedy="Evaluate them one by one, or give --classes.",
+            )
+    return names
+
+
+def _label_counts(found: str, truth: str, names: tuple[str, ...], options: Options) -> LabelCounts:
+    own = options.classes or class_names(found) or names
+    lookup = np.full(256, UNANNOTATED, np.uint8)
+    lookup[0] = 0
+    for label, name in enumerate(own, start=1):
+        lookup[label] = names.index(name) + 1 if name in names else 0
+    with ExitStack() as stack:
+        places = labels_in(found), labels_in(truth)
+        (volume, true_volume), voxel_size = _opened(stack, places, options)
+        pair = LabelPair(volume, true_volume, lookup, voxel_size, options.tolerance_angstrom)
+        try:
+            return pair.counts(len(names))
+        except RequestError as error:
+            raise RequestError(f"{found} and {truth}: {error.message}") from error
+
+
+def _instances(
+    found: str, truth: str, options: Options, *, labels: str | None = None, label: int = 0
+) -> dict[str, float | int | None]:
+    """Score one volume of objects; with ``labels``, against the true ones of one label alone."""
+    places = (found, truth) if labels is None else (found, truth, labels)
+    pairs = Overlaps.none()
+    with ExitStack() as stack:
+        volumes, _ = _opened(stack, places, options)
+        for block in BlockGrid(volumes[0].header.sampling.shape, BLOCK_SHAPE):
+            ids, true_ids, *masks = (volume.read(block.write) for volume in volumes)
+            for mask in masks:
+                true_ids = np.where(mask == label, true_ids, 0)
+            pairs += overlaps(ids, true_ids)
+    return plain(asdict(score_instances(pairs)))
+
+
+def _opened(
+    stack: ExitStack, places: Sequence[str], options: Options
+) -> tuple[list[Source], Triple | None]:
+    """Open volumes of one grid; return them and their voxel size, None where no file says it."""
+    volumes: list[Source] = []
+    sizes: dict[str, Triple] = {}
+    for place in places:
+        given = options.voxel_size_angstrom
+        try:
+            volume = stack.enter_context(open_source(place, voxel_size_angstrom=given))
+            sizes[place] = volume.header.sampling.voxel_size_angstrom
+        except VoxelSizeError:
+            volume = stack.enter_context(open_source(place, voxel_size_angstrom=ANY_VOXEL_ANGSTROM))
+        volumes.append(volume)
+    _check_grids(places, volumes, sizes)
+    return volumes, next(iter(sizes.values()), None)
+
+
+def _check_grids(
+    places: Sequence[str], volumes: Sequence[Source], sizes: dict[str, Triple]
+) -> None:
+    shapes = [volume.header.sampling.shape for volume in volumes]
+    for place, shape in zip(places, shapes, strict=True):
+        if shape != shapes[0]:
+            raise RequestError(f"{places[0]} has shape {shapes[0]}, {place} has {shape}")
+    for place, size in sizes.items():
+        first, reference = next(iter(sizes.items()))
+        if not np.allclose(size, reference, rtol=SAME_SIZE_WITHIN, atol=0):
+            raise VoxelSizeError(
+                f"{first} has voxels of {_listed(reference)} Å (zyx), {place} of {_listed(size)} Å",
+                remedy="Give --voxel-size if a header is wrong.",
+            )
+
+
+def _listed(size: Triple) -> str:
+    return " × ".join(f"{edge:.6g}" for edge in size)
+
+
+def labels_in(place: str) -> str:
+    """Return the label image of a segmented tomogram, or the place itself."""
+    if not Folder(place).exists(f"labels/{SEMANTIC}/zarr.json"):
+        return place
+    return f"{checked_url(place)}/labels/{SEMANTIC}"
