@@ -257,8 +257,10 @@ def _training_line(progress: TrainingProgress) -> str:
 
 @app.command()
 def evaluate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
-    found: Annotated[str, typer.Argument(help="Result: a volume, a table, or a session's folder.")],
-    truth: Annotated[str, typer.Argument(help="Truth of the same kind.")],
+    found: Annotated[
+        str, typer.Argument(metavar="FOUND", help="A volume, a table, or a session's folder.")
+    ],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="The same of what is true.")],
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -292,11 +294,15 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
 ) -> None:
     """Score labels, objects, filaments or particles against truth.
 
-    Two label volumes give precision, recall, F1, Dice, IoU and surface Dice a class, over what is
-    annotated; with --instances average precision of objects. Two tables (CSV, STAR) of filaments
-    give the F1 of centre lines, splits, merges and coverage; of particles the F1 of one-to-one
-    matches, with --czii F4. A session's folder and a folder of truth give all of it, pooled over
-    the tomograms that both have.
+    Volumes: precision, recall, F1, Dice, IoU and surface Dice of each class.
+
+    With --instances: average precision of objects.
+
+    Filaments (CSV, STAR): F1 of centre lines, splits, merges, coverage.
+
+    Particles (CSV, STAR): F1 of one-to-one matches; with --czii also F4.
+
+    A session's folder and a folder of truth: all of it, pooled.
     """
     from tomoseg.evaluation import Options, evaluate_files, evaluate_folders, is_folder
 
