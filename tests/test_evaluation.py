@@ -305,7 +305,7 @@ def test_two_kinds_are_refused(mrc, text, swapped):
     labels = mrc("labels.mrc", volume())
     for pair, message in (
         ((lines, points), "one holds filaments, the other does not"),
-        ((lines, labels), "two volumes, or two CSV or STAR tables"),
+        ((lines, labels), "two volumes, or two tables"),
     ):
         with pytest.raises(RequestError, match=message):
             evaluate_files(*(reversed(pair) if swapped else pair))
@@ -313,7 +313,7 @@ def test_two_kinds_are_refused(mrc, text, swapped):
 
 def test_tables_of_other_programs_are_named(text):
     other = text("other.csv", "x,y,z\n1,2,3\n")
-    with pytest.raises(FormatError, match="lacks the columns class, particle"):
+    with pytest.raises(FormatError, match=r"lacks the columns class, particle.*Give --tomogram"):
         evaluate_files(other, other)
     with pytest.raises(StoreError, match=r"there is no file .*none\.csv"):
         evaluate_files("none.csv", other)
@@ -357,9 +357,22 @@ def test_a_star_file_without_its_class_or_tomogram_is_told_both(star, text, mrc)
     assert evaluate_files(found, truth, options)["ribosome"]["position_rms_angstrom"] == (
         pytest.approx(50.0)
     )
-    two = star("two.star", table, table.assign(rlnTomoName="TS_02"))
-    with pytest.raises(RequestError, match="holds 2 tomograms, and one was given"):
+    lines = filaments_table([line(1, 100)], context=TOMOGRAM)
+    two = star("two.star", lines, lines.assign(rlnTomoName="TS_02"))
+    with pytest.raises(RequestError, match="holds filaments of 2 tomograms, and one was given"):
         evaluate_files(two, truth, options)
+
+
+def test_tables_of_other_programs_are_read_with_their_tomogram(text, mrc):
+    tomogram = mrc("TS_01.mrc", np.zeros(GRID.shape, np.int8), 10.0)
+    options = Options(tomogram=tomogram, classes=("ribosome",))
+    # Voxels xyz of 10 Å.
+    found = text("found.csv", "x,y,z\n10,20,5\n90,90,5\n")
+    truth = text("truth.csv", particles_csv([picks("ribosome", (50, 200, 106))], GRID))
+    scores = evaluate_files(found, truth, options)
+    assert list(scores) == ["ribosome"]
+    assert (scores["ribosome"]["precision"], scores["ribosome"]["recall"]) == (0.5, 1.0)
+    assert scores["ribosome"]["position_rms_angstrom"] == pytest.approx(6.0)
 
 
 def test_tomograms_of_one_star_file_do_not_match_across(star, text):

@@ -288,7 +288,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         float | None, typer.Option("--voxel-size", help="Override the files' voxel size, Å.")
     ] = None,
     tomogram: Annotated[
-        str | None, typer.Option(help="Tomogram of a STAR file without a tomograms.star beside it.")
+        str | None, typer.Option(help="Tomogram that a table counts its positions in.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
 ) -> None:

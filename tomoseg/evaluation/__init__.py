@@ -35,7 +35,7 @@ __all__ = [
     "is_folder",
 ]
 
-TABLE_SUFFIXES = (".csv", ".star")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".star", ".box", ".cbox")
 
 
 def is_folder(place: str) -> bool:
@@ -50,18 +50,17 @@ def evaluate_files(found: str, truth: str, options: Options = USUAL) -> Scores:
     Parameters
     ----------
     found, truth
-        Both volumes (MRC, TIFF, OME-Zarr) or both tables (CSV, STAR) of one kind.
+        Both volumes (MRC, TIFF, OME-Zarr) or both tables of one kind: CSV or STAR, and with
+        ``options.tomogram`` particles of any program that is read.
 
     Raises
     ------
     RequestError
         If the two do not fit each other.
     """
-    are_tables = [place.endswith(TABLE_SUFFIXES) for place in (found, truth)]
+    are_tables = [place.lower().endswith(TABLE_SUFFIXES) for place in (found, truth)]
     if are_tables[0] != are_tables[1]:
-        raise RequestError(
-            f"{found} and {truth} are not of one kind: two volumes, or two CSV or STAR tables"
-        )
+        raise RequestError(f"{found} and {truth} are not of one kind: two volumes, or two tables")
     if all(are_tables):
         return evaluate_tables(read_table(found, options), read_table(truth, options), options)
     evaluate = evaluate_instances if options.instances else evaluate_labels

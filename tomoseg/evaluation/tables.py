@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import pandas as pd
 from tomoseg.coordinates import Filament, Particles, Points
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.evaluation.options import USUAL, Options, Scores, plain
+from tomoseg.formats.picks import UNNAMED, read_picks
 from tomoseg.formats.relion import TomoContext, filaments_of, particles_of
 from tomoseg.formats.star import read_star
 from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
@@ -26,7 +27,7 @@ from tomoseg.metrics import (
 )
 from tomoseg.metrics.picks import CZII_RADIUS_SHARE
 from tomoseg.sampling import Sampling
-from tomoseg.sources import open_source
+from tomoseg.sources import open_source, tomogram_name
 from tomoseg.stores import Folder, checked_url
 
 FILAMENT_TOLERANCE = 100.0
@@ -59,22 +60,38 @@ class Table:
 
 
 def read_table(place: str, options: Options = USUAL) -> Table:
-    """Read filaments or particles from a CSV or STAR file.
+    """Read filaments or particles from CSV or STAR, particles of a tomogram from any table.
 
     Raises
     ------
     RequestError
-        If positions are relative to the centre of a tomogram that is not known, or the class is
-        not.
+        If positions are relative to a tomogram that is not known, or the class is not.
     FormatError
         If the table is not of a known kind.
     """
-    text = _text(place)
-    if place.endswith(".star"):
-        return _read_star(place, text, options)
+    content = _content(place)
+    text = content.decode(errors="replace")
     if "filament" in text.partition("\n")[0].strip().split(","):
         return Table(place, filaments={"": read_filaments_csv(text)})
-    return Table(place, particles={"": read_particles_csv(text)})
+    is_star = place.lower().endswith(".star")
+    if is_star and (options.tomogram is None or "_rlnHelicalTubeID" in text):
+        return _read_star(place, text, options)
+    if options.tomogram is None:
+        return Table(place, particles={"": _own_particles(place, text)})
+    name = tomogram_name(checked_url(options.tomogram))
+    tables = read_picks(content, place, _sampling(options), tomogram=name)
+    named = [replace(t, name=_class_of(place, options)) if t.name == UNNAMED else t for t in tables]
+    return Table(place, particles={name: named})
+
+
+def _own_particles(place: str, text: str) -> list[Particles]:
+    try:
+        return read_particles_csv(text)
+    except FormatError as error:
+        raise FormatError(
+            f"{place}: {error.message}",
+            remedy="Give --tomogram for a table of another program.",
+        ) from error
 
 
 def read_exported(place: str, kind: str, files: Mapping[str, Sequence[str]]) -> Table:
@@ -323,7 +340,7 @@ def _contexts(place: str, table: pd.DataFrame, options: Options) -> list[TomoCon
         names = sorted(set(table["rlnTomoName"].astype(str)))
         if len(names) > 1:
             raise RequestError(
-                f"{place} holds {len(names)} tomograms, and one was given: {options.tomogram}",
+                f"{place} holds filaments of {len(names)} tomograms, and one was given",
                 remedy=f"Put {TOMOGRAMS} beside it and leave out --tomogram.",
             )
         sampling = _sampling(options)
@@ -353,5 +370,9 @@ def _sampling(options: Options) -> Sampling:
 
 
 def _text(place: str) -> str:
+    return _content(place).decode()
+
+
+def _content(place: str) -> bytes:
     folder, _, name = checked_url(place).rpartition("/")
-    return Folder(folder).read(name).decode()
+    return Folder(folder).read(name)
