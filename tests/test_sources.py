@@ -7,6 +7,7 @@ import mrcfile
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError, VoxelSizeError
@@ -55,6 +56,16 @@ def test_files_and_folders_may_be_mixed_and_told_twice(tmp_path):
     touched(tmp_path, "a/one.mrc", "a/two.mrc", "b/three.mrc", "b/four.mrc")
     inputs = [tmp_path / "a", tmp_path / "b/three.mrc", tmp_path / "a/one.mrc"]
     assert [item.name for item in discover([str(i) for i in inputs])] == ["one", "three", "two"]
+
+
+def test_images_beside_tomograms_are_pictures_of_them(tmp_path):
+    touched(
+        tmp_path, "both/a.mrc", "both/a_slice.png", "images/a.png", "images/B.PNG", "images/c.t"
+    )
+    assert [item.name for item in discover([str(tmp_path / "both")])] == ["a"]
+    assert [item.name for item in discover([str(tmp_path / "images")])] == ["B", "a"]
+    named = [str(tmp_path / "both"), str(tmp_path / "both/a_slice.png")]
+    assert [item.name for item in discover(named)] == ["a", "a_slice"]
 
 
 def test_tomograms_in_other_stores_are_found(folder):
@@ -149,6 +160,20 @@ def test_every_kind_is_opened_from_every_store(tmp_path, folder):
             assert source.header.sampling == grid, name
             assert source.header.dtype == "int16", name
             assert np.array_equal(source.read(box), VOXELS[box.slices]), name
+
+
+def test_an_image_of_every_kind_is_one_slice(tmp_path):
+    image = VOXELS[0].astype(np.uint16)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack")
+    with mrcfile.new(tmp_path / "a.mrc", image) as file:
+        file.voxel_size = 3.0
+    with mrcfile.new(tmp_path / "b.mrc", image) as file:
+        file.voxel_size = (3.0, 3.0, 0.0)  # as motion correction leaves it
+    for name, override in (("a.png", 3.0), ("a.tif", 3.0), ("a.mrc", None), ("b.mrc", None)):
+        with open_source(str(tmp_path / name), voxel_size_angstrom=override) as source:
+            assert source.header.sampling == Sampling((1, 4, 5), (3.0, 3.0, 3.0)), name
+            assert np.array_equal(source.read(Box.whole((1, 4, 5)))[0], image), name
 
 
 def test_a_file_is_closed_when_it_is_done_with(tmp_path):

@@ -16,6 +16,7 @@ from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.compressed import compression_of, decompress
 from tomoseg.formats.mrc import MrcReader
+from tomoseg.formats.png import PngReader
 from tomoseg.formats.tiff import TiffReader
 from tomoseg.sampling import Header
 from tomoseg.stores import Folder, OmeZarrReader, checked_url, fingerprint, listing, open_file
@@ -23,9 +24,22 @@ from tomoseg.stores import Folder, OmeZarrReader, checked_url, fingerprint, list
 MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".mrcs")
 TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_SUFFIXES = (".zarr",)
+PNG_SUFFIXES = (".png",)
+_SUFFIXES = {
+    "mrc": MRC_SUFFIXES,
+    "tiff": TIFF_SUFFIXES,
+    "zarr": ZARR_SUFFIXES,
+    "png": PNG_SUFFIXES,
+}
+_READERS: dict[str | None, type[MrcReader | TiffReader | PngReader]] = {
+    "mrc": MrcReader,
+    "tiff": TiffReader,
+    "png": PngReader,
+}
 _KINDS = (
     "files or a folder of "
-    f"{', '.join(MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES)} (or these with .gz or .bz2)"
+    f"{', '.join(suffix for known in _SUFFIXES.values() for suffix in known)} "
+    "(or these with .gz or .bz2)"
 )
 
 
@@ -54,7 +68,8 @@ def discover(inputs: Sequence[str], *, name_remove: Sequence[str] = ()) -> list[
     Parameters
     ----------
     inputs
-        Paths or URLs; a folder stands for the tomograms directly in it.
+        Paths or URLs; a folder stands for the tomograms directly in it, and for PNG images only
+        where it has nothing else: beside tomograms they are pictures of them.
     name_remove
         Regular expressions cut out of the file's stem.
 
@@ -147,7 +162,7 @@ def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterat
     if compression_of(url):
         raise FormatError(f"{url} is compressed and has not been unpacked")
     with open_file(url) as file:
-        reader = TiffReader if _kind(url) == "tiff" else MrcReader
+        reader = _READERS.get(_kind(url), MrcReader)
         yield reader(file, voxel_size_angstrom=voxel_size_angstrom)
 
 
@@ -188,11 +203,12 @@ def _tomograms_at(url: str) -> list[str]:
         fingerprint(url)  # raises where there is nothing
         return [url]
     try:
-        return [item for item in listing(url) if _kind(item) is not None]
+        items = [item for item in listing(url) if _kind(item) is not None]
     except RequestError as error:
         raise RequestError(
             f"{error.message}, nor a file of a known kind", remedy=f"Give {_KINDS}."
         ) from error
+    return [item for item in items if _kind(item) != "png"] or items
 
 
 def _kind(url: str) -> str | None:
@@ -200,7 +216,4 @@ def _kind(url: str) -> str | None:
     if place.name.startswith("."):
         return None
     name = place.stem if compression_of(url) else place.name
-    for kind, known in (("mrc", MRC_SUFFIXES), ("tiff", TIFF_SUFFIXES), ("zarr", ZARR_SUFFIXES)):
-        if name.endswith(known):
-            return kind
-    return None
+    return next((kind for kind, known in _SUFFIXES.items() if name.endswith(known)), None)
