@@ -206,6 +206,77 @@ def test_components_large_enough_are_particles_in_angstrom():
     np.testing.assert_allclose(found.scores, [0.5, 1.0], atol=1e-3)
 
 
+# Micrographs: tomograms of one slice
+
+APOFERRITIN = PickingSettings(radius_angstrom=60.0)
+PIXEL = (4.0, 4.0, 4.0)
+
+
+def discs(centres, shape=(1, 300, 320), radius=15.0):
+    """Score map of discs, centres (y, x): 1 inside, soft over a pixel."""
+    y, x = np.indices(shape[1:])
+    away = np.min([np.hypot(y - centre[0], x - centre[1]) for centre in centres], axis=0)
+    return np.clip(radius - away + 0.5, 0, 1).astype(np.float32)[np.newaxis]
+
+
+def test_an_ideal_disc_gives_one_at_its_centre():
+    found = picked(discs([(150.3, 139.6)]), APOFERRITIN, voxel=PIXEL)
+    assert found.scores[0] == pytest.approx(1.0, abs=0.02)
+    np.testing.assert_allclose(found.points_angstrom, [[0, 601.2, 558.4]], atol=0.1)
+
+
+@pytest.mark.parametrize(("noise", "rms"), [(0.2, 0.4), (0.4, 0.5)])
+def test_a_micrograph_full_of_particles_is_picked(noise, rms):
+    rng = np.random.default_rng(4)
+    rows, columns = np.meshgrid(np.arange(8), np.arange(9), indexing="ij")
+    # Particles 30 pixels across, some of which touch, labelled by the inner 0.7 of them.
+    centres = np.stack([rows.ravel(), columns.ravel()], axis=1) * 34.0 + 22
+    centres += rng.uniform(-2, 2, centres.shape)
+    score = discs(centres, radius=10.5) + noise * rng.standard_normal((1, 300, 320))
+    result = score_particles(
+        picked(
+            score.clip(0, 1).astype(np.float32),
+            replace(APOFERRITIN, label_radius_angstrom=42.0),
+            voxel=PIXEL,
+        ),
+        Particles.at("apoferritin", np.column_stack([np.zeros(len(centres)), centres * 4])),
+        tolerance_angstrom=30,
+    )
+    assert result.f1 == 1
+    assert result.position_rms_angstrom < rms * PIXEL[0]
+
+
+@pytest.mark.parametrize("block", [(1, 64, 64), (16, 100, 300)])
+def test_blocks_of_a_micrograph_leave_no_trace(block):
+    rng = np.random.default_rng(5)
+    centres = rng.uniform(0, 300, (30, 2))
+    score = discs(centres) * rng.random((1, 300, 320), np.float32)
+    whole = picked(score, APOFERRITIN, voxel=PIXEL)
+    parts = picked(score, APOFERRITIN, block=block, voxel=PIXEL)
+    assert len(whole) > 10
+    np.testing.assert_array_equal(whole.points_angstrom, parts.points_angstrom)
+
+
+def test_the_border_of_a_micrograph_is_around_it():
+    score = discs([(150, 150), (8, 150), (150, 306)])
+    assert len(picked(score, APOFERRITIN, voxel=PIXEL)) == 3
+    kept = picked(score, replace(APOFERRITIN, border="drop"), voxel=PIXEL)
+    np.testing.assert_allclose(kept.points_angstrom, [[0, 600, 600]], atol=0.5)
+
+
+def test_components_of_a_micrograph_are_measured_by_their_area():
+    nominal = np.pi * 15**2
+    found = pick_components(
+        np.array([(0.0, 20, 30), (0, 100, 100)]),
+        np.array([round(nominal / 2), round(nominal / 5)]),
+        name="apoferritin",
+        sampling=Sampling((1, 300, 320), PIXEL),
+        settings=replace(APOFERRITIN, border="drop"),
+    )
+    np.testing.assert_array_equal(found.points_angstrom, [(0, 80, 120)])
+    np.testing.assert_allclose(found.scores, [0.5], atol=1e-3)
+
+
 def test_components_may_be_none():
     found = pick_components(
         np.zeros((0, 3)),

@@ -3,6 +3,7 @@
 Peaks are found a block at a time (:func:`candidate_peaks`) as maxima of a difference of Gaussians
 that answers to balls of the particle's size, so that particles that touch are still two; the
 strongest of those nearer than a distance is kept for the whole volume at once (:func:`pick_peaks`).
+In a micrograph, a tomogram of one slice, a particle is a disc: the same filters in two dimensions.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from tomoseg.errors import RequestError
 from tomoseg.sampling import Sampling, Shape, as_shape
 
 Values = NDArray[np.float64]
-# Widths of the two Gaussians: the inner in label radii, the outer in inner ones.
-INNER_RADII = 0.9 / sqrt(3)
+# Widths of the two Gaussians: the inner in label radii over the root of the number of dimensions,
+# a little less than where the answer of a ball or a disc is largest; the outer in inner ones.
+INNER_RADII = 0.9
 OUTER_RATIO = 1.6
 TRUNCATE_SIGMAS = 4.0
 # A ball of four bins' radius still has its centre found to a fraction of a bin.
@@ -94,12 +96,6 @@ class PickingSettings:
         """Least distance between two particles, Å."""
         return self.minimum_distance_angstrom or self.radius_angstrom
 
-    @property
-    def sigmas_angstrom(self) -> tuple[float, float]:
-        """Widths of the inner and the outer Gaussian, Å."""
-        inner = INNER_RADII * self.label_angstrom
-        return inner, OUTER_RATIO * inner
-
 
 @dataclass(frozen=True, eq=False)
 class Peaks:
@@ -142,8 +138,9 @@ def picking_halo(settings: PickingSettings, sampling: Sampling) -> Shape:
     The outer Gaussian reaches four sigma and the comparison with the neighbours one bin.
     """
     factor = picking_factor(settings, sampling)
+    _, outer = _sigmas_angstrom(settings, _dimensions(sampling))
     return as_shape(
-        factor * (int(TRUNCATE_SIGMAS * settings.sigmas_angstrom[1] / (factor * size) + 0.5) + 1)
+        factor * (int(TRUNCATE_SIGMAS * outer / (factor * size) + 0.5) + 1)
         for size in sampling.voxel_size_angstrom
     )
 
@@ -176,15 +173,16 @@ def candidate_peaks(
 
     Notes
     -----
-    G(σ1) − G(σ2) with σ1 = 0.9 r/√3, σ2 = 1.6 σ1 over its value in the middle of an ideal ball of
-    radius r. Maxima are refined by a parabola along each axis. Beyond the volume's border the
-    score map is taken to go on as its outermost voxels.
+    G(σ1) − G(σ2) with σ1 = 0.9 r/√d in d dimensions, σ2 = 1.6 σ1, over its value in the middle of
+    an ideal ball (disc) of radius r that has no neighbour. Maxima are refined by a parabola along
+    each axis. Beyond the volume's border the score map is taken to go on as its outermost voxels.
     """
     factor = picking_factor(settings, sampling)
     halo = picking_halo(settings, sampling)
     block = binned_block(score, core, begin=begin, shape=sampling.shape, factor=factor, halo=halo)
     grid = sampling.binned(factor)
-    response = block.cut(block.core.grow((1, 1, 1)), _difference(block, grid, settings))
+    response = _difference(block, grid, settings, _dimensions(sampling))
+    response = block.cut(block.core.grow((1, 1, 1)), response)
     inner = response[1:-1, 1:-1, 1:-1]
     peaks = ndimage.maximum_filter(response, size=3, mode="nearest")[1:-1, 1:-1, 1:-1] == inner
     index = np.argwhere(peaks & (inner >= settings.threshold))
@@ -262,8 +260,7 @@ def pick_components(
     Particles in the order given; the score is the share of the label's ball that the component
     fills, at most 1.
     """
-    ball_nm3 = 4 / 3 * pi * (settings.label_angstrom / 10) ** 3
-    filled = np.asarray(volumes_voxel) * sampling.voxel_volume_nm3 / ball_nm3
+    filled = np.asarray(volumes_voxel) / _label_voxels(settings, sampling)
     kept = filled >= settings.minimum_volume_fraction
     points = sampling.to_angstrom(np.asarray(centres_voxel).reshape(-1, 3))[kept]
     picked = Particles.at(name, points, np.minimum(filled[kept], 1.0))
@@ -275,12 +272,13 @@ def near_border(
 ) -> NDArray[np.bool_]:
     """Tell, for points of shape (n, 3), zyx, Å, which are nearer than a distance to the border.
 
-    The border is the outer face of the outermost voxels.
+    The border is the outer face of the outermost voxels; a micrograph has none above and below.
     """
     sizes = np.array(sampling.voxel_size_angstrom)
     low = (sampling.to_voxels(points_angstrom) + 0.5) * sizes
     high = np.array(sampling.shape) * sizes - low
-    return np.asarray((np.minimum(low, high) < distance_angstrom).any(axis=1))
+    near = np.minimum(low, high) < distance_angstrom
+    return np.asarray(near[:, -_dimensions(sampling) :].any(axis=1))
 
 
 def _bordered(picked: Particles, sampling: Sampling, settings: PickingSettings) -> Particles:
@@ -291,26 +289,45 @@ def _bordered(picked: Particles, sampling: Sampling, settings: PickingSettings) 
     return Particles.at(picked.name, picked.points_angstrom[kept], picked.scores[kept])
 
 
+def _dimensions(sampling: Sampling) -> int:
+    """Return 2 for a micrograph, 3 for a tomogram."""
+    return 2 if sampling.shape[0] == 1 else 3
+
+
+def _label_voxels(settings: PickingSettings, sampling: Sampling) -> float:
+    """Return how many voxels the label's ball (disc) has."""
+    z, y, x = (settings.label_angstrom / size for size in sampling.voxel_size_angstrom)
+    return pi * y * x if _dimensions(sampling) == 2 else 4 / 3 * pi * z * y * x
+
+
+def _sigmas_angstrom(settings: PickingSettings, dimensions: int) -> tuple[float, float]:
+    """Return the widths of the inner and the outer Gaussian, Å."""
+    inner = INNER_RADII / sqrt(dimensions) * settings.label_angstrom
+    return inner, OUTER_RATIO * inner
+
+
 def _difference(
-    block: BinnedBlock, grid: Sampling, settings: PickingSettings
+    block: BinnedBlock, grid: Sampling, settings: PickingSettings, dimensions: int
 ) -> NDArray[np.float32]:
-    """Difference of Gaussians of the read box, scaled so that an ideal ball gives 1."""
+    """Difference of Gaussians of the read box, scaled so that an ideal ball (disc) gives 1."""
     sizes = np.array(grid.voxel_size_angstrom)
+    sigmas = _sigmas_angstrom(settings, dimensions)
     inner, outer = (
         ndimage.gaussian_filter(
             block.values, sigma / sizes, mode="nearest", truncate=TRUNCATE_SIGMAS
         )
-        for sigma in settings.sigmas_angstrom
+        for sigma in sigmas
     )
-    ideal = [_ball_share(settings.label_angstrom / sigma) for sigma in settings.sigmas_angstrom]
+    ideal = [_share_within(settings.label_angstrom / sigma, dimensions) for sigma in sigmas]
     return np.asarray((inner - outer) / np.float32(ideal[0] - ideal[1]))
 
 
-def _ball_share(radius_sigmas: float) -> float:
-    """Share of a 3D Gaussian that lies within a radius given in sigmas (Maxwell's distribution)."""
-    return erf(radius_sigmas / sqrt(2)) - sqrt(2 / pi) * radius_sigmas * exp(
-        -(radius_sigmas**2) / 2
-    )
+def _share_within(radius_sigmas: float, dimensions: int) -> float:
+    """Share of a Gaussian that lies within a radius given in sigmas (Rayleigh, Maxwell)."""
+    outside = exp(-(radius_sigmas**2) / 2)
+    if dimensions == 2:
+        return 1 - outside
+    return erf(radius_sigmas / sqrt(2)) - sqrt(2 / pi) * radius_sigmas * outside
 
 
 def _parabolas(response: NDArray[np.float32], index: NDArray[np.int64]) -> Values:
