@@ -13,7 +13,7 @@ from tomoseg.coordinates import Particles
 from tomoseg.errors import FormatError
 from tomoseg.formats import picks
 from tomoseg.formats.picks import read_picks
-from tomoseg.formats.relion import TomoContext, optics_table, particles_table
+from tomoseg.formats.relion import TomoContext, micrograph_table, optics_table, particles_table
 from tomoseg.formats.star import write_star
 from tomoseg.formats.tables import particles_csv
 from tomoseg.sampling import Sampling
@@ -49,6 +49,15 @@ def test_relion_5_positions_are_centred() -> None:
     (found,) = read_picks(write_star(blocks).encode(), "a.star", TOMOGRAM, tomogram="TS_01")
     np.testing.assert_allclose(found.points_angstrom, WORKED, atol=1e-6)
     assert found.scores.tolist() == [0.5, 0.25]
+
+
+def test_picks_on_a_micrograph_come_back() -> None:
+    written = Particles.at("ribosome", np.array([[0, 41.0, 60.5], [0, 0, 0]]), np.array([0.5, 1]))
+    table = micrograph_table(written, "m1.mrc", sampling=MICROGRAPH)
+    content = write_star({"": table}).encode()
+    (found,) = read_picks(content, "a.star", MICROGRAPH, tomogram="m1")
+    np.testing.assert_allclose(found.points_angstrom, written.points_angstrom)
+    assert found.scores.tolist() == [0.5, 1]
 
 
 def test_relion_4_positions_are_pixels_of_the_tilt_series() -> None:

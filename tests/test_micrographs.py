@@ -5,6 +5,7 @@ from __future__ import annotations
 import mrcfile
 import numpy as np
 import pytest
+import starfile
 import tifffile
 from PIL import Image
 
@@ -109,6 +110,14 @@ def test_a_micrograph_is_picked_from_end_to_end(picker, tmp_path, kind):
     )
     assert score.f1 > 0.97
     assert score.position_rms_angstrom < PIXEL_ANGSTROM
+    table = starfile.read(out / "particles/m1__apoferritin.star")
+    assert set(table["rlnMicrographName"]) == {path.name}
+    np.testing.assert_allclose(
+        table[["rlnCoordinateY", "rlnCoordinateX"]] * PIXEL_ANGSTROM,
+        found.points_angstrom[:, 1:],
+        atol=1e-5,
+    )
+    assert table["rlnAutopickFigureOfMerit"].between(0, 1).all()
     with mrcfile.open(out / "masks/m1__apoferritin.mrc") as mask:
         assert mask.data.squeeze().shape == SHAPE
         rows, columns = np.rint(centres).astype(int).T

@@ -199,6 +199,25 @@ def particles_table(particles: Particles, *, context: TomoContext) -> pd.DataFra
     return _table(context, len(particles), columns)
 
 
+def micrograph_table(particles: Particles, name: str, *, sampling: Sampling) -> pd.DataFrame:
+    """Return RELION's table of the particles picked on a micrograph: its pixels, 0-based.
+
+    Parameters
+    ----------
+    particles
+        In a grid of one slice; the score stands in rlnAutopickFigureOfMerit.
+    name
+        The micrograph's file, which other programs join particles and micrographs by.
+    sampling
+        The micrograph's grid.
+    """
+    x, y, _ = xyz(sampling.to_voxels(particles.points_angstrom)).T
+    columns = {"rlnMicrographName": name, "rlnCoordinateX": x, "rlnCoordinateY": y}
+    if np.isfinite(particles.scores).all():
+        columns[SCORE] = particles.scores
+    return pd.DataFrame(columns, index=range(len(particles)))
+
+
 def optics_table(context: TomoContext) -> pd.DataFrame:
     """Return the optics group of the particles, block ``optics``: what a tomogram alone tells."""
     return pd.DataFrame(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -91,10 +92,18 @@ def _write_filaments(context: Context, name: str) -> list[str]:
 
 
 def _write_particles(context: Context, name: str) -> list[str]:
-    found = read_particles(context, name)
-    table = relion.particles_table(found, context=_tomogram(context))
-    text = tables.particles_csv([found], context.header.sampling)
-    return _write_table(context, f"particles/{context.name}__{name}", table, text)
+    found, sampling = read_particles(context, name), context.header.sampling
+    text = tables.particles_csv([found], sampling)
+    stem = f"particles/{context.name}__{name}"
+    if sampling.shape[0] > 1:
+        table = relion.particles_table(found, context=_tomogram(context))
+        return _write_table(context, stem, table, text)
+    micrograph = PurePosixPath(context.source_url).name
+    picks = relion.micrograph_table(found, micrograph, sampling=sampling)
+    # RELION expects the one table of such a file without a name.
+    context.folder.write(f"{stem}.star", write_star({"": picks}).encode())
+    context.folder.write(f"{stem}.csv", text.encode())
+    return [f"{stem}.star", f"{stem}.csv"]
 
 
 def _write_table(context: Context, stem: str, table: pd.DataFrame, csv: str) -> list[str]:
