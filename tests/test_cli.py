@@ -357,7 +357,6 @@ def test_train_tells_its_progress(tomoseg, tiny_session, tmp_path):
             "steps": 1,
             "device": "cpu",
             "precision": "float32",
-            "validation": ["simulated_0501"],
         },
     }
     path = tmp_path / "train.yaml"
@@ -366,7 +365,7 @@ def test_train_tells_its_progress(tomoseg, tiny_session, tmp_path):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert re.match(
-        r"100\.0% +\d+\.\d min  step 1  loss .*  mean F1 \d\.\d{3} \(kept\): ", lines[-2]
+        r"100\.0% +\d+\.\d min, 0\.0 left  step 1  loss .*  mean F1 \d\.\d{3} \(kept\): ", lines[-2]
     )
     assert re.fullmatch(rf"model small in {tmp_path}/model: mean F1 \d\.\d{{3}}", lines[-1])
     code, _, err = tomoseg("train", tmp_path / "none.yaml")
@@ -431,9 +430,13 @@ def test_training_tells_what_is_known_and_no_more():
             minutes=1.25,
             loss=None,
             learning_rate=1e-3,
+            seconds_left=90.0,
             f1={"microtubule": 0.5, "actin": None},
             mean_f1=0.5,
             is_best=True,
         )
     )
-    assert line == " 50.0%   1.2 min  step 7  mean F1 0.500 (kept): microtubule 0.500, actin -"
+    assert (
+        line
+        == " 50.0%   1.2 min, 1.5 left  step 7  mean F1 0.500 (kept): microtubule 0.500, actin -"
+    )

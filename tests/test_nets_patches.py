@@ -139,12 +139,13 @@ def test_what_is_read_holds_image_and_labels_of_the_same_place(architecture, pat
 def test_what_a_zero_may_be_follows_from_what_was_looked_for():
     volume = Painted("a", painted("a").painting, judged=(2,))
     assert source(make_settings(), [volume]).batch(0).allowed.tolist() == 4 * [[True, True, False]]
+    assert source(make_settings()).batch(0).allowed is None
 
 
 def test_heavy_volumes_are_drawn_more_often():
     volumes = [
-        Painted(name, np.full((4, 4, 4), label, np.uint8), weight=weight)
-        for name, label, weight in (("a", 1, 1.0), ("b", 1, 3.0), ("c", 2, 1.0))
+        Painted(name, np.full((size, 4, 4), label, np.uint8), weight=weight)
+        for name, size, label, weight in (("a", 9, 1, 1.0), ("b", 2, 1, 3.0), ("c", 4, 2, 1.0))
     ]
     drawer = source(make_settings(foreground_fraction=1.0), volumes)
     rng = np.random.default_rng(0)

@@ -38,7 +38,7 @@ def painted(name, *planes, tomogram=None, shape=(20, 30, 40)):
         painting[z] = 0
         for row, label in enumerate(labels):
             painting[z, row, 2:5] = label
-    boxes = tuple(Box((z, 0, 0), (z + 1, *shape[1:])) for z, *_ in planes)
+    boxes = tuple(Box((z, 0, 0), (z + 1, *shape[1:])) for z, *_ in planes) or (Box.whole(shape),)
     return Painted(name, painting, tomogram or name, boxes)
 
 
@@ -118,12 +118,28 @@ def test_a_flat_tomogram_is_cut_along_y():
     assert (before.box.begin[0], before.box.end[0]) == (0, 1)
 
 
+def test_a_class_of_the_last_slice_alone_is_still_trained_on():
+    volume = painted("a", *((z, 1) for z in (2, 6, 10, 14)), (18, 1, 2))
+    (before,), (after,) = split_regions([volume], make_settings())
+    assert (before.box.end[0], after.box.begin[0]) == (20, 0)
+    assert [box.begin[0] for box in after.parts] == [2]
+
+
+def test_slices_too_near_for_a_gap_are_cut_across():
+    volume = painted("a", *((z, *([1, 2] * 10)) for z in (4, 5)), shape=(8, 200, 200))
+    volume.painting[4:6, :, 150], volume.painting[4:6, :, 151] = 1, 2
+    (before,), (after,) = split_regions([volume], make_settings())
+    assert after.box.begin[1] - before.box.end[1] == SLAB.receptive_halo[1]
+    assert len(before.parts) == len(after.parts) == 2
+
+
 def test_where_a_halo_has_no_room_the_gap_is_smaller_and_it_is_said(caplog):
     deep = Architecture(slices_in=30, slices_out=2, widths=(4, 8))
-    volume = painted("a", (2, 1, 2), (5, 1, 2), shape=(12, 30, 40))
+    volume = painted("a", (2, 1, 2), (5, 1, 2), shape=(12, 20, 20))
     (before,), (after,) = split_regions([volume], make_settings(architecture=deep))
-    assert 0 < after.box.begin[0] - before.box.end[0] < 14
-    assert "a halo has 14" in caplog.text
+    low, high = sorted((before.box, after.box), key=lambda box: box.begin)
+    assert 9 in np.subtract(high.begin, low.end)
+    assert "validation is 9 planes away from what is trained on, a halo has 18" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -132,8 +148,9 @@ def test_where_a_halo_has_no_room_the_gap_is_smaller_and_it_is_said(caplog):
         ([painted("a", (1, 1))], {"validation": ("c",)}, r"\['c'\] are not among \['a'\]"),
         ([painted("a", (1, 1)), painted("a", (1, 1), tomogram="b")], {}, "occur twice"),
         ([painted("a", (1, 1))], {"validation": ("a",)}, "left to train on"),
-        ([painted("a", (1, 1), (5, 1))], {"validation_gap": 9}, "a gap of 9"),
+        ([painted("a", (1, 1), (5, 1))], {"validation_gap": 29}, "both sides have some"),
         ([painted("a", (1, 3), (9, 1))], {}, r"^a: label 3 is neither 0\.\.2 nor 255"),
+        ([painted("a", (1, 1)), painted("a2", tomogram="a")], {}, "a: .*a2 annotates nothing"),
         ([], {}, "left to train on"),
     ],
 )

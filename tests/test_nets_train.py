@@ -93,9 +93,13 @@ def test_a_network_learns_blobs_and_its_card_says_how_well(
         f1 = hits / ((found == label).sum() + (truth == label).sum())
         assert card.scores["f1"][name] == pytest.approx(f1, abs=2e-3)  # weights in float16
 
-    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    lines = logged(tmp_path)
     assert lines[-1]["step"] == 80
     assert lines[-1]["is_best"] is True
+
+
+def logged(folder):
+    return [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
 
 
 class Killed(BaseException):
@@ -119,6 +123,11 @@ def test_a_killed_training_goes_on_as_if_undisturbed(tmp_path):
     train(volumes(), settings, output=tmp_path / "killed", report=lambda p: steps.append(p.step))
     assert steps == [3, 4, 5, 6]
 
+    curves = [
+        {line["step"]: (line["loss"], line["f1"]) for line in logged(tmp_path / name)}
+        for name in ("quiet", "killed")
+    ]
+    assert curves[0] == curves[1]
     quiet, told = load_state(tmp_path / "quiet" / "training.safetensors")
     killed, said = load_state(tmp_path / "killed" / "training.safetensors")
     assert told["best"] == said["best"] and told["stale"] == said["stale"]

@@ -245,7 +245,10 @@ def train(recipe: Annotated[Path, typer.Argument(help="YAML recipe of a training
 
 
 def _training_line(progress: TrainingProgress) -> str:
-    line = f"{100 * progress.fraction:5.1f}%{progress.minutes:6.1f} min  step {progress.step}"
+    line = f"{100 * progress.fraction:5.1f}%{progress.minutes:6.1f} min"
+    if progress.seconds_left is not None:
+        line += f", {progress.seconds_left / 60:.1f} left"
+    line += f"  step {progress.step}"
     if progress.loss is not None:
         line += f"  loss {progress.loss:.4f}"
     if progress.mean_f1 is not None:

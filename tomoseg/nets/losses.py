@@ -52,7 +52,7 @@ def segmentation_loss(
     log_scores = logits.float().log_softmax(dim=1)
     log_truth = log_scores.gather(1, known[:, None])[:, 0]
     judged = annotated[:, None]
-    if allowed is not None and allowed[:, 1:].any():
+    if allowed is not None:
         free = ~allowed[:, :, None, None, None]
         log_none = log_scores.masked_fill(free, -torch.inf).logsumexp(dim=1)
         log_truth = torch.where(known == 0, log_none, log_truth)
@@ -66,8 +66,9 @@ def segmentation_loss(
     entropy = -(weights * log_truth).sum() / weights.sum().clamp(min=1e-6)
 
     scores = (log_scores.exp() * judged).sum(dim=(0, 2, 3, 4))
-    hits = (log_truth.exp() * annotated).flatten()
-    common = torch.zeros_like(scores).index_add(0, known.flatten(), hits)
+    hits = log_truth.exp() * annotated
+    # A sum a class, because adding up by index is in no fixed order on a GPU.
+    common = torch.stack([(hits * (known == label)).sum() for label in range(classes)])
     counts = torch.bincount(known[annotated], minlength=classes)
     dice = (2 * common + 1) / (scores + counts + 1)
     present = (counts > 0)[1:]
@@ -89,7 +90,7 @@ def beside_another(labels: Tensor) -> Tensor:
     return marked
 
 
-def log_squares_loss(logits: Tensor, labels: Tensor, *, allowed: Tensor) -> Tensor:
+def log_squares_loss(logits: Tensor, labels: Tensor, *, allowed: Tensor | None = None) -> Tensor:
     """Return TomoSeg's loss of a tile network, a scalar: log mean (min(1, y) − label)².
 
     Parameters
@@ -104,7 +105,9 @@ def log_squares_loss(logits: Tensor, labels: Tensor, *, allowed: Tensor) -> Tens
     """
     response = (logits[:, 1:].float() / TILE_STEEPNESS + 0.5).clamp(max=1)
     wanted = torch.arange(1, logits.shape[1], device=logits.device)[:, None, None, None]
-    judged = (labels != NOT_ANNOTATED)[:, None] & ~allowed[:, 1:, None, None, None]
+    judged = (labels != NOT_ANNOTATED)[:, None].expand_as(response)
+    if allowed is not None:
+        judged = judged & ~allowed[:, 1:, None, None, None]
     squares = (response - (labels[:, None] == wanted).float()) ** 2 * judged
     # The smallest addend keeps a perfect batch finite.
     return torch.log(squares.sum() / judged.sum().clamp(min=1) + 1e-6)

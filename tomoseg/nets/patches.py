@@ -17,6 +17,7 @@ from tomoseg.nets.split import Region, count_labels
 from tomoseg.sampling import Shape, as_shape
 
 ANCHORS_PER_BLOCK = 500
+_HALO_SHARE = 8
 # Shallow slabs cost a 2D network nothing and spread a choice of them; a 3D network pays for its
 # halo on every side.
 _VALIDATION_BLOCKS = {2: (32, 1024, 1024), 3: (128, 256, 256)}
@@ -31,12 +32,13 @@ class Batch:
     images, labels
         float32 and uint8 (b, *reading shape), before any augmentation.
     allowed
-        bool (b, 1 + classes): the labels that a 0 may stand for.
+        bool (b, 1 + classes): the labels that a 0 may stand for; None if it is always the
+        background.
     """
 
     images: NDArray[np.float32]
     labels: NDArray[np.uint8]
-    allowed: NDArray[np.bool_]
+    allowed: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Census:
     anchors
         For each label int64 (n, 4): part, z, y, x of voxels that hold it, a random choice.
     chances
-        For each label float64 (n,): rising to 1, by the weights of the anchors' volumes.
+        For each label float64 (n,), rising to 1: a volume by its weight, its anchors alike.
     """
 
     counts: NDArray[np.int64]
@@ -92,14 +94,18 @@ def take_census(regions: Sequence[Region], settings: TrainingSettings) -> Census
                 places = _choice(np.argwhere(voxels == label), rng) + box.begin
                 found[label].append(np.insert(places, 0, number, axis=1))
     anchors = tuple(np.concatenate(places) for places in found)
-    weights = np.array([region.volume.weight for region, _ in parts])
-    chances = (np.cumsum(weights[places[:, 0]]) for places in anchors)
-    return Census(
-        counts,
-        tuple(parts),
-        anchors,
-        tuple(sums / sums[-1] if len(sums) else sums for sums in chances),
-    )
+    chances = tuple(_chances(places[:, 0], parts) for places in anchors)
+    return Census(counts, tuple(parts), anchors, chances)
+
+
+def _chances(part: NDArray[np.int64], parts: Sequence[tuple[Region, Box]]) -> NDArray[np.float64]:
+    """Return the rising chances of anchors, given the part that each lies in."""
+    names = [region.volume.name for region, _ in parts]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    volume = np.array([numbers[name] for name in names])[part]
+    weight = np.array([region.volume.weight for region, _ in parts])[part]
+    rising = np.cumsum(weight / np.bincount(volume)[volume])
+    return rising / rising[-1] if len(rising) else rising
 
 
 def _choice(places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -120,7 +126,7 @@ class PatchSource:
         rng = np.random.default_rng((self.settings.seed, number))
         patches = [self._patch(rng) for _ in range(self.settings.batch)]
         images, labels, allowed = (np.stack(part) for part in zip(*patches, strict=True))
-        return Batch(images, labels, allowed)
+        return Batch(images, labels, allowed if allowed[:, 1:].any() else None)
 
     def _patch(
         self, rng: np.random.Generator
@@ -207,6 +213,7 @@ def validation_boxes(
                 write = block.write.shift(part.begin)
                 read = write.aligned(stride).grow(settings.network_halo).aligned(stride)
                 chosen.append((region, write, read.clip(as_shape(region.volume.shape))))
-    voxels = sum(write.size for _, write, _ in chosen)
+    # What is read decides what a validation costs: a tile has little to write and a large halo.
+    voxels = sum(max(write.size, read.size // _HALO_SHARE) for _, write, read in chosen)
     keep = max(1, min(len(chosen), len(chosen) * settings.validation_voxels // max(voxels, 1)))
     return [chosen[i] for i in np.linspace(0, len(chosen) - 1, keep).round().astype(int)]

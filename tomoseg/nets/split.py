@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import RequestError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.nets.settings import AnnotatedVolume, TrainingSettings
-from tomoseg.sampling import as_shape
+from tomoseg.sampling import Shape, as_shape
 
 _SCAN_BLOCK = (32, 512, 512)
 
@@ -31,7 +32,7 @@ class Region:
     volume: AnnotatedVolume
     box: Box
 
-    @property
+    @cached_property
     def parts(self) -> list[Box]:
         """Disjoint boxes that hold all annotation of the region."""
         inside = (box.intersect(self.box) for box in self.volume.annotated)
@@ -67,18 +68,36 @@ def split_regions(
             f"validation tomograms {unknown} are not among {tomograms}, or names of {names} occur "
             "twice"
         )
-    apart = set(settings.validation) or _chosen(volumes, settings)
+    counts = _counted(volumes, settings)
+    apart = set(settings.validation) or _chosen(counts, settings)
     if apart:
         whole = [Region(volume, Box.whole(volume.shape)) for volume in volumes]
         training = [region for region in whole if region.volume.tomogram not in apart]
         validation = [region for region in whole if region.volume.tomogram in apart]
     else:
         pairs = [pair for name in tomograms for pair in _cut(_of(volumes, name), settings)]
-        training = [before for before, _ in pairs if before.parts]
-        validation = [after for _, after in pairs if after.parts]
+        training = [one for one, _ in pairs if count_labels(one, settings).any()]
+        validation = [other for _, other in pairs if count_labels(other, settings).any()]
     if not training:
         raise RequestError("no volume is left to train on", remedy="Annotate one more.")
     return training, validation
+
+
+def _counted(
+    volumes: Sequence[AnnotatedVolume], settings: TrainingSettings
+) -> dict[str, NDArray[np.int64]]:
+    """Count the labels of each tomogram; raise RequestError if a volume annotates nothing."""
+    counts: dict[str, NDArray[np.int64]] = {}
+    for volume in volumes:
+        found = count_labels(Region(volume, Box.whole(volume.shape)), settings)
+        if not found.any():
+            raise RequestError(
+                f"the annotation {volume.name} annotates nothing: every voxel is {NOT_ANNOTATED}",
+                remedy="Paint some, the background too, or leave it out.",
+                tomogram=volume.tomogram,
+            )
+        counts[volume.tomogram] = counts.get(volume.tomogram, np.zeros_like(found)) + found
+    return counts
 
 
 def disjoint(boxes: Sequence[Box]) -> list[Box]:
@@ -87,11 +106,14 @@ def disjoint(boxes: Sequence[Box]) -> list[Box]:
     >>> [box.size for box in disjoint([Box((0, 0, 0), (1, 4, 4)), Box((0, 2, 2), (1, 6, 6))])]
     [16, 4, 8]
     """
+    begins, ends = (np.array([getattr(box, end) for box in boxes]) for end in ("begin", "end"))
     kept: list[Box] = []
-    for box in boxes:
+    for number, box in enumerate(boxes):
+        before = slice(0, number)
+        meet = (begins[before] < box.end).all(axis=1) & (ends[before] > box.begin).all(axis=1)
         pieces = [box]
-        for other in tuple(kept):
-            pieces = [rest for piece in pieces for rest in _without(piece, other)]
+        for other in np.flatnonzero(meet):
+            pieces = [rest for piece in pieces for rest in _without(piece, boxes[int(other)])]
         kept += pieces
     return kept
 
@@ -144,12 +166,8 @@ def _of(volumes: Sequence[AnnotatedVolume], tomogram: str) -> list[AnnotatedVolu
     return [volume for volume in volumes if volume.tomogram == tomogram]
 
 
-def _chosen(volumes: Sequence[AnnotatedVolume], settings: TrainingSettings) -> set[str]:
+def _chosen(counts: Mapping[str, NDArray[np.int64]], settings: TrainingSettings) -> set[str]:
     """Choose tomograms to keep apart; none if there is but one or training would lose a class."""
-    counts: dict[str, NDArray[np.int64]] = {}
-    for volume in volumes:
-        found = count_labels(Region(volume, Box.whole(volume.shape)), settings)
-        counts[volume.tomogram] = counts.get(volume.tomogram, np.zeros_like(found)) + found
     wanted = settings.validation_fraction * sum(int(each.sum()) for each in counts.values())
     apart: set[str] = set()
     size = 0
@@ -181,36 +199,39 @@ def _classes(counts: Mapping[str, NDArray[np.int64]], names: set[str]) -> set[in
 def _cut(
     volumes: Sequence[AnnotatedVolume], settings: TrainingSettings
 ) -> list[tuple[Region, Region]]:
-    """Cut all volumes of one tomogram at the same plane.
+    """Cut all volumes of one tomogram at the same plane: (to train on, to keep apart) of each.
+
+    The gap is one halo of the network; only where no axis has room for it, it is less.
 
     Raises
     ------
     RequestError
         If there is no plane with annotation on both sides of the gap.
     """
-    name, shape = volumes[0].tomogram, volumes[0].shape
-    axis, profile = 0, _profile(volumes, 0, settings)
-    if np.count_nonzero(profile.any(axis=1)) < 2:
-        axis, profile = 1, _profile(volumes, 1, settings)
-    halo = settings.network_halo[axis]
-    gap = halo if settings.validation_gap is None else settings.validation_gap
-    plane = _plane(profile, gap, settings.validation_fraction)
-    while plane is None and settings.validation_gap is None and gap:
-        gap //= 2
-        plane = _plane(profile, gap, settings.validation_fraction)
-    if plane is None:
-        raise RequestError(
-            f"no plane parts the annotation with a gap of {gap}: nothing would be left to train "
-            "on, or nothing for validation",
-            remedy="Annotate more slices or another tomogram, or lower validation_gap.",
-            tomogram=name,
-        )
-    if gap < halo:
-        log.warning("%s: a gap of %d planes for validation, a halo has %d", name, gap, halo)
-    end, begin = list(shape), [0, 0, 0]
-    end[axis], begin[axis] = plane - gap, plane
-    before, after = Box((0, 0, 0), as_shape(end)), Box(as_shape(begin), as_shape(shape))
-    return [(Region(volume, before), Region(volume, after)) for volume in volumes]
+    profiles = [_profile(volumes, axis, settings) for axis in range(3)]
+    given, halo = settings.validation_gap, settings.network_halo
+    for divisor in (1, 2, 4, 8, 16) if given is None else (1,):
+        for axis, profile in enumerate(profiles):
+            gap = halo[axis] // divisor if given is None else given
+            if sides := _best_cut(profile, gap, settings.validation_fraction):
+                if divisor > 1:
+                    log.warning(
+                        "%s: validation is %d planes away from what is trained on, a halo has %d",
+                        volumes[0].tomogram, gap, halo[axis],
+                    )  # fmt: skip
+                one, other = (_slab(as_shape(volumes[0].shape), axis, side) for side in sides)
+                return [(Region(volume, one), Region(volume, other)) for volume in volumes]
+    raise RequestError(
+        "no plane parts the annotation so that both sides have some and training has every class",
+        remedy="Annotate more slices or another tomogram, or lower validation_gap.",
+        tomogram=volumes[0].tomogram,
+    )
+
+
+def _slab(shape: Shape, axis: int, planes: tuple[int, int]) -> Box:
+    begin, end = [0, 0, 0], list(shape)
+    begin[axis], end[axis] = planes
+    return Box(as_shape(begin), as_shape(end))
 
 
 def _profile(
@@ -226,24 +247,33 @@ def _profile(
     return counts
 
 
-def _plane(counts: NDArray[np.int64], gap: int, fraction: float) -> int | None:
-    """Return the first plane of validation, None if nothing would be left on a side.
+def _best_cut(
+    counts: NDArray[np.int64], gap: int, fraction: float
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return the planes to train on and those to keep apart; None if there is no such cut.
 
-    Training should lose no class, validation few; then its share should be right, and the gap
-    should waste little.
+    Training loses no class, validation as few as can be; then its share should be right, and the
+    gap should waste little. Either end of the tomogram may be kept apart.
     """
-    above = np.cumsum(counts[::-1], axis=0)[::-1]
-    below = np.cumsum(counts, axis=0)
-    places = np.arange(gap + 1, len(counts))
-    training, validation = below[places - gap - 1], above[places]
-    usable = (training.sum(axis=1) > 0) & (validation.sum(axis=1) > 0)
-    if not usable.any():
+    size = len(counts)
+    sums = np.concatenate([np.zeros((1, counts.shape[1]), np.int64), np.cumsum(counts, axis=0)])
+    first = np.arange(size - gap + 1)
+    lower, upper = sums[first], sums[-1] - sums[first + gap]
+    best = None
+    for training, validation, is_low in ((lower, upper, True), (upper, lower, False)):
+        share, kept = (part.sum(axis=1) / sums[-1].sum() for part in (validation, training))
+        has_all = ((training > 0) == (sums[-1] > 0)).all(axis=1)
+        unseen = ((validation == 0) & (sums[-1] > 0)).sum(axis=1)
+        # A share that is far off is as bad as a class that validation never sees.
+        cost = unseen + 2 * abs(share - fraction) + (1 - kept - share)
+        cost = np.where(has_all & (share > 0), cost, np.inf)
+        if not len(cost):
+            continue
+        place = int(cost.argmin())
+        if np.isfinite(cost[place]) and (best is None or cost[place] < best[0]):
+            best = cost[place], place, is_low
+    if best is None:
         return None
-    present = below[-1] > 0
-    lost = ((training == 0) & present).sum(axis=1)
-    unseen = ((validation == 0) & present).sum(axis=1)
-    kept, total = training.sum(axis=1), int(counts.sum())
-    share = validation.sum(axis=1) / total
-    wasted = 1 - (kept + validation.sum(axis=1)) / total
-    cost = 100 * lost + unseen + 2 * abs(share - fraction) + wasted
-    return int(places[np.where(usable, cost, np.inf).argmin()])
+    _, place, is_low = best
+    sides = (0, place), (place + gap, size)
+    return sides if is_low else sides[::-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -45,6 +45,8 @@ class TrainingState:
         Validations since then.
     validated_step
         Step of the last validation.
+    losses
+        Of the steps since the last report, scalars on the device.
     """
 
     network: SegmentationNetwork
@@ -55,6 +57,7 @@ class TrainingState:
     best: float = -1.0
     stale: int = 0
     validated_step: int = 0
+    losses: list[Tensor] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -67,6 +70,8 @@ class TrainingState:
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in values.items()}
+        if self.losses:
+            tensors["losses.all"] = torch.stack(self.losses)
         record = {
             "step": self.step, "seconds": self.seconds, "best": self.best, "stale": self.stale,
             "validated_step": self.validated_step, "digest": settings_digest(settings),
@@ -112,7 +117,9 @@ def _resume(state: TrainingState, settings: TrainingSettings, folder: Path) -> N
             f"{path} belongs to a training with other settings",
             remedy="Choose another output folder, or remove it to start anew.",
         )
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {
+        "network": {}, "average": {}, "optimizer": {}, "losses": {},
+    }  # fmt: skip
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
@@ -127,6 +134,8 @@ def _resume(state: TrainingState, settings: TrainingSettings, folder: Path) -> N
     state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     state.step, state.seconds = int(record["step"]), float(record["seconds"])
     state.validated_step = int(record["validated_step"])
+    for losses in parts["losses"].values():
+        state.losses = list(losses.to(state.device))
     # Where the model is torn, the next validation writes one anew, however good. A better one than
     # the state knows was written just before a kill, and will be again.
     if best_score(folder) >= float(record["best"]):

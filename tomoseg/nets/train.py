@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ from tomoseg.nets.validation import (
 
 LOG_NAME = "training.jsonl"
 
-_REPORT_SECONDS = 15.0
+_REPORTS = 200
 _VALIDATIONS = 10
 _WARM_UP = 0.05
 _FINAL_RATE = 0.005
@@ -85,6 +85,8 @@ def train(
         device = choose_device(world.device(settings.device))
         if device.type == "cpu":
             torch.set_num_threads(thread_count(settings))
+        # A seed is to give the same network again, on a GPU too.
+        torch.backends.cudnn.deterministic = True
         state = start_state(settings, output, device)
         session = _Session(
             settings=settings,
@@ -108,8 +110,10 @@ def train(
 
 
 def thread_count(settings: TrainingSettings) -> int:
-    """Return the torch threads to use on a CPU."""
-    return len(os.sched_getaffinity(0)) if settings.threads == "auto" else settings.threads
+    """Return the torch threads to use on a CPU, which the processes of torchrun share."""
+    if settings.threads != "auto":
+        return settings.threads
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _finish(session: _Session) -> None:
@@ -149,8 +153,7 @@ class _Session:
     weights: Tensor
     state: TrainingState
     network: nn.Module
-    losses: list[Tensor] = field(default_factory=list)
-    due: dict[str, float] = field(default_factory=dict)
+    saved: float = 0.0
 
     def run(self) -> None:
         """Step until the budget is used up; then validate and save once more."""
@@ -160,16 +163,18 @@ class _Session:
         with self._batches() as batches:
             started = time.monotonic() - state.seconds
             while not self._is_over():
-                before = self.fraction
+                used = self.fraction
                 self._step(next(batches))
                 state.step += 1
-                state.seconds = self._agreed(time.monotonic() - started)
-                if self._must_validate(before):
+                state.seconds = time.monotonic() - started
+                if self.settings.maximum_minutes:
+                    state.seconds = self._agreed(state.seconds)
+                if self._must_validate(used):
                     self._validate()
                     self._save()
-                elif self._is_due("report", _REPORT_SECONDS):
+                elif self._passed(used, _REPORTS):
                     self._tell()
-                if self._is_due("checkpoint", 60 * self.settings.checkpoint_minutes):
+                if state.seconds - self.saved > 60 * self.settings.checkpoint_minutes:
                     self._save()
         if state.validated_step != state.step or state.best < 0:
             self._validate()
@@ -187,11 +192,14 @@ class _Session:
         patience = self.settings.patience
         return self.fraction >= 1 or (patience is not None and self.state.stale >= patience)
 
-    def _must_validate(self, before: float) -> bool:
-        """Tell whether the last step, from this fraction of the budget on, calls for it."""
+    def _must_validate(self, used: float) -> bool:
         if self.settings.validation_steps:
             return self.state.step % self.settings.validation_steps == 0
-        return int(self.fraction * _VALIDATIONS) > int(before * _VALIDATIONS)
+        return self._passed(used, _VALIDATIONS)
+
+    def _passed(self, used: float, marks: int) -> bool:
+        """Tell whether the last step, from this fraction of the budget on, passed one of marks."""
+        return int(self.fraction * marks) > int(used * marks)
 
     def _agreed(self, value: float) -> float:
         return self.world.agreed(value, self.state.device)
@@ -242,7 +250,8 @@ class _Session:
         reduced = dtype == torch.bfloat16
         with torch.autocast(state.device.type, torch.bfloat16, enabled=reduced):
             logits = self.network(channels_last(images))
-        allowed = torch.from_numpy(batch.allowed).to(state.device)
+        judged = batch.allowed
+        allowed = None if judged is None else torch.from_numpy(judged).to(state.device)
         loss = self._loss(logits, labels.to(torch.int64), allowed)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -250,9 +259,9 @@ class _Session:
         state.optimizer.step()
         update_average(state.average, state.network.state_dict(), settings.ema_decay, state.step)
         # Kept on the device: reading a number back would make a GPU wait.
-        self.losses.append(loss.detach())
+        state.losses.append(loss.detach())
 
-    def _loss(self, logits: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, labels: Tensor, allowed: Tensor | None) -> Tensor:
         if self.settings.loss == "log_squares":
             return log_squares_loss(logits, labels, allowed=allowed)
         return segmentation_loss(
@@ -293,7 +302,6 @@ class _Session:
             }
             save_model(self.output, network, self.settings.card(self._provenance(), scores))
         self._tell(f1=f1, mean_f1=mean, is_best=is_best)
-        self.due.pop("report", None)
         return mean
 
     def _provenance(self) -> dict[str, Any]:
@@ -317,13 +325,14 @@ class _Session:
         is_best: bool = False,
     ) -> None:  # fmt: skip
         """Write a line of progress, and stop if the loss has left the numbers."""
-        loss = float(torch.stack(self.losses).mean()) if self.losses else None
+        losses = self.state.losses
+        loss = float(torch.stack(losses).mean()) if losses else None
         if loss is not None and not math.isfinite(loss):
             raise ModelError(
                 f"the loss is {loss} near step {self.state.step}",
                 remedy="Lower learning_rate and check the volumes' intensities.",
             )
-        self.losses.clear()
+        losses.clear()
         if not self.world.is_first:
             return
         spent, seconds = min(1.0, self.fraction), self.state.seconds
@@ -344,16 +353,9 @@ class _Session:
             self.report(progress)
 
     def _save(self) -> None:
+        self.saved = self.state.seconds
         if self.world.is_first:
             self.state.save(self.output, self.settings)
-
-    def _is_due(self, what: str, seconds: float) -> bool:
-        """Tell whether so much time has passed since this was due last."""
-        due = self.due.setdefault(what, self.state.seconds + seconds)
-        if self.state.seconds < due:
-            return False
-        self.due[what] = self.state.seconds + seconds
-        return True
 
 
 def rate_factor(fraction: float, schedule: str = "one_cycle") -> float:

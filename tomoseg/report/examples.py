@@ -183,6 +183,6 @@ def _jpeg(picture: Picture) -> bytes:
     pixels = np.rint(255 * picture[::-1]).astype(np.uint8)
     memory = io.BytesIO()
     # Full resolution of colours: an outline is one pixel wide.
-    options = {"quality": 85, "subsampling": 0, "optimize": True}
+    options = {"quality": 85, "subsampling": 0}
     imsave(memory, pixels, format="jpg", pil_kwargs=options)
     return memory.getvalue()
