@@ -9,12 +9,11 @@ import pytest
 from tomoseg.coordinates import resample
 from tomoseg.evaluation import evaluate_filaments, evaluate_labels, evaluate_particles
 from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
-from tomoseg.nets.card import load_card
+from tomoseg.nets.card import SHIPPED_MODEL, load_card
 from tomoseg.phantom import CLASSES, PhantomParameters
 from tomoseg.recipe import recipe_from
 from tomoseg.session import plan_session, run_session
 from tomoseg.simulation import simulated_session
-from tomoseg.stages.networks import SHIPPED_MODEL
 from tomoseg.stores import Folder
 from tomoseg.training import load_training_recipe
 

@@ -12,6 +12,7 @@ import yaml
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, ModelError, RequestError, VoxelSizeError
 from tomoseg.intensity import DEFAULT_STEPS, as_dicts
+from tomoseg.nets.card import SHIPPED_MODEL, load_card
 from tomoseg.nets.checkpoint import load_network, save_card
 from tomoseg.training import load_training_recipe, train_from, training_recipe
 
@@ -530,3 +531,15 @@ def test_simulated_sessions_are_ready_to_train_on(tiny_session, seen, tmp_path):
         assert volume.judged == (1, 2, 3, 4, 5, 6)
         assert {0, 2, 4, 5} <= set(np.unique(labels)) <= set(range(7))
         assert volume.annotated[0].size == labels.size
+
+
+def test_a_training_goes_on_from_the_shipped_model_without_its_tomograms(annotated, tmp_path):
+    annotated("a", voxel_size=12.0)
+    recipe = training_recipe(
+        {"init_from": "shipped", "output": "mine", "input": str(tmp_path / "a.mrc")}, base=tmp_path
+    )
+    card = load_card(SHIPPED_MODEL)
+    assert recipe.network.init_from == SHIPPED_MODEL
+    assert recipe.network.architecture == card.architecture
+    assert recipe.network.classes == card.classes
+    assert len(recipe.annotations) == 1

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
 from tomoseg.filaments import TracingSettings, tracing_defaults
+from tomoseg.nets.card import SHIPPED
 from tomoseg.particles import PickingSettings
 from tomoseg.sampling import Shape
 
-SHIPPED = "shipped"
 ABSTAIN = 0.5
 PLACES = (
     ("session", "input"),

@@ -13,6 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tomoseg.errors import ModelError
 from tomoseg.sampling import Shape
 
+# The model that comes with the program, by the name that recipes know.
+SHIPPED = "shipped"
+SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "six-features"
+
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
 NOT_ANNOTATED = 255
@@ -288,6 +292,11 @@ def check_classes(classes: tuple[str, ...], colours: tuple[str, ...]) -> None:
         raise ValueError(f"classes {classes} are not all different")
     if len(colours) != len(classes):
         raise ValueError(f"{len(classes)} classes need as many colours, not {len(colours)}")
+
+
+def model_folder(place: str) -> Path:
+    """Return the folder of a model that a recipe names."""
+    return SHIPPED_MODEL if place == SHIPPED else Path(place)
 
 
 def load_card(folder: Path) -> ModelCard:

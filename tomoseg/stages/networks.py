@@ -14,8 +14,8 @@ from tomoseg import intensity
 from tomoseg.blocks import Box
 from tomoseg.compete import Calibration, Competitor
 from tomoseg.errors import ModelError, RequestError
-from tomoseg.nets.card import NOT_ANNOTATED, ModelCard, check_weights, load_card
-from tomoseg.recipe import SHIPPED, NetworkChoice, Recipe, SegmentSection
+from tomoseg.nets.card import NOT_ANNOTATED, ModelCard, check_weights, load_card, model_folder
+from tomoseg.recipe import NetworkChoice, Recipe, SegmentSection
 from tomoseg.rescale import Rescaling
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.stores import Volume
@@ -23,7 +23,6 @@ from tomoseg.stores import Volume
 if TYPE_CHECKING:
     from tomoseg.nets.predict import Predictor
 
-SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "six-features"
 LARGEST_RESCALING = 2.5
 
 
@@ -94,7 +93,7 @@ def load_networks(segment: SegmentSection) -> tuple[AppliedNetwork, ...]:
 
 
 def _loaded(choice: NetworkChoice) -> AppliedNetwork:
-    folder = SHIPPED_MODEL if choice.model == SHIPPED else Path(choice.model)
+    folder = model_folder(choice.model)
     card = load_card(folder)
     check_weights(folder, card)
     labels = sorted({card.label(name) for name in choice.classes or card.classes})
