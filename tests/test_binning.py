@@ -18,7 +18,7 @@ def test_factor_is_the_largest_power_of_two_that_leaves_enough(length, bins, fac
 
 def test_bins_are_means_and_a_rest_is_dropped():
     values = np.arange(5 * 4 * 6, dtype=np.float32).reshape(5, 4, 6)
-    means = bin_mean(values, 2)
+    means = bin_mean(values, (2, 2, 2))
     assert means.shape == (2, 2, 3)
     assert means[1, 0, 2] == values[2:4, 0:2, 4:6].mean()
 
@@ -32,7 +32,7 @@ def test_bins_are_means_and_a_rest_is_dropped():
 )
 def test_blocks_own_every_bin_once_and_see_what_the_volume_shows(shape, blocks, halo, factor):
     volume = np.random.default_rng(0).random(shape, dtype=np.float32)
-    whole = bin_mean(volume, factor)
+    whole = bin_mean(volume, (factor,) * 3)
     extended = np.pad(whole, 1, mode="edge")
     seen = np.zeros(whole.shape, dtype=int)
     core = tuple(n * factor for n in blocks)
@@ -43,7 +43,7 @@ def test_blocks_own_every_bin_once_and_see_what_the_volume_shows(shape, blocks, 
             block.core,
             begin=block.read.begin,
             shape=shape,
-            factor=factor,
+            bins=(factor,) * 3,
             halo=halos,
         )
         seen[binned.core.slices] += 1
@@ -65,6 +65,6 @@ def test_a_read_box_that_cannot_give_the_result_is_refused(begin, size, fact):
             Box((4, 4, 4), (12, 12, 12)),
             begin=begin,
             shape=(40, 40, 40),
-            factor=2,
+            bins=(2, 2, 2),
             halo=(4, 4, 4),
         )

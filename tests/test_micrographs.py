@@ -12,7 +12,7 @@ from PIL import Image
 from tomoseg.coordinates import Particles
 from tomoseg.formats.tables import read_particles_csv
 from tomoseg.metrics import score_particles
-from tomoseg.recipe import recipe_from
+from tomoseg.recipe import IngestSection, recipe_from
 from tomoseg.session import check_session, plan_session, run_session
 from tomoseg.training import train_from, training_recipe
 
@@ -124,6 +124,23 @@ def test_a_micrograph_is_picked_from_end_to_end(picker, tmp_path, kind):
         assert mask.data.squeeze()[rows, columns].mean() > 0.9
     with Image.open(out / "report/overview.png") as picture:
         assert min(picture.size) > 100
+
+
+def test_a_micrograph_is_binned_in_its_plane_alone(picker, tmp_path):
+    pixels, centres = micrograph(1)
+    Image.fromarray(pixels.repeat(2, axis=0).repeat(2, axis=1)).save(tmp_path / "m1.png")
+    fine = recipe(picker, tmp_path / "m1.png", tmp_path / "out", voxel_size_angstrom=2.0)
+    binned = fine.model_copy(update={"ingest": IngestSection(bin=2)})
+    run_session(plan_session(binned), progress)
+    out = tmp_path / "out/m1"
+    (found,) = read_particles_csv((out / "particles/m1__apoferritin.csv").read_text())
+    # The centre of a pixel of 4 Å is 1 Å from that of the first of its four.
+    truth = np.column_stack([np.zeros(len(centres)), centres * PIXEL_ANGSTROM + 1])
+    score = score_particles(found, Particles.at("", truth), tolerance_angstrom=RADIUS_ANGSTROM / 2)
+    assert score.f1 > 0.97 and score.position_rms_angstrom < PIXEL_ANGSTROM
+    assert (found.points_angstrom[:, 0] == 0).all()
+    with mrcfile.open(out / "masks/m1__apoferritin.mrc") as mask:
+        assert mask.data.squeeze().shape == (2 * SHAPE[0], 2 * SHAPE[1])
 
 
 def progress(*_):

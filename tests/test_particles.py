@@ -246,6 +246,13 @@ def test_a_micrograph_full_of_particles_is_picked(noise, rms):
     assert result.position_rms_angstrom < rms * PIXEL[0]
 
 
+def test_large_discs_are_found_on_a_coarser_grid():
+    settings = PickingSettings(radius_angstrom=200.0)
+    assert picking_factor(settings, Sampling((1, 300, 320), PIXEL)) == 8
+    found = picked(discs([(150.3, 139.6)], radius=50.0), settings, voxel=PIXEL)
+    np.testing.assert_allclose(found.points_angstrom, [[0, 601.2, 558.4]], atol=0.2 * PIXEL[0])
+
+
 @pytest.mark.parametrize("block", [(1, 64, 64), (16, 100, 300)])
 def test_blocks_of_a_micrograph_leave_no_trace(block):
     rng = np.random.default_rng(5)

@@ -41,15 +41,18 @@ def test_a_voxel_covers_its_lower_half_edge_and_not_the_upper_one() -> None:
 def test_a_binned_voxel_stands_at_the_mean_of_those_it_is_made_of(
     grid: Sampling, factor: int
 ) -> None:
-    if factor > min(grid.shape):
+    if factor > min(grid.shape[1:] if grid.is_flat else grid.shape):
         with pytest.raises(RequestError, match=f"by {factor}"):
             grid.binned(factor)
         return
     binned = grid.binned(factor)
-    assert binned.shape == tuple(n // factor for n in grid.shape)
+    # The only slice of a micrograph is left alone.
+    bins = (1 if grid.shape[0] == 1 else factor, factor, factor)
+    assert binned.shape == tuple(n // b for n, b in zip(grid.shape, bins, strict=True))
+    assert binned.voxel_size_angstrom == tuple(factor * s for s in grid.voxel_size_angstrom)
     last = np.array(binned.shape) - 1
     for voxel in ((0, 0, 0), tuple(last)):
-        sources = [np.multiply(voxel, factor) + s for s in product(range(factor), repeat=3)]
+        sources = [np.multiply(voxel, bins) + s for s in product(*map(range, bins))]
         wanted = grid.to_angstrom(sources).mean(axis=0)
         np.testing.assert_allclose(binned.to_angstrom([voxel])[0], wanted, atol=1e-8)
 
@@ -73,6 +76,10 @@ def test_a_resampled_grid_covers_the_source_and_little_more(
     low, high = np.array([[-0.5] * 3, np.array(grid.shape) - 0.5]) * size
     new_low = new.to_angstrom([[-0.5] * 3])[0] - grid.first_voxel_angstrom
     new_high = new.to_angstrom([np.array(new.shape) - 0.5])[0] - grid.first_voxel_angstrom
+    if grid.is_flat:
+        # One slice stays one slice, and its centre where it is.
+        assert new.shape[0] == 1 and new.first_voxel_angstrom[0] == grid.first_voxel_angstrom[0]
+        low, high, new_low, new_high = (edge[1:] for edge in (low, high, new_low, new_high))
     np.testing.assert_allclose(new_low, low, atol=1e-7)
     assert (new_high >= high - 1e-5 * voxel_angstrom).all()
     assert (new_high < high + voxel_angstrom * (1 + 1e-9)).all()

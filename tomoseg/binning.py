@@ -2,7 +2,8 @@
 
 A filter whose scale is many voxels loses nothing on a coarser grid and costs ``factor``³ less.
 Bin ``i`` is the mean of voxels ``factor·i`` to ``factor·i + factor − 1``; a rest at the end of the
-volume is dropped. A bin belongs to the block whose core holds its first voxel.
+volume is dropped, and a micrograph is not binned along z. A bin belongs to the block whose core
+holds its first voxel.
 
     voxels    |0 1|2 3|4 5|6 7|8 9|10     shape 11, factor 2, read 2..11, core 4..8
     bins      | 0 | 1 | 2 | 3 | 4 |       read 1..5, core 2..4; voxel 10 is dropped
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,21 +74,21 @@ def binning_factor(length_voxels: float, *, at_least_bins: float) -> int:
     return factor
 
 
-def bin_mean(values: Array, factor: int) -> Array:
-    """Mean of ``factor``³ voxels, float32, shape (z, y, x) // factor.
+def bin_mean(values: Array, bins: Shape) -> Array:
+    """Mean over bins of so many voxels zyx, float32, shape (z, y, x) // bins.
 
     Sums run in one fixed order, so that a bin is the same whatever array it was cut from.
     """
-    for axis in range(3):
+    for axis, factor in enumerate(bins):
         lines = np.moveaxis(values, axis, 0)
         lines = lines[: len(lines) // factor * factor]
         total = reduce(np.add, (lines[i::factor] for i in range(factor)))
         values = np.moveaxis(total, 0, axis)
-    return np.ascontiguousarray(values / np.float32(factor**3), dtype=np.float32)
+    return np.ascontiguousarray(values / np.float32(prod(bins)), dtype=np.float32)
 
 
 def binned_block(
-    values: Array, core: Box, *, begin: Shape, shape: Shape, factor: int, halo: Shape
+    values: Array, core: Box, *, begin: Shape, shape: Shape, bins: Shape, halo: Shape
 ) -> BinnedBlock:
     """Bin a block that was read with its halo.
 
@@ -97,9 +99,11 @@ def binned_block(
     core
         What the block owns, in the frame of ``values``.
     begin
-        Index of ``values[0, 0, 0]`` in the volume, a multiple of ``factor``.
+        Index of ``values[0, 0, 0]`` in the volume, multiples of ``bins``.
     shape
         The volume, voxels.
+    bins
+        Voxels zyx that make a bin.
     halo
         What the filter needs around the core, voxels.
 
@@ -110,18 +114,18 @@ def binned_block(
     """
     read = Box(begin, as_shape(np.add(begin, values.shape)))
     write = core.shift(begin)
-    if any(b % factor for b in begin) or not read.contains(write.grow(halo).clip(shape)):
+    if np.mod(begin, bins).any() or not read.contains(write.grow(halo).clip(shape)):
         raise RequestError(
             f"a core of {write} was read as {read}: a halo of {halo} voxels and a beginning at "
-            f"multiples of {factor} are needed",
+            f"multiples of {bins} are needed",
             remedy="Build the block grid with that halo and stride.",
         )
-    bins = Box(
-        as_shape(-(-b // factor) for b in write.begin),
-        as_shape(-(-e // factor) for e in write.end),
+    owned = Box(
+        as_shape(-(-b // n) for b, n in zip(write.begin, bins, strict=True)),
+        as_shape(-(-e // n) for e, n in zip(write.end, bins, strict=True)),
     )
     return BinnedBlock(
-        bin_mean(values, factor) if factor > 1 else np.asarray(values, dtype=np.float32),
-        as_shape(b // factor for b in begin),
-        bins.clip(as_shape(n // factor for n in shape)),
+        bin_mean(values, bins) if max(bins) > 1 else np.asarray(values, dtype=np.float32),
+        as_shape(np.floor_divide(begin, bins)),
+        owned.clip(as_shape(np.floor_divide(shape, bins))),
     )

@@ -88,6 +88,13 @@ class Box:
             as_shape(e + o for e, o in zip(self.end, offset, strict=True)),
         )
 
+    def scaled(self, bins: Shape) -> Box:
+        """Return the voxels that the box's bins, of so many voxels zyx each, are made of."""
+        return Box(
+            as_shape(b * n for b, n in zip(self.begin, bins, strict=True)),
+            as_shape(e * n for e, n in zip(self.end, bins, strict=True)),
+        )
+
     def within(self, outer: Box) -> Box:
         """Return this box in the frame whose voxel (0, 0, 0) is ``outer.begin``."""
         return self.shift(as_shape(-b for b in outer.begin))

@@ -128,7 +128,7 @@ def picking_factor(settings: PickingSettings, sampling: Sampling) -> int:
             "least 1 is needed to find its peak",
             remedy="Pick from a finer score map or state a larger radius.",
         )
-    widest = min(radius_voxels, RADIUS_BINS * min(sampling.shape))
+    widest = min(radius_voxels, RADIUS_BINS * min(sampling.shape[-_dimensions(sampling) :]))
     return binning_factor(widest, at_least_bins=RADIUS_BINS)
 
 
@@ -179,7 +179,9 @@ def candidate_peaks(
     """
     factor = picking_factor(settings, sampling)
     halo = picking_halo(settings, sampling)
-    block = binned_block(score, core, begin=begin, shape=sampling.shape, factor=factor, halo=halo)
+    block = binned_block(
+        score, core, begin=begin, shape=sampling.shape, bins=sampling.bins(factor), halo=halo
+    )
     grid = sampling.binned(factor)
     response = _difference(block, grid, settings, _dimensions(sampling))
     response = block.cut(block.core.grow((1, 1, 1)), response)
@@ -291,7 +293,7 @@ def _bordered(picked: Particles, sampling: Sampling, settings: PickingSettings) 
 
 def _dimensions(sampling: Sampling) -> int:
     """Return 2 for a micrograph, 3 for a tomogram."""
-    return 2 if sampling.shape[0] == 1 else 3
+    return 2 if sampling.is_flat else 3
 
 
 def _label_voxels(settings: PickingSettings, sampling: Sampling) -> float:

@@ -96,35 +96,49 @@ class Sampling:
         inside = (voxels >= -0.5) & (voxels < np.array(self.shape) - 0.5)
         return np.asarray(inside.all(axis=-1))
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether this is a micrograph: one slice, whose thickness means nothing."""
+        return self.shape[0] == 1
+
+    def bins(self, factor: int) -> Shape:
+        """Return the voxels zyx that make a bin: the only slice of a micrograph is left alone."""
+        return (1 if self.is_flat else factor, factor, factor)
+
     def binned(self, factor: int) -> Sampling:
-        """Return the grid whose voxels are means of ``factor``³ voxels; a rest is dropped."""
-        if factor < 1 or factor > min(self.shape):
+        """Return the grid whose voxels are means of :meth:`bins` voxels; a rest is dropped."""
+        largest = min(self.shape[1:] if self.is_flat else self.shape)
+        if factor < 1 or factor > largest:
             raise RequestError(
-                f"cannot bin {self.shape} voxels by {factor}: the factor must lie in "
-                f"1..{min(self.shape)}"
+                f"cannot bin {self.shape} voxels by {factor}: the factor must lie in 1..{largest}"
             )
-        shift = [(factor - 1) / 2 * size for size in self.voxel_size_angstrom]
+        bins = np.array(self.bins(factor))
+        shift = (bins - 1) / 2 * self.voxel_size_angstrom
         return Sampling(
-            shape=as_shape(n // factor for n in self.shape),
+            shape=as_shape(self.shape // bins),
             voxel_size_angstrom=_floats(size * factor for size in self.voxel_size_angstrom),
-            first_voxel_angstrom=_floats(np.add(self.first_voxel_angstrom, shift)),
+            first_voxel_angstrom=_floats(self.first_voxel_angstrom + shift),
         )
 
     def resampled(self, voxel_angstrom: float) -> Sampling:
         """Return a grid of cubic voxels over the same extent.
 
         The low corner of the first voxel stays where it is; the number of voxels is rounded up,
-        so that the new grid covers every voxel of this one.
+        so that the new grid covers every voxel of this one. The only slice of a micrograph stays
+        one slice where it is.
         """
         if not 0 < voxel_angstrom < np.inf:
             raise RequestError(f"voxel size {voxel_angstrom} Å is not positive and finite")
         size = np.array(self.voxel_size_angstrom)
         extent = np.array(self.shape) * size
-        corner = np.array(self.first_voxel_angstrom) - size / 2
+        z, y, x = self.first_voxel_angstrom + (voxel_angstrom - size) / 2
+        slices, rows, columns = np.ceil(extent / voxel_angstrom - 1e-6)
+        if self.is_flat:
+            z, slices = self.first_voxel_angstrom[0], 1
         return Sampling(
-            shape=as_shape(np.ceil(extent / voxel_angstrom - 1e-6)),
+            shape=as_shape((slices, rows, columns)),
             voxel_size_angstrom=(voxel_angstrom,) * 3,
-            first_voxel_angstrom=_floats(corner + voxel_angstrom / 2),
+            first_voxel_angstrom=_floats((z, y, x)),
         )
 
     def as_dict(self) -> dict[str, Any]:

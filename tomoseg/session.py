@@ -174,7 +174,7 @@ def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
     import numpy as np
 
     voxels = float(np.prod(source.shape))
-    stored = voxels / session.recipe.ingest.bin**3
+    stored = float(np.prod(source.binned(session.recipe.ingest.bin).shape))
     classes = len(session.classes)
     masks = voxels * classes if session.recipe.export.masks else 0.0
     labels = stored * (2 + 4 * classes) / 10

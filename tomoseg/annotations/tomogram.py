@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -160,12 +160,7 @@ def network_grid(sampling: Sampling, wanted_angstrom: float) -> Sampling:
             remedy="Correct source.voxel_size_angstrom or network.voxel_size_angstrom, or bin the "
             "tomogram; a network learns from one range of voxel sizes.",
         )
-    grid = sampling.resampled(wanted_angstrom)
-    if sampling.shape[0] > 1:
-        return grid
-    # A micrograph has no thickness that could become two slices.
-    z, (_, y, x) = sampling.first_voxel_angstrom[0], grid.first_voxel_angstrom
-    return replace(grid, shape=(1, *grid.shape[1:]), first_voxel_angstrom=(z, y, x))
+    return sampling.resampled(wanted_angstrom)
 
 
 def _statistics(source: Source, maximum_not_finite: float) -> intensity.Statistics:

@@ -128,7 +128,7 @@ def ridge_points(
         core,
         begin=begin,
         shape=sampling.shape,
-        factor=factor,
+        bins=sampling.bins(factor),
         halo=tracing_halo(settings, sampling),
     )
     sizes = np.array(sampling.voxel_size_angstrom) * factor

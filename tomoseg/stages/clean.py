@@ -21,7 +21,7 @@ from tomoseg.binning import bin_mean
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
-from tomoseg.sampling import Sampling, as_shape
+from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import Found, companion_url, open_source
 from tomoseg.stages.context import RAW_LABELS, Context, Stage, pyramid
 from tomoseg.stores import Ledger, Volume, fingerprint, write_label_metadata
@@ -133,16 +133,13 @@ class Mask:
     """Where classes may stand: a volume on the source's grid, seen on the stored one."""
 
     url: str
-    factor: int
+    bins: Shape
 
     def read(self, box: Box) -> NDArray[np.bool_]:
         """Return whether at least half of each voxel of a box is inside."""
-        grown = Box(
-            as_shape(b * self.factor for b in box.begin), as_shape(e * self.factor for e in box.end)
-        )
         with open_source(self.url, voxel_size_angstrom=ANY_VOXEL) as source:
-            inside = (source.read(grown) != 0).astype(np.float32)
-        return np.asarray(bin_mean(inside, self.factor) >= 0.5)
+            inside = (source.read(box.scaled(self.bins)) != 0).astype(np.float32)
+        return np.asarray(bin_mean(inside, self.bins) >= 0.5)
 
 
 def _mask(context: Context) -> Mask | None:
@@ -157,7 +154,7 @@ def _mask(context: Context) -> Mask | None:
             f"the mask {url} has shape {shape}, the tomogram {context.header.sampling.shape}",
             remedy="Make the mask on the tomogram's own grid.",
         )
-    return Mask(url, context.recipe.ingest.bin)
+    return Mask(url, context.header.sampling.bins(context.recipe.ingest.bin))
 
 
 def _create_work(context: Context, volume: Volume) -> None:
@@ -371,7 +368,7 @@ def _build_level(context: Context, ledger: Ledger, number: int, level: Sampling)
 
 
 def _thin(block: Block, *, pairs: tuple[tuple[Volume, Volume], ...]) -> Mapping[str, Any]:
-    box = Box(as_shape(2 * b for b in block.write.begin), as_shape(2 * e for e in block.write.end))
+    box = block.write.scaled((2, 2, 2))
     for finer, coarser in pairs:
         coarser.write(block.write, np.ascontiguousarray(finer.read(box)[::2, ::2, ::2]))
     return {}

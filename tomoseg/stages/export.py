@@ -12,7 +12,7 @@ from tomoseg.blocks import BlockGrid, Box
 from tomoseg.formats import relion, tables
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.star import write_star
-from tomoseg.sampling import Sampling, as_shape
+from tomoseg.sampling import Sampling, Shape
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.coordinates import read_filaments, read_particles
 from tomoseg.stores import Ledger
@@ -44,8 +44,8 @@ def _write_mask(context: Context, name: str) -> str:
     path = f"masks/{context.name}__{name}.mrc"
     label = context.label(name)
     volume = context.volume(context.label_path("semantic"))
-    header, factor = context.header, context.recipe.ingest.bin
-    grid = context.sampling
+    header, grid = context.header, context.sampling
+    bins = header.sampling.bins(context.recipe.ingest.bin)
     depth, height, _ = context.recipe.blocks.shape
     with (
         context.folder.publishing(path) as file,
@@ -53,21 +53,18 @@ def _write_mask(context: Context, name: str) -> str:
     ):
         for block in BlockGrid(grid.shape, (depth, height, grid.shape[2])):
             mask = (volume.read(block.write) == label).astype(np.int8)
-            box, mask = _on_source(block.write, mask, factor, header.sampling)
+            box, mask = _on_source(block.write, mask, bins, header.sampling)
             writer.write(box, mask)
     return path
 
 
 def _on_source(
-    box: Box, mask: np.ndarray[Any, np.dtype[np.int8]], factor: int, source: Sampling
+    box: Box, mask: np.ndarray[Any, np.dtype[np.int8]], bins: Shape, source: Sampling
 ) -> tuple[Box, np.ndarray[Any, np.dtype[np.int8]]]:
     """Repeat each voxel of a binned box over the source voxels that it stands for."""
-    if factor == 1:
-        return box, mask
-    for axis in range(3):
+    for axis, factor in enumerate(bins):
         mask = np.repeat(mask, factor, axis=axis)
-    grown = Box(as_shape(b * factor for b in box.begin), as_shape(e * factor for e in box.end))
-    return grown.clip(source.shape), mask
+    return box.scaled(bins).clip(source.shape), mask
 
 
 def _tomogram(context: Context) -> relion.TomoContext:

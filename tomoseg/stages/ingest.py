@@ -11,13 +11,15 @@ import numpy as np
 
 from tomoseg import intensity
 from tomoseg.binning import bin_mean
-from tomoseg.blocks import Block, BlockGrid, Box
+from tomoseg.blocks import Block, BlockGrid
 from tomoseg.errors import FormatError
-from tomoseg.sampling import Sampling, Shape, as_shape
+from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import open_source, unpacked
 from tomoseg.stages.context import Context, Stage, pyramid
 from tomoseg.stages.networks import check_fit
 from tomoseg.stores import Ledger, Volume, fingerprint, write_image_metadata
+
+HALVED = (2, 2, 2)
 
 
 def _settings(context: Context) -> Any:
@@ -48,7 +50,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     if not image.exists:
         dtype = header.dtype if recipe.ingest.bin == 1 else "float32"
         image.create(sampling.shape, dtype, shard=recipe.blocks.shape)
-    copy = CopyBlock(url, recipe.source.voxel_size_angstrom, recipe.ingest.bin, image)
+    bins = header.sampling.bins(recipe.ingest.bin)
+    copy = CopyBlock(url, recipe.source.voxel_size_angstrom, bins, image)
     strips = BlockGrid(sampling.shape, _strip(sampling.shape, recipe.blocks.shape))
     names = context.run_pass(ledger, "copy", copy, strips)
     moments = _moments(ledger, names, context)
@@ -82,20 +85,16 @@ class CopyBlock:
 
     url: str
     voxel_size_angstrom: float | None
-    factor: int
+    bins: Shape
     image: Volume
 
     def __call__(self, block: Block) -> Mapping[str, Any]:
         """Write the strip; the receipt holds its moments."""
-        factor = self.factor
-        box = Box(
-            as_shape(b * factor for b in block.write.begin),
-            as_shape(e * factor for e in block.write.end),
-        )
+        box = block.write.scaled(self.bins)
         with open_source(self.url, voxel_size_angstrom=self.voxel_size_angstrom) as source:
             voxels = source.read(box)
-        if factor > 1:
-            voxels = bin_mean(voxels.astype(np.float32), factor)
+        if max(self.bins) > 1:
+            voxels = bin_mean(voxels.astype(np.float32), self.bins)
         self.image.write(block.write, voxels)
         return asdict(intensity.moments(voxels))
 
@@ -150,9 +149,8 @@ def _build_level(context: Context, ledger: Ledger, number: int, level: Sampling)
 
 
 def _halve(block: Block, *, finer: Volume, coarser: Volume) -> Mapping[str, Any]:
-    box = Box(as_shape(2 * b for b in block.write.begin), as_shape(2 * e for e in block.write.end))
-    voxels = finer.read(box)
-    means = bin_mean(voxels.astype(np.float32), 2)
+    voxels = finer.read(block.write.scaled(HALVED))
+    means = bin_mean(voxels.astype(np.float32), HALVED)
     if np.issubdtype(voxels.dtype, np.integer):
         means = np.rint(means)
     coarser.write(block.write, means.astype(voxels.dtype))
