@@ -155,3 +155,7 @@ def test_impossible_grids_are_refused(
 def test_one_block_for_an_axis_need_not_be_a_multiple_of_the_stride() -> None:
     grid = BlockGrid((8, 30, 8), (4, 30, 4), stride=(4, 4, 4))
     assert [b.read.shape[1] for b in grid] == [30] * 4
+
+
+def test_the_voxels_of_a_box_of_bins() -> None:
+    assert Box((0, 3, 4), (1, 5, 6)).scaled((1, 2, 4)) == Box((0, 6, 16), (1, 10, 24))
