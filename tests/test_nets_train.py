@@ -14,7 +14,7 @@ from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.nets.split import Region
 from tomoseg.nets.state import best_score, update_average
-from tomoseg.nets.train import rate_factor, train
+from tomoseg.nets.train import rate_factor, train, uses_bfloat16
 from tomoseg.nets.validation import confusion, f1_scores, halo_costs, mean_score
 
 SLAB = Architecture(slices_in=4, slices_out=2, widths=(8, 16))
@@ -156,6 +156,18 @@ def test_a_training_that_no_longer_gets_better_ends_early(tmp_path):
     again = []
     train(volumes(), settings, output=tmp_path, report=again.append)
     assert again == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "patch", "expected"),
+    [(VOLUME, (8, 32, 32), False), (VOLUME, (12, 32, 32), True), (SLAB, (2, 32, 32), True)],
+)
+def test_flat_patches_of_3d_networks_are_not_trained_in_bfloat16_on_a_cpu(
+    architecture, patch, expected
+):
+    settings = make_settings(architecture=architecture, patch=patch, precision="bfloat16")
+    assert uses_bfloat16(torch.device("cpu"), settings) == expected
+    assert uses_bfloat16(torch.device("cuda"), settings)
 
 
 def test_ten_validations_are_made_whatever_the_budget_and_the_time_left_is_told(tmp_path):

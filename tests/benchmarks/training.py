@@ -45,7 +45,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "2D": {"architecture": "unet2d", "patch": [1, 256, 256], "batch": 4},
     "multi-slice": {"architecture": "multislice", "patch": [1, 256, 256], "batch": 4},
     "slab": {"architecture": "fast", "patch": [8, 128, 128], "batch": 6},
-    "3D": {"architecture": "volume", "patch": [32, 96, 96], "batch": 4},
+    "3D": {"architecture": "volume", "patch": [48, 96, 96], "batch": 3},
 }
 TILE_NETWORK = {"architecture": "tile", "patch": [1, TILE, TILE], "batch": 20, "schedule": "cosine"}
 

@@ -186,7 +186,7 @@ class TrainingSettings(BaseModel):
         """The patch that is given, or one that suits the architecture."""
         if self.patch is not None:
             return self.patch
-        usual = {"slab": (1, 128, 128), "volume": (32, 96, 96), "tile": (1, 64, 64)}
+        usual = {"slab": (1, 128, 128), "volume": (48, 96, 96), "tile": (1, 64, 64)}
         patch = usual[self.architecture.kind]
         if self.architecture.kind == "slab" and self.architecture.slices_out == 1:
             patch = (1, 256, 256)
