@@ -28,7 +28,7 @@ def volume(tmp_path):
             (tmp_path / f"{name}.csv").write_text(f"x,y,z\n{text}")
         keys = {
             "kind": "points", "tomograms": "t1.mrc", "table": "{folder}/{name}.csv",
-            "class": "ribosome", "radius_angstrom": 50.0,
+            "class": "ribosome", "radius_angstrom": 50.0, "core": 0.7, "rim": 1.3,
         }  # fmt: skip
         annotation = PointsAnnotation(**keys | said).placed(tmp_path)
         settings = TrainingSettings(
@@ -68,7 +68,7 @@ def test_balls_have_a_core_and_a_rim(volume):
 def test_a_rim_does_not_cover_a_neighbour(volume):
     points = [(9, 10, 8), (9, 10, 13)]  # 50 Å apart: each core lies in the other's rim
     away = distances(points)
-    labels = labels_of(volume(points, core=0.5, rim=0.2))
+    labels = labels_of(volume(points, core=0.5, rim=1.2))
     assert np.array_equal(labels, np.where(away <= 25, 2, np.where(away <= 60, 255, 0)))
 
 
@@ -153,3 +153,19 @@ def test_memory_does_not_change_the_labels(volume):
 def test_what_does_not_fit_is_named(volume, points, said, message):
     with pytest.raises(RequestError, match=rf"^t1: .*{message}"):
         volume(points, **said)
+
+
+def test_the_usual_rim_leaves_background_between_particles_that_touch(volume):
+    # 100 Å apart along x, radius 50 Å, voxels of 10 Å: cores end at 30 Å, rims at 37.5 Å.
+    labels = labels_of(volume([(9, 10, 8), (9, 10, 18)], core=0.6, rim=0.75))[9, 10, 8:19]
+    assert labels.tolist() == [2, 2, 2, 2, 0, 0, 0, 2, 2, 2, 2]
+    assert PointsAnnotation.model_fields["core"].default == 0.6
+    assert PointsAnnotation.model_fields["rim"].default == 0.75
+
+
+def test_a_rim_within_the_core_is_refused():
+    with pytest.raises(ValueError, match=r"rim 0\.4 lies within core 0\.6"):
+        PointsAnnotation.model_validate(
+            {"kind": "points", "tomograms": ["a"], "table": "a.csv", "class": "a",
+             "radius_angstrom": 50.0, "rim": 0.4}
+        )  # fmt: skip

@@ -46,8 +46,9 @@ RADIUS_ANGSTROM = 60.0
 TOLERANCE_ANGSTROM = RADIUS_ANGSTROM / 2
 # Particles touch: painted as they are, nothing would be between them. The inner 0.6 is painted,
 # what lies beyond 0.75 is background, and what comes back is a disc of about 2/3.
-# A first painting (core 0.7, rim 0.3) merged particles that touch, on the trained micrograph too.
-PAINTED = {"radius_angstrom": 0.75 * RADIUS_ANGSTROM, "core": 0.8, "rim": 0.0}
+# A first painting (0.7, and nothing said up to 1.3) merged particles that touch, on the trained
+# micrograph too.
+PAINTED = {"radius_angstrom": RADIUS_ANGSTROM, "core": 0.6, "rim": 0.75}
 PICKING = {"radius_angstrom": RADIUS_ANGSTROM, "label_radius_angstrom": 0.67 * RADIUS_ANGSTROM}
 SOURCE = {"voxel_size_angstrom": PIXEL_ANGSTROM}
 COLOURS = {"hit": "#2ca02c", "false": "#d62728", "missed": "#ffbf00", "not counted": "#7f7f7f"}

@@ -1,7 +1,7 @@
 """Points: particle centres drawn as balls, with a rim about which nothing is said.
 
-distance    0        core·r    r   (1 + rim)·r
-            |— class —|—— 255 ——|—————|— background, or 255 where not all were picked
+distance    0        core·r    rim·r
+            |— class —|— 255 —|— background, or 255 where not all were picked
 
 Later layers cover earlier ones: rims, clicks on nothing, contamination, particles.
 """
@@ -68,7 +68,7 @@ def _balls(
 ) -> list[_Balls]:
     """Return the layers in the order in which they are drawn."""
     radius = annotation.radius_angstrom
-    core, rim = annotation.core * radius, (1 + annotation.rim) * radius
+    core, rim = annotation.core * radius, annotation.rim * radius
     if core < tomogram.grid.voxel_angstrom:
         raise RequestError(
             f"balls of {annotation.class_name} of {core:.4g} Å are smaller than a voxel of "

@@ -15,7 +15,6 @@ UNKNOWN = "not_annotated"
 
 LabelValue = Annotated[int, Field(ge=0, le=255)]
 Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def _one_or_many(value: Any) -> Any:
@@ -180,8 +179,8 @@ class PointsAnnotation(AnnotationSection):
     radius_angstrom
         Of the particle, Å.
     core, rim
-        The class is painted up to ``core`` of the radius; from there to 1 + ``rim`` of it nothing
-        is said.
+        The class is painted up to ``core`` of the radius; from there to ``rim`` of it nothing is
+        said. Both below 1, so that there is background between particles that touch.
     elsewhere
         ``background`` where every particle was picked, ``unannotated`` where only some were.
     background_table
@@ -198,12 +197,18 @@ class PointsAnnotation(AnnotationSection):
     table: str
     class_name: ClassName = Field(alias="class")
     radius_angstrom: Positive
-    core: Annotated[float, Field(gt=0, le=1)] = 0.7
-    rim: Share = 0.3
+    core: Annotated[float, Field(gt=0, le=1)] = 0.6
+    rim: Annotated[float, Field(gt=0, le=4)] = 0.75
     elsewhere: Literal["background", "unannotated"] = "background"
     background_table: str | None = None
     contamination_table: str | None = None
     contamination_class: ClassName = "contamination"
+
+    @model_validator(mode="after")
+    def _check_rim(self) -> Self:
+        if self.rim < self.core:
+            raise ValueError(f"rim {self.rim} lies within core {self.core}")
+        return self
 
     @property
     def classes(self) -> tuple[str, ...]:
