@@ -5,6 +5,7 @@ import uuid
 import fsspec
 import pytest
 import torch
+from hypothesis import settings
 
 from tomoseg import intensity
 from tomoseg.nets.architecture import build_network
@@ -13,6 +14,10 @@ from tomoseg.nets.checkpoint import save_model
 from tomoseg.phantom import PhantomParameters
 from tomoseg.simulation import simulated_session
 from tomoseg.stores import Folder
+
+# A busy machine is no defect: what an example computes is judged, not how fast.
+settings.register_profile("tomoseg", deadline=None)
+settings.load_profile("tomoseg")
 
 TINY_SHAPE = (48, 96, 96)
 TINY_VOXEL_ANGSTROM = 12.0

@@ -23,7 +23,7 @@ def test_bins_are_means_and_a_rest_is_dropped():
     assert means[1, 0, 2] == values[2:4, 0:2, 4:6].mean()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(*[st.integers(4, 21)] * 3),
     blocks=st.tuples(*[st.integers(1, 4)] * 3),

@@ -96,7 +96,7 @@ def ball(radius: float, sizes: Any) -> Mask:
     return np.asarray(distances <= radius + 1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     radius=st.sampled_from([5.0, 10.0, 13.2, 20.0, 26.4, 31.0]),
     sizes=st.sampled_from([(10.0, 10.0, 10.0), (20.0, 10.0, 10.0), (4.4,) * 3, (50.0, 7.0, 9.0)]),

@@ -346,7 +346,7 @@ def boxes(draw: st.DrawFn, shape: tuple[int, int, int]) -> Box:
     return Box(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(box=boxes((5, 6, 7)), crs=st.permutations([1, 2, 3]), order=st.sampled_from("<>"))
 def test_any_box_equals_slicing(box: Box, crs: list[int], order: str) -> None:
     truth = ramp("uint16", (5, 6, 7))

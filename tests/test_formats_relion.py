@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import starfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -255,7 +255,6 @@ def test_angles_equal_those_of_scipy() -> None:
     np.testing.assert_allclose(relion_angles(matrices), expected, atol=1e-8)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

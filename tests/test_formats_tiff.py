@@ -108,7 +108,7 @@ def test_only_the_needed_rows_of_uncompressed_data_are_read() -> None:
     assert file.bytes_read == 2 * 3 * 30 * 2
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.sampled_from(sorted(LAYOUTS)))
 def test_any_box_equals_slicing(data: st.DataObject, layout: str) -> None:
     pairs = [sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in SHAPE]

@@ -73,7 +73,7 @@ def test_moments_equal_numpy(dtype: str) -> None:
     assert found.counts.sum() == volume.size
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.tuples(*[st.integers(3, 25)] * 3), st.integers(0, 99), st.sampled_from(["int16", "f4"]))
 def test_statistics_do_not_depend_on_the_blocks(block: Shape, seed: int, dtype: str) -> None:
     volume = noise((11, 25, 16), dtype, seed)
@@ -182,7 +182,7 @@ def test_linear_steps_become_one_operation() -> None:
     np.testing.assert_allclose(normaliser.apply(volume, GRID), wanted, atol=5e-4)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(
         st.tuples(*[st.floats(-3, 3)] * 3, st.sampled_from([-2.0, -0.5, 0.3, 1.0])), max_size=3

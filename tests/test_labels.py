@@ -73,7 +73,7 @@ shapes = st.tuples(*[st.integers(1, 9)] * 3)
 connectivities = st.sampled_from([6, 26])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(shapes, shapes, connectivities, st.sampled_from([0.1, 0.3, 0.5, 0.7]), st.integers(0, 9999))
 def test_labels_do_not_depend_on_the_blocks(
     shape: Shape, block: Shape, connectivity: Connectivity, density: float, seed: int
@@ -100,7 +100,7 @@ def test_larger_volume_equals_cc3d(block_shape: Shape, connectivity: Connectivit
     assert len(merged.table) == whole.max()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes, shapes, st.integers(0, 9999))
 def test_merged_table_counts_the_voxels(shape: Shape, block: Shape, seed: int) -> None:
     mask = np.random.default_rng(seed).random(shape) < 0.35

@@ -238,7 +238,7 @@ def test_the_largest_matching_wins_over_the_closest_pair():
     assert same(score.position_rms_angstrom, np.sqrt((10**2 + 9**2) / 2))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 10**6))
 def test_matching_equals_trying_everything(found, truth, seed):
     rng = np.random.default_rng(seed)

@@ -75,7 +75,7 @@ def cells(seed, shape=(9, 10, 11)):
     return found * 13, truth
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6))
 def test_scores_equal_those_of_another_implementation(seed):
     found, truth = cells(seed)

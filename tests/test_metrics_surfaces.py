@@ -87,7 +87,7 @@ def test_what_is_not_annotated_is_left_out():
     assert areas[10:15].any() and not areas[15:].any()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 10.0, 25.0, 45.0]))
 @pytest.mark.filterwarnings("ignore:Please (use|import):DeprecationWarning")
 def test_counts_equal_those_of_the_authors_of_the_measure(seed, tolerance):
@@ -102,7 +102,7 @@ def test_counts_equal_those_of_the_authors_of_the_measure(seed, tolerance):
     assert counts[1, 1] == pytest.approx(theirs["surfel_areas_gt"].sum(), rel=1e-5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 20.0, 45.0]))
 def test_blocks_add_up_to_the_volume(seed, tolerance):
     found, truth = blobs(seed) & blobs(seed + 2), blobs(seed + 1) & blobs(seed + 3)

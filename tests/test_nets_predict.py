@@ -108,7 +108,7 @@ def test_less_than_the_exact_halo_shows(architecture):
     assert np.abs(scores - whole[(slice(None), *block.write.slices)]).max() > 3e-6
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_core_is_cut_from_the_whole(data):
     shape = (7, 13, 10)

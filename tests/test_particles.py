@@ -170,7 +170,7 @@ def test_a_block_read_without_its_halo_is_refused():
         )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 25), st.integers(0, 10**6))
 def test_suppression_keeps_the_best_and_no_two_near(count, seed):
     rng = np.random.default_rng(seed)

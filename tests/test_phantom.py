@@ -322,7 +322,7 @@ def test_dose_and_noise_grow_from_the_untilted_image_on() -> None:
 # --- the shapes ---
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.tuples(*[st.floats(300, 900)] * 3),
     st.floats(0, np.pi),

@@ -36,7 +36,7 @@ def test_the_same_grid_changes_nothing():
     voxel=st.sampled_from([6.5, 9.0, 10.52, 14.0, 20.0]),
     block=st.tuples(*[st.integers(2, 9)] * 3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_box_gives_the_whole_volume_bit_for_bit(voxel, block):
     source = Sampling((14, 17, 20), (10.0, 11.0, 12.0))
     target = source.resampled(voxel)

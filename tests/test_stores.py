@@ -356,7 +356,7 @@ def is_union_of_shards(box):
     return all(share.all() or not share.any() for share in shares)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(box=st.one_of(boxes, unions))
 def test_only_unions_of_whole_shards_are_written(numbers, box):
     volume, values = numbers
@@ -369,7 +369,7 @@ def test_only_unions_of_whole_shards_are_written(numbers, box):
     assert np.array_equal(volume.read(Box.whole(SHAPE)), values)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(box=boxes)
 def test_any_box_inside_is_read_and_no_other(numbers, box):
     volume, values = numbers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -237,6 +238,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
 @app.command()
 def train(recipe: Annotated[Path, typer.Argument(help="YAML recipe of a training.")]) -> None:
     """Train a network from annotated tomograms; killed and called again, it goes on."""
+    # Threads of torch that spin while they wait starve each other on a busy machine; it must be
+    # known before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tomoseg.training import load_training_recipe, train_from
 
     settings = load_training_recipe(recipe)
