@@ -171,6 +171,15 @@ def test_classes_are_matched_by_name_not_by_number(tmp_path, mrc):
     assert scores["ribosome"]["precision"] is None
 
 
+def test_names_that_are_given_are_those_of_a_truth_that_knows_few_of_the_classes(tmp_path, mrc):
+    found = volume((2, 6), (1, 4), dtype="uint8")
+    group = segmented(Folder(str(tmp_path / "out")), found, ["ice", "actin"])
+    truth = mrc("mask.mrc", volume((1, 10)))
+    scores = evaluate_files(str(group), truth, Options(classes=("actin",)))
+    assert list(scores) == ["actin"]
+    assert (scores["actin"]["precision"], scores["actin"]["recall"]) == (1.0, 0.6)
+
+
 def test_labels_without_a_class_are_refused(mrc):
     labels = mrc("a.mrc", volume((3, 3)))
     with pytest.raises(RequestError, match=r"a\.mrc: .*has values 0\.\.3; classes are 0\.\.2"):

@@ -1,6 +1,7 @@
 """Training from a recipe: what is wrong is said before it begins, and it ends with a model."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import mrcfile
@@ -14,6 +15,7 @@ from tomoseg.errors import FormatError, ModelError, RequestError, VoxelSizeError
 from tomoseg.intensity import DEFAULT_STEPS, as_dicts
 from tomoseg.nets.card import SHIPPED_MODEL, load_card
 from tomoseg.nets.checkpoint import load_network, save_card
+from tomoseg.nets.settings import TrainingSettings, usual_network
 from tomoseg.training import load_training_recipe, train_from, training_recipe
 
 SHAPE = (12, 16, 16)
@@ -543,3 +545,42 @@ def test_a_training_goes_on_from_the_shipped_model_without_its_tomograms(annotat
     assert recipe.network.architecture == card.architecture
     assert recipe.network.classes == card.classes
     assert len(recipe.annotations) == 1
+
+
+@dataclass
+class Annotated:
+    """What is known of a volume before it is read."""
+
+    shape: tuple
+    annotated: tuple
+
+
+@pytest.mark.parametrize(
+    ("shape", "boxes", "slices", "patch"),
+    [
+        ((96, 320, 320), [(96, 320, 320)], (16, 8), (8, 128, 128)),
+        ((96, 320, 320), [(1, 256, 320)] * 5, (5, 1), (1, 256, 256)),
+        ((96, 320, 320), [(1, 64, 64)] * 110, (5, 1), (1, 64, 64)),
+        ((1, 1200, 1240), [(1, 1200, 1240)], (1, 1), (1, 256, 256)),
+    ],
+)
+def test_the_usual_network_suits_what_is_annotated(shape, boxes, slices, patch):
+    boxes = tuple(Box((0, 0, 0), box) for box in boxes)
+    usual = usual_network([Annotated(shape, boxes)])
+    settings = TrainingSettings(name="n", voxel_size_angstrom=10, **usual)
+    architecture = settings.architecture
+    assert (architecture.slices_in, architecture.slices_out) == slices
+    assert settings.patch_shape == patch
+
+
+def test_a_network_that_is_not_asked_for_is_chosen_and_written_down(annotated, tmp_path):
+    labels = np.full(SHAPE, 255, np.int16)
+    for z in (2, 9):
+        labels[z], labels[z, 2:7, 2:7], labels[z, 9:14, 9:14] = 0, 1, 2
+    annotated("a", labels=labels)
+    given = {k: v for k, v in NETWORK.items() if k not in ("architecture", "patch", "batch")}
+    values = {"input": str(tmp_path / "a.mrc"), "output": "mine", "network": given | {"steps": 1}}
+    card = train_from(training_recipe(values, base=tmp_path))
+    assert (card.architecture.slices_in, card.architecture.slices_out) == (5, 1)
+    used = load_training_recipe(tmp_path / "mine" / "recipe.yaml")
+    assert used.network.architecture == card.architecture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -20,7 +20,12 @@ from tomoseg.annotations import (
 )
 from tomoseg.errors import RequestError
 from tomoseg.nets.card import DEFAULT_COLOURS, SHIPPED, ModelCard, load_card, model_folder
-from tomoseg.nets.settings import TrainingProgress, TrainingSettings
+from tomoseg.nets.settings import (
+    AnnotatedVolume,
+    TrainingProgress,
+    TrainingSettings,
+    usual_network,
+)
 from tomoseg.recipe import Section, SourceSection, absolute, explained, read_yaml
 from tomoseg.stores import Folder
 
@@ -177,15 +182,25 @@ def train_from(
     from tomoseg.training_report import write_training_report
 
     volumes = annotated_volumes(recipe.annotations, recipe.network, memory_gib=recipe.memory_gib)
+    settings = _suited(recipe.network, volumes)
     output = Path(recipe.output)
-    card = train(volumes, recipe.network, output=output, report=report)
+    card = train(volumes, settings, output=output, report=report)
     # Of several processes that train one network, torchrun calls one number 0: it writes.
     if os.environ.get("RANK", "0") == "0":
         annotations = tuple(listed(annotation) for annotation in recipe.annotations)
-        used = recipe.model_copy(update={"annotations": annotations})
+        used = recipe.model_copy(update={"annotations": annotations, "network": settings})
         Folder(recipe.output).write(RECIPE_NAME, used.as_yaml().encode())
-        write_training_report(output, volumes, recipe.network)
+        write_training_report(output, volumes, settings)
     return card
+
+
+def _suited(settings: TrainingSettings, volumes: Sequence[AnnotatedVolume]) -> TrainingSettings:
+    """Return settings whose network, where none was asked for, suits what is annotated."""
+    given = settings.model_fields_set
+    if "architecture" in given:
+        return settings
+    usual = {key: value for key, value in usual_network(volumes).items() if key not in given}
+    return settings.model_validate({**settings.model_dump(exclude_unset=True), **usual})
 
 
 def _completed(written: _Written, base: Path) -> TrainingRecipe:

@@ -71,10 +71,10 @@ def patch(model: Path, folder: Path, data: Path, name: str) -> dict[str, float |
     image = data / "cryoet" / "microtubule_masks" / "imgs" / f"{name}.tif"
     mask = tifffile.imread(image.parents[1] / "masks" / f"{name}_mask.tif")
     folder.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(folder / f"{name}_truth.tif", (mask > 0).astype(np.uint8))
+    truth = folder / f"{name}_truth.tif"
+    tifffile.imwrite(truth, (mask > 0).astype(np.uint8))
     keys = {"segment.model": model, "source.voxel_size_angstrom": 25, **AS_IS}
     output = run(image, folder / "results", keys)
-    truth = folder / f"{name}_truth.tif"
     said = tomoseg(
         "evaluate", "--json", "--classes", "microtubule", output / "tomogram.zarr", truth
     )

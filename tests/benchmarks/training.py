@@ -41,9 +41,11 @@ TRAIN, TEST = "simulated_4002", "simulated_4003"
 TILE = 64
 CROPS = 5
 TOLERANCE_VOXELS = 2
+FOLDED = {"slices_in": 1, "slices_out": 1, "fold": 2, "widths": [32, 64, 128, 256]}
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
-    "2D": {"architecture": "unet2d", "patch": [1, 256, 256], "batch": 4},
-    "multi-slice": {"architecture": "multislice", "patch": [1, 256, 256], "batch": 4},
+    "classic multi-slice": {"architecture": "multislice", "patch": [1, 256, 256], "batch": 4},
+    "2D": {"architecture": FOLDED, "patch": [1, 256, 256], "batch": 4},
+    "multi-slice": {"architecture": FOLDED | {"slices_in": 5}, "patch": [1, 256, 256], "batch": 4},
     "slab": {"architecture": "fast", "patch": [8, 128, 128], "batch": 6},
     "3D": {"architecture": "volume", "patch": [48, 96, 96], "batch": 3},
 }

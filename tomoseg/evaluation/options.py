@@ -23,8 +23,8 @@ class Options:
     voxel_size_angstrom
         Of both volumes, instead of what their headers say.
     classes
-        Names of labels 1, 2, … of both volumes, or the one class of a table that names none;
-        empty takes what the files say.
+        Names of labels 1, 2, … of the truth, and of a result that has no names of its own; or the
+        one class of a table that names none. Empty takes what the files say.
     instances
         Whether the volumes hold objects, each with a number of its own, not classes.
     czii

@@ -237,7 +237,7 @@ def _classes_of(pairs: Sequence[tuple[str, str]], options: Options) -> tuple[str
 
 
 def _label_counts(found: str, truth: str, names: tuple[str, ...], options: Options) -> LabelCounts:
-    own = options.classes or class_names(found) or names
+    own = class_names(found) or options.classes or names
     lookup = np.full(256, UNANNOTATED, np.uint8)
     lookup[0] = 0
     for label, name in enumerate(own, start=1):

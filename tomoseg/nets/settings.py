@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -31,6 +31,8 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 _HALO_3D = 32
+# Annotation of so many slices in a row is for a network that predicts several at once.
+_THICK = 4
 
 
 class AnnotatedVolume(Protocol):
@@ -228,6 +230,27 @@ class TrainingSettings(BaseModel):
             training=dict(training),
             scores=dict(scores),
         )
+
+
+def usual_network(volumes: Sequence[AnnotatedVolume]) -> dict[str, Any]:
+    """Return architecture, patch and batch that suit what is annotated.
+
+    Slices far apart teach a network that predicts one slice at a time several times faster than
+    one that predicts eight, of which seven are not annotated; on tiles a patch is a tile.
+    """
+    boxes = [box.shape for volume in volumes for box in volume.annotated]
+    thickness = float(np.median([shape[0] for shape in boxes]))
+    if thickness >= _THICK:
+        return {"architecture": PRESETS["fast"]}
+    slices = 1 if all(volume.shape[0] == 1 for volume in volumes) else 5
+    architecture = Architecture(slices_in=slices, widths=(32, 64, 128, 256))
+    size = float(np.median([max(shape[1:]) for shape in boxes]))
+    edge = next(edge for edge in (64, 128, 256) if size <= edge or edge == 256)
+    return {
+        "architecture": architecture,
+        "patch": _fitting((1, edge, edge), architecture),
+        "batch": {64: 24, 128: 12, 256: 4}[edge],
+    }
 
 
 def _fitting(patch: Shape, architecture: Architecture) -> Shape:
