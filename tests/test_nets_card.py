@@ -166,10 +166,10 @@ def test_default_colours_differ():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({}, "a training must end"),
+        ({"steps": None}, "a training must end"),
         ({"steps": 1, "patch": (8, 100, 128)}, r"\(8, 112, 128\) would"),
         ({"steps": 1, "patch": (16, 128, 128)}, r"\(8, 128, 128\) would"),
-        ({"steps": 1, "classes": ("unknown",)}, "as many colours, not 0"),
+        ({"classes": ("unknown",), "colours": ("#000000",) * 2}, "as many colours, not 2"),
         ({"steps": 1, "learning_rat": 1}, "Extra inputs"),
     ],
 )

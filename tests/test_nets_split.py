@@ -148,7 +148,7 @@ def test_where_a_halo_has_no_room_the_gap_is_smaller_and_it_is_said(caplog):
         ([painted("a", (1, 1))], {"validation": ("c",)}, r"\['c'\] are not among \['a'\]"),
         ([painted("a", (1, 1)), painted("a", (1, 1), tomogram="b")], {}, "occur twice"),
         ([painted("a", (1, 1))], {"validation": ("a",)}, "left to train on"),
-        ([painted("a", (1, 1), (5, 1))], {"validation_gap": 29}, "both sides have some"),
+        ([painted("a", (1, 1), (5, 1))], {"validation_gap": 38}, "both sides have some"),
         ([painted("a", (1, 3), (9, 1))], {}, r"^a: label 3 is neither 0\.\.2 nor 255"),
         ([painted("a", (1, 1)), painted("a2", tomogram="a")], {}, "a: .*a2 annotates nothing"),
         ([], {}, "left to train on"),
