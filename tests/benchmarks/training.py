@@ -49,6 +49,11 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "slab": {"architecture": "fast", "patch": [8, 128, 128], "batch": 6},
     "3D": {"architecture": "volume", "patch": [48, 96, 96], "batch": 3},
 }
+MULTI_SLICE_TILES = {
+    "architecture": FOLDED | {"slices_in": 5},
+    "patch": [1, TILE, TILE],
+    "batch": 24,
+}
 TILE_NETWORK = {"architecture": "tile", "patch": [1, TILE, TILE], "batch": 20, "schedule": "cosine"}
 
 
@@ -96,7 +101,7 @@ def networks(folder: Path, minutes: float, only: Sequence[str] | None) -> None:
 def tiles(folder: Path, minutes: float, feature: str) -> None:
     """Train TomoSeg's network and a slab network on the same few tiles of one feature."""
     given = [write_tiles(folder, truth(folder, TRAIN), feature)]
-    for name, settings in (("tile", TILE_NETWORK), ("slab", NETWORKS["slab"])):
+    for name, settings in (("tile", TILE_NETWORK), ("multi-slice", MULTI_SLICE_TILES)):
         named = {**settings, "classes": [feature]}
         model, seconds = trained(folder, f"{name}_of_{feature}", given, named, minutes)
         keys = {"segment.model": model}
@@ -108,7 +113,7 @@ def corrections(folder: Path, minutes: float) -> None:
     labels = truth(folder, TRAIN)
     save(folder / "crops.mrc", crops(labels))
     first, seconds = trained(
-        folder, "first", [painted(folder / "crops.mrc")], NETWORKS["slab"], minutes
+        folder, "first", [painted(folder / "crops.mrc")], NETWORKS["multi-slice"], minutes
     )
     tell("before", seconds, *tested(folder, "first", {"segment.model": first}))
     seen = applied(folder, "first_again", TRAIN, {"segment.model": first})
