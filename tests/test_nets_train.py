@@ -13,7 +13,7 @@ from tomoseg.nets.checkpoint import load_network, load_state
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.nets.split import Region
-from tomoseg.nets.state import best_score, update_average
+from tomoseg.nets.state import best_score, start_state, update_average
 from tomoseg.nets.train import rate_factor, train, uses_bfloat16
 from tomoseg.nets.validation import confusion, f1_scores, halo_costs, mean_score
 
@@ -255,6 +255,24 @@ def test_a_training_starts_from_a_model(tmp_path):
     other = make_settings(init_from=tmp_path / "first", architecture=VOLUME, patch=(8, 32, 32))
     with pytest.raises(ModelError, match="another architecture"):
         train(volumes(), other, output=tmp_path / "third")
+
+
+def test_a_network_of_fewer_slices_starts_as_the_middle_ones(tmp_path):
+    wide = Architecture(slices_in=6, slices_out=6, widths=(8, 16))
+    first = make_settings(architecture=wide, patch=(6, 32, 32), steps=2)
+    train(volumes(), first, output=tmp_path / "first")
+    settings = make_settings(
+        architecture=wide.model_copy(update={"slices_out": 2}), init_from=tmp_path / "first"
+    )
+    state = start_state(settings, tmp_path / "second", torch.device("cpu"))
+    image = torch.randn(1, 6, 32, 32)
+    with torch.no_grad():
+        six = load_network(tmp_path / "first")[0].eval()(image)
+        torch.testing.assert_close(state.network.eval()(image), six[:, :, 2:4])
+    more = settings.model_copy(update={"architecture": wide, "init_from": tmp_path / "two"})
+    train(volumes(), settings.model_copy(update={"steps": 1}), output=tmp_path / "two")
+    with pytest.raises(ModelError, match="another architecture"):
+        train(volumes(), more, output=tmp_path / "third")
 
 
 def test_f1_is_counted_voxel_by_voxel():

@@ -87,7 +87,7 @@ def configure(
 @app.command()
 def run(
     tomograms: Annotated[
-        list[str] | None, typer.Argument(help="MRC, TIFF or OME-Zarr files, folders or URLs.")
+        list[str] | None, typer.Argument(help="MRC, TIFF, PNG or OME-Zarr files, folders or URLs.")
     ] = None,
     recipe: RecipeOption = None,
     output: OutputOption = None,
@@ -213,7 +213,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     """Simulate tomograms with complete truth: labels, instances, centre lines, particles.
 
     The tomograms are of one family: SNR, defocus, thickness and numbers of objects vary around
-    what is given here.
+    what is given here; with --wide, voxel size, tilts and contrast vary too.
     """
     from tomoseg.phantom import PhantomParameters
     from tomoseg.simulation import simulated_session
@@ -245,7 +245,8 @@ def train(recipe: Annotated[Path, typer.Argument(help="YAML recipe of a training
 
     settings = load_training_recipe(recipe)
     card = train_from(settings, report=lambda progress: typer.echo(_training_line(progress)))
-    typer.echo(f"model {card.name} in {settings.output}: mean F1 {card.scores['mean_f1']:.3f}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several
+        typer.echo(f"model {card.name} in {settings.output}: mean F1 {card.scores['mean_f1']:.3f}")
 
 
 def _training_line(progress: TrainingProgress) -> str:

@@ -46,7 +46,8 @@ class SessionSection(Section):
     Parameters
     ----------
     input
-        Files or folders of tomograms: MRC, TIFF, OME-Zarr; paths or file:// or s3:// URLs.
+        Files or folders of tomograms or micrographs: MRC, TIFF, PNG, OME-Zarr; paths or file:// or
+        s3:// URLs.
     output
         Folder or URL for the results.
     tomogram_name_remove

@@ -308,7 +308,10 @@ def _read_star(place: str, text: str, options: Options) -> Table:
     blocks = read_star(text)
     table = blocks.get("particles", next(iter(blocks.values())))
     if "rlnTomoName" not in table:
-        raise FormatError(f"{place} lacks the column rlnTomoName: it is not of tomograms")
+        raise FormatError(
+            f"{place} lacks the column rlnTomoName: it is not of tomograms",
+            remedy="Of particles on a micrograph, give --tomogram MICROGRAPH.",
+        )
     name = _class_of(place, options)
     contexts = _contexts(place, table, options)
     if "rlnHelicalTubeID" in table:

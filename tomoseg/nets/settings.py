@@ -123,8 +123,9 @@ class TrainingSettings(BaseModel):
     checkpoint_minutes
         Time between states from which a killed training goes on.
     init_from
-        Folder of a model whose weights are the start; its architecture must be the same. With
-        other classes the last layer starts anew.
+        Folder of a model whose weights are the start; its architecture must be the same, but that
+        a slab network may give fewer slices: the middle ones of the first. With other classes the
+        last layer starts anew.
     seed, device, precision, threads, readers
         ``precision`` "auto" takes bfloat16 where the hardware computes in it; ``threads`` "auto"
         takes all cores; ``readers`` is the number of threads that prepare patches.

@@ -143,15 +143,27 @@ def _resume(state: TrainingState, settings: TrainingSettings, folder: Path) -> N
 
 
 def _copy_weights(folder: Path, network: SegmentationNetwork) -> None:
-    """Start from a trained model; the head is left as it is where the classes are others."""
+    """Start from a trained model; the head is left as it is where the classes are others.
+
+    A network that gives fewer slices than the trained one starts as its middle slices.
+    """
     trained, _ = load_network(folder)
-    if trained.architecture != network.architecture:
+    asked, known = network.architecture, trained.architecture
+    spare = (known.slices_out - asked.slices_out) // 2
+    if asked != known.model_copy(update={"slices_out": asked.slices_out}) or spare < 0:
         raise ModelError(
             f"{folder} has another architecture than the training asks for",
-            remedy="Copy the architecture of its card into the recipe.",
+            remedy="Copy the architecture of its card into the recipe; slices_out may be fewer.",
         )
+    weights = trained.state_dict()
+    if spare:
+        middle = slice(spare, spare + asked.slices_out)
+        cell = asked.fold**asked.dimensions
+        for name in ("head.weight", "head.bias"):
+            by_slice = weights[name].unflatten(0, (-1, known.slices_out, cell))
+            weights[name] = by_slice[:, middle].flatten(0, 2)
     own = network.state_dict()
-    fitting = {k: v for k, v in trained.state_dict().items() if v.shape == own[k].shape}
+    fitting = {k: v for k, v in weights.items() if v.shape == own[k].shape}
     network.load_state_dict(own | fitting)
 
 
