@@ -60,25 +60,28 @@ def noise(shape, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "shape", "block"),
+    ("architecture", "shape", "block", "tta"),
     [
-        (SLAB, (9, 71, 45), (4, 24, 16)),
-        (SLAB, (3, 19, 10), (2, 8, 8)),
-        (PLANE, (3, 45, 31), (1, 16, 16)),
-        (PLANE, (1, 45, 31), (1, 16, 16)),
-        (MULTISLICE, (5, 45, 31), (2, 16, 16)),
-        (TILE, (2, 45, 31), (1, 16, 16)),
-        (TILE, (1, 45, 31), (1, 8, 30)),
-        (TILE_OF_3_SLICES, (4, 45, 31), (2, 16, 16)),
-        (VOLUME, (25, 41, 30), (16, 16, 12)),
+        (SLAB, (9, 71, 45), (4, 24, 16), 8),
+        (MULTISLICE, (5, 45, 31), (2, 16, 16), 4),
+        (VOLUME, (25, 41, 30), (16, 16, 12), 8),
+        (SLAB, (9, 71, 45), (4, 24, 16), 1),
+        (SLAB, (3, 19, 10), (2, 8, 8), 1),
+        (PLANE, (3, 45, 31), (1, 16, 16), 1),
+        (PLANE, (1, 45, 31), (1, 16, 16), 1),
+        (MULTISLICE, (5, 45, 31), (2, 16, 16), 1),
+        (TILE, (2, 45, 31), (1, 16, 16), 1),
+        (TILE, (1, 45, 31), (1, 8, 30), 1),
+        (TILE_OF_3_SLICES, (4, 45, 31), (2, 16, 16), 1),
+        (VOLUME, (25, 41, 30), (16, 16, 12), 1),
     ],
 )
 @pytest.mark.parametrize(("precision", "last_bits"), [("float32", 3e-6), ("bfloat16", 1e-2)])
 def test_a_blocks_result_does_not_depend_on_the_blocks(
-    architecture, shape, block, precision, last_bits
+    architecture, shape, block, tta, precision, last_bits
 ):
     """The convolution library may sum in another order for another shape, hence last bits."""
-    predictor = make_predictor(architecture, precision=precision)
+    predictor = make_predictor(architecture, precision=precision, tta=tta)
     volume = noise(shape)
     whole = predictor.predict_scores(volume, Box.whole(shape))
     scores = np.empty_like(whole)
@@ -94,6 +97,20 @@ def test_a_blocks_result_does_not_depend_on_the_blocks(
     assert len(np.unique(expected)) == 4
     assert sure.mean() > 0.5
     assert (labels == expected)[sure].all()
+
+
+@pytest.mark.parametrize(("tta", "axes"), [(4, (1, 2)), (8, (0, 1, 2))])
+@pytest.mark.parametrize("architecture", [SLAB, VOLUME])
+def test_averaging_mirror_images_follows_the_mirror(architecture, tta, axes):
+    shape = (16, 32, 48)
+    volume, whole = noise(shape), Box.whole(shape)
+    alone, averaged = make_predictor(architecture), make_predictor(architecture, tta=tta)
+    for axis in range(3):
+        mirrored = np.flip(volume, axis)
+        for predictor, follows in ((alone, False), (averaged, axis in axes)):
+            scores = predictor.predict_scores(volume, whole)
+            there = np.flip(predictor.predict_scores(mirrored, whole), axis + 1)
+            assert np.allclose(scores, there, rtol=0, atol=1e-5) == follows
 
 
 @pytest.mark.parametrize("architecture", [SLAB, TILE, VOLUME])

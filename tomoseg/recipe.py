@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
 from tomoseg.filaments import TracingSettings, tracing_defaults
-from tomoseg.nets.card import SHIPPED
+from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
 from tomoseg.particles import PickingSettings
 from tomoseg.sampling import Shape
 
@@ -134,7 +134,8 @@ class SegmentSection(Section):
     Parameters
     ----------
     model
-        ``shipped`` or a folder with card.json and weights.safetensors.
+        ``shipped``, ``shipped-accurate`` (better, and a quarter as fast) or a folder with card.json
+        and weights.safetensors.
     networks
         Instead of ``model``: networks that compete for every voxel with calibrated scores.
     abstain
@@ -150,6 +151,9 @@ class SegmentSection(Section):
         Keep the score maps of traced and picked classes and work from them; else from masks.
     precision
         ``auto``: bfloat16 where the processor or GPU has it; or ``float32``.
+    tta
+        Test-time augmentation: how many mirror images of every block are predicted and averaged,
+        which takes as many times longer. 1 is none, 4 mirrors x and y, 8 all axes.
     """
 
     model: str = SHIPPED
@@ -160,6 +164,7 @@ class SegmentSection(Section):
     halo: Literal["default", "exact"] | Annotated[int, Field(ge=0)] = "default"
     score_maps: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    tta: Literal[1, 4, 8] = 1
 
     @model_validator(mode="after")
     def _one_way_or_the_other(self) -> Self:
@@ -398,7 +403,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
 
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
-    """Make relative paths absolute in place; URLs and ``shipped`` stay."""
+    """Make relative paths absolute in place; URLs and shipped models stay."""
     sections = [(values.get(section), key) for section, key in PLACES]
     segment = values.get("segment")
     networks = segment.get("networks") if isinstance(segment, dict) else None
@@ -416,10 +421,10 @@ def _resolve_paths(values: dict[str, Any], base: Path) -> None:
 def absolute(place: Any, base: Path) -> Any:
     """Return a place with a relative path taken from a folder.
 
-    URLs, ``shipped`` and what begins with a tomogram's ``{folder}`` are places already; values
-    that are no text are left to the recipe's own check.
+    URLs, the names of shipped models and what begins with a tomogram's ``{folder}`` are places
+    already; values that are no text are left to the recipe's own check.
     """
-    if not isinstance(place, str) or "://" in place or place == SHIPPED:
+    if not isinstance(place, str) or "://" in place or place in SHIPPED_MODELS:
         return place
     if place.startswith("{folder}"):
         return place

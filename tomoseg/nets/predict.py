@@ -17,14 +17,15 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from math import ceil, isqrt
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tomoseg.blocks import BlockGrid, Box
@@ -43,6 +44,8 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 # Numbers that the widest layer of one slab may hold in a pass: 512 MiB in float32, of which a
 # handful are alive at once. Slices of some 1500² to 2000² voxels then pass whole.
 PASS_NUMBERS = 1 << 27
+
+MIRRORED_AXES = {4: (-2, -1), 8: (-3, -2, -1)}
 
 _CACHE: dict[tuple[object, ...], Predictor] = {}
 _CACHE_LOCK = threading.Lock()
@@ -67,6 +70,9 @@ class Predictor:
     batch
         Slabs in one pass; 0 chooses 1 on a CPU and 8 on a GPU. A volume network takes one
         block a pass.
+    tta
+        How many mirror images of every pass are predicted and averaged, which takes as many times
+        longer: 1 is none, 4 mirrors x and y, 8 all axes.
 
     Attributes
     ----------
@@ -88,6 +94,7 @@ class Predictor:
         precision: Precision = "auto",
         threads: int = 1,
         batch: int = 0,
+        tta: int = 1,
     ) -> None:
         self.card = card
         self.device = choose_device(device)
@@ -96,7 +103,9 @@ class Predictor:
         self.events: list[str] = []
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
-        self._network = _prepared(network, self.device, self.dtype)
+        self._network: nn.Module = _prepared(network, self.device, self.dtype)
+        if tta > 1:
+            self._network = MirrorAveraged(self._network, MIRRORED_AXES[tta])
         # One block computes while other threads read the next and write the last.
         self._device_guard = threading.Lock()
 
@@ -108,10 +117,11 @@ class Predictor:
         device: str = "auto",
         precision: Precision = "auto",
         threads: int = 1,
+        tta: int = 1,
     ) -> Predictor:
         """Load a model's folder; raise ModelError if it is not sound."""
         network, card = load_network(folder)
-        return cls(network, card, device=device, precision=precision, threads=threads)
+        return cls(network, card, device=device, precision=precision, threads=threads, tta=tta)
 
     def predict_labels(self, volume: NDArray[np.float32], core: Box) -> NDArray[np.uint8]:
         """Return the class with the highest score at every voxel of the core.
@@ -227,6 +237,32 @@ class Predictor:
         torch.cuda.empty_cache()
 
 
+class MirrorAveraged(nn.Module):
+    """The mean of a network's logits over mirror images of its input.
+
+    What is mirrored is a whole pass, which begins and ends at multiples of the stride: the cells
+    of every image lie on one grid, and a block's result still does not depend on the blocks.
+
+    Parameters
+    ----------
+    network
+        Takes and gives tensors whose last three axes are z, y, x.
+    axes
+        Subsets of these that may be mirrored, as negative numbers.
+    """
+
+    def __init__(self, network: nn.Module, axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.axes = axes
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return float32 logits, shaped as the network's."""
+        subsets = [axes for n in range(len(self.axes) + 1) for axes in combinations(self.axes, n)]
+        images = (self.network(image.flip(axes)).flip(axes).float() for axes in subsets)
+        return cast(Tensor, sum(images)) / len(subsets)
+
+
 def pass_windows(shape: Shape, card: ModelCard) -> BlockGrid:
     """Return the windows of a volume, voxels zyx, that are predicted one after the other.
 
@@ -253,18 +289,23 @@ def pass_windows(shape: Shape, card: ModelCard) -> BlockGrid:
 
 
 def cached_predictor(
-    folder: Path, *, device: str = "auto", precision: Precision = "auto", threads: int = 1
+    folder: Path,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    threads: int = 1,
+    tta: int = 1,
 ) -> Predictor:
     """Return this process's predictor for a model, loaded once and shared by its threads.
 
     The card, which holds the weights' digest, is the key: a model that changes on disk is loaded
     anew. Raises ModelError and RequestError as :meth:`Predictor.open` does.
     """
-    key = (load_card(folder).model_dump_json(), device, precision, threads)
+    key = (load_card(folder).model_dump_json(), device, precision, threads, tta)
     with _CACHE_LOCK:
         if key not in _CACHE:
             _CACHE[key] = Predictor.open(
-                folder, device=device, precision=precision, threads=threads
+                folder, device=device, precision=precision, threads=threads, tta=tta
             )
         return _CACHE[key]
 

@@ -190,6 +190,7 @@ class FittedNetwork:
     device: str
     precision: Literal["auto", "float32", "bfloat16"]
     threads: int
+    tta: Literal[1, 4, 8]
 
     @property
     def is_rescaled(self) -> bool:
@@ -217,7 +218,11 @@ class FittedNetwork:
         from tomoseg.nets.predict import cached_predictor
 
         return cached_predictor(
-            self.applied.folder, device=self.device, precision=self.precision, threads=self.threads
+            self.applied.folder,
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            tta=self.tta,
         )
 
     def _around(self, core: Box) -> Box:

@@ -152,6 +152,7 @@ def _fitted(
         device=recipe.compute.device,
         precision=recipe.segment.precision,
         threads=recipe.compute.threads,
+        tta=recipe.segment.tta,
     )
 
 
