@@ -1,0 +1,377 @@
+"""What the engine does on this machine, each figure a ratio against something in the same run.
+
+    python tests/benchmarks/bench.py FOLDER [--only NAME] [--repeats 3]
+
+simulates a tomogram of 128×512×512 voxels in FOLDER and writes a Markdown table, bench.md, with
+the machine, versions and date. Peers that are not installed are left out and named: `pip install
+-c constraints.txt -e '.[bench]'`. Torch and all else run on one core unless a row says otherwise.
+
+end-to-end    a whole session, copy to masks, against the bare network on the same core
+workers       two workers against one
+windows       blocks with a halo against MONAI's sliding windows: time, and what seams change
+scheduler     a block's share of scheduling and of the driver's memory, at 10³ and 10⁴ empty blocks
+components    ours over blocks, cc3d in memory, dask-image over the same blocks
+tracer        ours against a skeleton of the same mask
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import cc3d
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+
+from tomoseg import labels
+from tomoseg.blocks import Block, BlockGrid, Box
+from tomoseg.filaments import ridge_points, trace, tracing_defaults, tracing_halo
+from tomoseg.filaments.ridge import RidgePoints
+from tomoseg.nets.architecture import build_network
+from tomoseg.nets.card import PRESETS, SHIPPED, ModelCard, model_folder
+from tomoseg.nets.predict import Predictor
+from tomoseg.runners import open_cluster, open_runner
+from tomoseg.sampling import Sampling
+
+SEED = 777
+NAME = f"simulated_{SEED:04}"
+PEERS = ("monai", "dask-image", "scikit-image", "connected-components-3d")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    ours: str
+    other: str
+    ratio: float
+
+    def __str__(self) -> str:
+        """Return it as Markdown."""
+        return f"| {self.what} | {self.ours} | {self.other} | {self.ratio:.3g} |"
+
+
+def main() -> None:
+    """Run the benchmarks asked for and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", choices=BENCHMARKS, action="append")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    folder = given.folder.resolve()
+    torch.set_num_threads(1)
+    if not (folder / f"{NAME}.mrc").exists():
+        tomoseg("simulate", folder, "--seed", SEED)
+    lines = [*heading(), "| what | ours | other | ratio |", "|---|---|---|---|"]
+    for name in given.only or BENCHMARKS:
+        try:
+            for row in BENCHMARKS[name](folder, given.repeats):
+                print(row, flush=True)
+                lines.append(str(row))
+        except ModuleNotFoundError as error:
+            lines.append(f"| {name} | left out: no {error.name} | | |")
+            print(lines[-1], flush=True)
+    (folder / "bench.md").write_text("\n".join(lines) + "\n")
+    print(f"written to {folder / 'bench.md'}")
+
+
+def heading() -> list[str]:
+    """Return the machine, the versions and the date."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    cpu = models[0] if models else platform.processor()
+    memory = psutil.virtual_memory().total / 2**30
+    packages = ("tomoseg", "torch", "dask", "zarr", *PEERS)
+    return [
+        f"{datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores of {cpu}, {memory:.0f} GiB; "
+        + ", ".join(f"{name} {known(name)}" for name in packages),
+        "",
+    ]
+
+
+def known(package: str) -> str:
+    """Return a package's version, or a dash."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "–"
+
+
+def timed(work: Callable[[], Any], repeats: int) -> tuple[float, str]:
+    """Return the median of CPU seconds of calls, and it with its spread as text."""
+    spent = []
+    for _ in range(repeats):
+        began = time.process_time()
+        work()
+        spent.append(time.process_time() - began)
+    middle = statistics.median(spent)
+    return middle, f"{middle:.3g} s ({min(spent):.3g}–{max(spent):.3g})"
+
+
+# The whole session
+
+
+def end_to_end(folder: Path, repeats: int) -> Iterator[Row]:
+    """Compare the voxels a second of a session with those of its network alone."""
+    volume = normalised(folder)
+    predictor = Predictor.open(model_folder(SHIPPED), device="cpu")
+    whole = Box.whole(volume.shape)
+    for setting, name in (("[32, 512, 512]", "usual blocks"), ("[128, 512, 512]", "one block")):
+        seconds = []
+        bare = []
+        for _ in range(repeats):
+            began = time.monotonic()
+            predictor.predict_labels(volume, whole)
+            bare.append(time.monotonic() - began)
+            row = session(folder, "end_to_end", "compute.runner=serial", f"blocks.shape={setting}")
+            seconds.append(row["seconds"])
+        network = statistics.median(bare)
+        for what, stages in (("segment stage", ("segment",)), ("all stages", tuple(seconds[0]))):
+            spent = statistics.median(sum(one[stage] for stage in stages) for one in seconds)
+            yield Row(
+                f"{what} against the bare network, {name}",
+                f"{volume.size / 1e6 / spent:.3g} Mvoxel/s",
+                f"{volume.size / 1e6 / network:.3g}",
+                network / spent,
+            )
+
+
+def workers(folder: Path, repeats: int) -> Iterator[Row]:
+    """Compare the segment stage on two workers with that on one."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(repeats):
+        for count, spent in seconds.items():
+            keys = ("compute.runner=dask", f"compute.workers={count}", "segment.halo=exact")
+            row = session(folder, "workers", *keys, "blocks.shape=[16, 512, 512]")
+            spent.append(row["seconds"]["segment"])
+    one, two = (statistics.median(spent) for spent in seconds.values())
+    yield Row("segment stage, two workers against one", f"{two:.3g} s", f"{one:.3g} s", one / two)
+
+
+def session(folder: Path, name: str, *settings: str) -> dict[str, Any]:
+    """Process the tomogram anew; return its row in session.json."""
+    output = folder / "runs" / name
+    subprocess.run(["rm", "-rf", str(output)], check=True)
+    words = [word for setting in settings for word in ("--set", setting)]
+    tomoseg("run", folder / f"{NAME}.mrc", "--output", output, *words)
+    (row,) = json.loads((output / "session.json").read_text())["tomograms"]
+    return dict(row)
+
+
+def normalised(folder: Path) -> NDArray[np.float32]:
+    """Return the tomogram with mean 0 and variance 1."""
+    import mrcfile
+
+    voxels = np.asarray(mrcfile.read(folder / f"{NAME}.mrc"), np.float32)
+    return (voxels - voxels.mean()) / voxels.std()
+
+
+# Blocks against windows
+
+
+def windows(folder: Path, repeats: int) -> Iterator[Row]:
+    """Compare blocks with MONAI's usual windows: one 3D network, one set of weights."""
+    from monai.inferers import sliding_window_inference
+
+    torch.manual_seed(0)
+    architecture = PRESETS["volume"]
+    classes = ("a", "b", "c", "d", "e", "f")
+    network = build_network(architecture, len(classes)).eval()
+    card = ModelCard(
+        name="bench", architecture=architecture, classes=classes, colours=("#000000",) * 6,
+        voxel_size_angstrom=12.0, halo=(32, 32, 32), stride=architecture.stride,
+    )  # fmt: skip
+    volume = np.ascontiguousarray(normalised(folder)[:96, :256, :256])
+    ours = Predictor(network, card, device="cpu")
+    exact = Predictor(network, card, device="cpu", precision="float32")
+    whole = Box.whole(volume.shape)
+    truth = {ours.dtype: ours.predict_labels(volume, whole)}
+    truth[torch.float32] = exact.predict_labels(volume, whole)
+    grid = BlockGrid(volume.shape, (96, 128, 128), card.halo, card.stride)
+
+    def blocks() -> NDArray[np.uint8]:
+        out = np.empty(volume.shape, np.uint8)
+        for block in grid:
+            out[block.write.slices] = ours.predict_labels(volume[block.read.slices], block.core)
+        return out
+
+    seconds, said = timed(blocks, repeats)
+    seams = share(blocks() != truth[ours.dtype])
+    for dtype in dict.fromkeys((ours.dtype, torch.float32)):
+        run = ours if dtype == ours.dtype else exact
+        image = torch.from_numpy(volume)[None, None].to(dtype)
+
+        def peer(run: Predictor = run, image: torch.Tensor = image) -> NDArray[np.uint8]:
+            with torch.inference_mode():
+                logits = sliding_window_inference(
+                    image, (96, 96, 96), 1, run._network, overlap=0.5, mode="gaussian"
+                )
+            return logits[0].max(dim=0).indices.to(torch.uint8).numpy()
+
+        spent, told = timed(peer, repeats)
+        name = str(dtype).removeprefix("torch.")
+        yield Row(f"3D network, blocks against MONAI in {name}", said, told, spent / seconds)
+        other = share(peer() != truth[dtype])
+        yield Row(
+            f"voxels that seams change, MONAI's in {name}", f"{seams:.2g}", f"{other:.2g}",
+            other / max(seams, 1 / volume.size),
+        )  # fmt: skip
+
+
+def share(flags: NDArray[np.bool_]) -> float:
+    """Return the share that is true."""
+    return float(flags.mean())
+
+
+# Scheduling
+
+
+class Nothing:
+    """The work of an empty block."""
+
+    def __call__(self, item: Any, /) -> dict[str, Any]:
+        """Do nothing."""
+        return {"block": item}
+
+    def name(self, item: Any, /) -> str:
+        """Return the block's name."""
+        return f"block-{item}"
+
+
+def scheduler(folder: Path, repeats: int) -> Iterator[Row]:
+    """Compare scheduling of many blocks with that of a tenth as many."""
+    del folder, repeats
+    spent, grown = [], []
+    with open_cluster(workers=1, memory_gib=2) as address, open_runner(address) as runner:
+        list(runner.map(Nothing(), range(100)))
+        for count in (1000, 10_000):
+            process = psutil.Process()
+            before, began = process.memory_info().rss, time.process_time()
+            for _ in runner.map(Nothing(), range(count)):
+                pass
+            spent.append((time.process_time() - began) / count)
+            grown.append((process.memory_info().rss - before) / count)
+    few, many = spent
+    yield Row(
+        "driver and scheduler a block, at 10⁴ blocks and at 10³", f"{1e3 * many:.2g} CPU ms",
+        f"{1e3 * few:.2g} CPU ms", few / many,
+    )  # fmt: skip
+    yield Row(
+        "driver's memory a block, at 10⁴ blocks and at 10³", f"{grown[1]:.0f} bytes",
+        f"{grown[0]:.0f} bytes", grown[1] / max(grown[0], 1),
+    )  # fmt: skip
+
+
+# Objects and lines
+
+
+def components(folder: Path, repeats: int) -> Iterator[Row]:
+    """Compare objects over blocks with cc3d in memory and with dask-image."""
+    mask = read_labels(folder)[:, :384, :384] > 0
+    grid = BlockGrid(mask.shape, (32, 192, 192))
+
+    def ours() -> int:
+        tables, faces = [], {}
+        for block in grid:
+            part = labels.local_components(mask[block.write.slices])
+            begin = block.write.begin
+            tables.append(labels.object_table(part, begin=begin, volume_shape=mask.shape))
+            faces[block.index] = labels.faces(part)
+        offsets = labels.provisional_offsets(tables)
+        order = {block.index: n for n, block in enumerate(grid)}
+        pairs = [
+            labels.touching(faces[index], faces[other], step)
+            + offsets[[order[index], order[other]]]
+            for index in order
+            for step in labels.directions(26)
+            if (other := tuple(a + b for a, b in zip(index, step, strict=True))) in order
+        ]
+        return len(labels.merge(tables, np.concatenate(pairs)).table)
+
+    seconds, said = timed(ours, repeats)
+    spent, told = timed(lambda: cc3d.connected_components(mask, connectivity=26), repeats)
+    count = int(cc3d.connected_components(mask, connectivity=26).max())
+    assert ours() == count
+    what = f"{count} objects, blocks of 32×192×192, sizes and places too"
+    yield Row(f"{what}, against cc3d in memory", said, told, spent / seconds)
+    import dask.array as da
+    from dask_image.ndmeasure import label
+
+    def peer() -> int:
+        chunks = da.from_array(mask, chunks=(32, 192, 192))
+        found, number = label(chunks, np.ones((3, 3, 3)))
+        found.compute(scheduler="synchronous")
+        return int(number.compute(scheduler="synchronous"))
+
+    spent, told = timed(peer, 1)
+    yield Row(f"{what}, against dask-image", said, told, spent / seconds)
+
+
+def tracer(folder: Path, repeats: int) -> Iterator[Row]:
+    """Compare tracing with a skeleton of the same mask."""
+    from skimage.morphology import skeletonize
+
+    sampling = Sampling((128, 512, 512), (12.0, 12.0, 12.0))
+    for label, name in ((1, "microtubule"), (2, "actin")):
+        mask = read_labels(folder) == label
+        settings = tracing_defaults(name)
+        grid = BlockGrid(mask.shape, (64, 256, 256), tracing_halo(settings, sampling))
+
+        def points(block: Block, mask: NDArray[np.bool_] = mask, given: Any = settings) -> Any:
+            score = mask[block.read.slices].astype(np.float32)
+            how = {"begin": block.read.begin, "sampling": sampling, "settings": given}
+            return ridge_points(score, block.core, **how)
+
+        def ours(name: str = name, given: Any = settings, grid: Any = grid) -> int:
+            found = RidgePoints.concatenate([points(block) for block in grid])
+            return len(trace(found, name=name, sampling=sampling, settings=given))
+
+        seconds, said = timed(ours, repeats)
+        spent, told = timed(lambda mask=mask: skeletonize(mask), repeats)
+        rate = seconds / (mask.size / 1e6)
+        what = f"{name} lines, {rate:.2g} s a Mvoxel, against a bare skeleton"
+        yield Row(what, said, told, spent / seconds)
+
+
+def read_labels(folder: Path) -> NDArray[np.uint8]:
+    """Return the true labels."""
+    import mrcfile
+
+    return np.asarray(mrcfile.read(folder / "truth" / f"{NAME}__labels.mrc"), np.uint8)
+
+
+def tomoseg(*words: object) -> None:
+    """Run a command of tomoseg."""
+    command = [sys.executable, "-m", "tomoseg.cli", *(str(word) for word in words)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+BENCHMARKS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
+    "end-to-end": end_to_end,
+    "workers": workers,
+    "windows": windows,
+    "scheduler": scheduler,
+    "components": components,
+    "tracer": tracer,
+}
+
+if __name__ == "__main__":
+    main()
