@@ -1,4 +1,4 @@
-"""The shipped model: sound, small, and good on what it never saw, simulated and real."""
+"""The shipped models: sound, small, and good on what it never saw, simulated and real."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from tomoseg.coordinates import resample
 from tomoseg.evaluation import evaluate_filaments, evaluate_labels, evaluate_particles
 from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
-from tomoseg.nets.card import SHIPPED_MODEL, load_card
+from tomoseg.nets.card import SHIPPED, SHIPPED_ACCURATE, SHIPPED_MODELS, load_card
 from tomoseg.phantom import CLASSES, PhantomParameters
 from tomoseg.recipe import recipe_from
 from tomoseg.session import plan_session, run_session
@@ -32,34 +32,55 @@ def processed(tomogram, output, **sections):
 
 
 @pytest.fixture(scope="module")
-def unseen(tmp_path_factory):
-    """A simulated tomogram of a seed outside the training, segmented: results and truth."""
+def tomogram(tmp_path_factory):
+    """A simulated tomogram of a seed outside the training."""
     folder = tmp_path_factory.mktemp("unseen")
     base = PhantomParameters(shape=(64, 192, 192), seed=7001)
-    list(simulated_session(Folder(str(folder / "in")), base, tomograms=1, density=3.0))
-    results = processed(folder / "in" / f"{UNSEEN}.mrc", folder / "out")
-    return results, folder / "in" / "truth" / f"{UNSEEN}__"
+    list(simulated_session(Folder(str(folder)), base, tomograms=1, density=3.0))
+    return folder / f"{UNSEEN}.mrc"
 
 
-def test_the_model_is_small_and_says_where_it_comes_from():
-    card = load_card(SHIPPED_MODEL)
+@pytest.fixture(scope="module")
+def unseen(tomogram, tmp_path_factory):
+    """The tomogram, segmented: results and truth."""
+    results = processed(tomogram, tmp_path_factory.mktemp("results"))
+    return results, tomogram.parent / "truth" / f"{UNSEEN}__"
+
+
+def labels_f1(results, truth):
+    scores = evaluate_labels(str(results / "tomogram.zarr"), f"{truth}labels.mrc")
+    return {name: row["f1"] for name, row in scores.items() if row["support"]}
+
+
+@pytest.mark.parametrize("folder", SHIPPED_MODELS.values(), ids=SHIPPED_MODELS)
+def test_a_model_is_small_and_says_where_it_comes_from(folder):
+    card = load_card(folder)
     assert card.classes == CLASSES
-    assert sum(path.stat().st_size for path in SHIPPED_MODEL.iterdir()) < 10e6
-    recipe = load_training_recipe(SHIPPED_MODEL / "recipe.yaml")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
+    recipe = load_training_recipe(folder / "recipe.yaml")
     assert card.architecture == recipe.network.architecture
     assert set(recipe.network.validation).isdisjoint(card.training["volumes"])
     assert UNSEEN not in card.training["volumes"]
     assert card.halo_is_exact
     assert min(card.scores["f1"].values()) > 0.5
+    assert set(card.scores["unseen"]["simulated_f1"]["8 Å"]) == set(CLASSES)
 
 
 def test_labels_of_an_unseen_tomogram_are_good(unseen):
-    results, truth = unseen
-    scores = evaluate_labels(str(results / "tomogram.zarr"), f"{truth}labels.mrc")
-    f1 = {name: row["f1"] for name, row in scores.items() if row["support"]}
+    f1 = labels_f1(*unseen)
     assert f1["microtubule"] > 0.75
     assert f1["ribosome"] > 0.7
     assert np.mean(list(f1.values())) > 0.6
+
+
+def test_the_accurate_model_is_more_accurate(unseen, tomogram, tmp_path):
+    alone = {"clean": {}, "trace": {}, "pick": {}}
+    results = [
+        processed(tomogram, tmp_path / model, segment={"model": model}, **alone)
+        for model in (SHIPPED, SHIPPED_ACCURATE)
+    ]
+    fast, accurate = (np.mean(list(labels_f1(each, unseen[1]).values())) for each in results)
+    assert accurate > fast
 
 
 def test_lines_and_particles_of_an_unseen_tomogram_are_found(unseen):

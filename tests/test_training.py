@@ -13,7 +13,7 @@ import yaml
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, ModelError, RequestError, VoxelSizeError
 from tomoseg.intensity import DEFAULT_STEPS, as_dicts
-from tomoseg.nets.card import SHIPPED_MODEL, load_card
+from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS, load_card
 from tomoseg.nets.checkpoint import load_network, save_card
 from tomoseg.nets.settings import TrainingSettings, usual_network
 from tomoseg.training import load_training_recipe, train_from, training_recipe
@@ -540,8 +540,8 @@ def test_a_training_goes_on_from_the_shipped_model_without_its_tomograms(annotat
     recipe = training_recipe(
         {"init_from": "shipped", "output": "mine", "input": str(tmp_path / "a.mrc")}, base=tmp_path
     )
-    card = load_card(SHIPPED_MODEL)
-    assert recipe.network.init_from == SHIPPED_MODEL
+    card = load_card(SHIPPED_MODELS[SHIPPED])
+    assert recipe.network.init_from == SHIPPED_MODELS[SHIPPED]
     assert recipe.network.architecture == card.architecture
     assert recipe.network.classes == card.classes
     assert len(recipe.annotations) == 1

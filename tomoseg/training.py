@@ -19,7 +19,7 @@ from tomoseg.annotations import (
     listed,
 )
 from tomoseg.errors import RequestError
-from tomoseg.nets.card import DEFAULT_COLOURS, SHIPPED, ModelCard, load_card, model_folder
+from tomoseg.nets.card import DEFAULT_COLOURS, SHIPPED_MODELS, ModelCard, load_card, model_folder
 from tomoseg.nets.settings import (
     AnnotatedVolume,
     TrainingProgress,
@@ -107,7 +107,7 @@ class _Written(Section):
     init_from
         Folder of a model to go on from: classes, architecture and what the network expects are
         its own unless said otherwise, and so are its annotations if ``keep_annotations``;
-        ``shipped`` is the model that comes with the program, without annotations.
+        ``shipped`` and ``shipped-accurate`` come with the program, without annotations.
     source
         As in a run's recipe; an annotation may say otherwise.
     network
@@ -207,8 +207,8 @@ def _completed(written: _Written, base: Path) -> TrainingRecipe:
     """Fill in what was left open, from the model to go on from and from the first tomogram."""
     output = absolute(written.output, base)
     parent = model_folder(absolute(written.init_from, base)) if written.init_from else None
-    # The shipped model's tomograms do not come with it.
-    keeps = written.keep_annotations and written.init_from != SHIPPED
+    # The shipped models' tomograms do not come with them.
+    keeps = written.keep_annotations and written.init_from not in SHIPPED_MODELS
     before = _recipe_beside(parent) if parent and keeps else None
     network = _network(written, _inherited(parent, before), base, Path(output).name)
     classes = _class_names(network)

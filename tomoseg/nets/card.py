@@ -13,9 +13,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tomoseg.errors import ModelError
 from tomoseg.sampling import Shape
 
-# The model that comes with the program, by the name that recipes know.
-SHIPPED = "shipped"
-SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "six-features"
+# The models that come with the program, by the names that recipes know.
+SHIPPED, SHIPPED_ACCURATE = "shipped", "shipped-accurate"
+_MODELS = Path(__file__).parents[1] / "models"
+SHIPPED_MODELS = {
+    SHIPPED: _MODELS / "six-features",
+    SHIPPED_ACCURATE: _MODELS / "six-features-accurate",
+}
 
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
@@ -296,7 +300,7 @@ def check_classes(classes: tuple[str, ...], colours: tuple[str, ...]) -> None:
 
 def model_folder(place: str) -> Path:
     """Return the folder of a model that a recipe names."""
-    return SHIPPED_MODEL if place == SHIPPED else Path(place)
+    return SHIPPED_MODELS.get(place) or Path(place)
 
 
 def load_card(folder: Path) -> ModelCard:
