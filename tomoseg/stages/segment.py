@@ -1,4 +1,4 @@
-"""Segment: every block read with its halo, normalised, predicted, written.
+"""Segment: every block read once with the widest halo, normalised, predicted, written.
 
 Several networks compete for the voxels of a block (:mod:`tomoseg.compete`), one after the other:
 what a block needs of memory is its scores of all classes and those of one network.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tomoseg.stages.context import RAW_LABELS, Context, Stage
 from tomoseg.stages.networks import (
     AppliedNetwork,
     FittedNetwork,
+    ReadBox,
     check_fit,
     contrast_sign,
     halo_of,
@@ -51,6 +53,8 @@ class SegmentBlock:
 
     Parameters
     ----------
+    image
+        The stored tomogram.
     networks
         One alone, or those that compete.
     classes
@@ -62,6 +66,7 @@ class SegmentBlock:
         Where results go; score maps by label.
     """
 
+    image: Volume
     networks: tuple[FittedNetwork, ...]
     classes: tuple[str, ...]
     abstain: float | None
@@ -70,7 +75,7 @@ class SegmentBlock:
 
     def __call__(self, block: Block) -> Mapping[str, Any]:
         """Write the labels and the score maps of a block."""
-        labels, scores = self.predicted(block.write)
+        labels, scores = self.predicted(block.write, self._read(block.write))
         self.labels.write(block.write, labels)
         for channel, volume in self.score_maps:
             assert scores is not None
@@ -79,22 +84,31 @@ class SegmentBlock:
         events = [event for network in self.networks for event in network.predictor().events]
         return {"voxels": counts.tolist(), "events": events}
 
-    def predicted(self, write: Box) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    def _read(self, write: Box) -> ReadBox:
+        """Read all that the networks need for a box."""
+        box = reduce(Box.joined, (network.needed(write) for network in self.networks))
+        return ReadBox(box, self.image.read(box))
+
+    def predicted(
+        self, write: Box, image: ReadBox
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
         """Return labels and, if kept or needed, scores (1 + classes, z, y, x) of a box."""
         if self.abstain is None:
-            return self._predicted_alone(write)
+            return self._predicted_alone(write, image)
         return compete(
-            (network.scores(write) for network in self.networks),
+            (network.scores(write, image) for network in self.networks),
             [network.applied.competitor for network in self.networks],
             self.classes,
             abstain=self.abstain,
         )
 
-    def _predicted_alone(self, write: Box) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    def _predicted_alone(
+        self, write: Box, image: ReadBox
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
         (network,) = self.networks
         if not (network.is_rescaled or self.score_maps):
-            return network.labels(write), None
-        scores = network.scores(write)
+            return network.labels(write, image), None
+        scores = network.scores(write, image)
         return _highest(scores), scores
 
 
@@ -127,6 +141,7 @@ def segment_block(context: Context) -> SegmentBlock:
     segment = context.recipe.segment
     statistics = intensity.Statistics.from_dict(context.records.read_json("statistics.json"))
     return SegmentBlock(
+        image=context.volume("0"),
         networks=tuple(_fitted(context, network, statistics) for network in context.networks),
         classes=context.classes,
         abstain=segment.abstain if segment.networks else None,
@@ -144,7 +159,6 @@ def _fitted(
     steps = intensity.parse_steps(card.intensity)
     return FittedNetwork(
         applied=network,
-        image=context.volume("0"),
         image_sampling=context.sampling,
         grid=check_fit(recipe, card, context.header.sampling),
         normaliser=intensity.prepare(steps, statistics, flip=contrast_sign(recipe, card) < 0),
