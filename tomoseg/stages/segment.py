@@ -2,10 +2,14 @@
 
 Several networks compete for the voxels of a block (:mod:`tomoseg.compete`), one after the other:
 what a block needs of memory is its scores of all classes and those of one network.
+
+Outside the tomogram's mask labels and scores are 0, and a block that lies there wholly is not
+predicted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -18,6 +22,7 @@ from tomoseg import intensity
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.compete import compete
 from tomoseg.stages.context import RAW_LABELS, Context, Stage
+from tomoseg.stages.masks import MASK, OUTSIDE, mask_settings, store_mask, stored_mask
 from tomoseg.stages.networks import (
     AppliedNetwork,
     FittedNetwork,
@@ -28,6 +33,8 @@ from tomoseg.stages.networks import (
 )
 from tomoseg.stores import Ledger, Volume
 
+OUTSIDE_MASK = "outside the mask"
+
 
 def _settings(context: Context) -> Any:
     segment = context.recipe.segment
@@ -36,6 +43,7 @@ def _settings(context: Context) -> Any:
         "contrast": context.recipe.source.contrast,
         "scored": context.scored,
         "competes": bool(segment.networks),
+        "mask": mask_settings(context),
         "networks": [
             {
                 "model": network.card.model_dump(mode="json", exclude={"training", "scores"}),
@@ -63,7 +71,9 @@ class SegmentBlock:
         The threshold of the competition; None where a network is alone, and its highest score
         labels a voxel.
     labels, score_maps
-        Where results go; score maps by label.
+        Where results go; score maps by label. They are 0 where nothing is written.
+    mask
+        Where results may lie; None for everywhere.
     """
 
     image: Volume
@@ -72,17 +82,31 @@ class SegmentBlock:
     abstain: float | None
     labels: Volume
     score_maps: tuple[tuple[int, Volume], ...]
+    mask: Volume | None
 
     def __call__(self, block: Block) -> Mapping[str, Any]:
-        """Write the labels and the score maps of a block."""
-        labels, scores = self.predicted(block.write, self._read(block.write))
-        self.labels.write(block.write, labels)
+        """Write the labels and the score maps of a block, or say why it is skipped."""
+        write = block.write
+        is_kept = np.ones(write.shape, bool) if self.mask is None else self._inside(write)
+        if not is_kept.any():
+            return self._skipped(write, OUTSIDE_MASK)
+        labels, scores = self.predicted(write, self._read(write))
+        labels *= is_kept
+        self.labels.write(write, labels)
         for channel, volume in self.score_maps:
             assert scores is not None
-            volume.write(block.write, np.rint(scores[channel] * 255).astype(np.uint8))
+            volume.write(write, np.rint(scores[channel] * 255).astype(np.uint8) * is_kept)
         counts = np.bincount(labels.ravel(), minlength=len(self.classes) + 1)
         events = [event for network in self.networks for event in network.predictor().events]
-        return {"voxels": counts.tolist(), "events": events}
+        return {"voxels": counts.tolist(), "events": events, "skipped": ""}
+
+    def _skipped(self, write: Box, reason: str) -> Mapping[str, Any]:
+        voxels = [write.size] + [0] * len(self.classes)
+        return {"voxels": voxels, "events": [], "skipped": reason}
+
+    def _inside(self, write: Box) -> NDArray[np.bool_]:
+        assert self.mask is not None
+        return np.asarray(self.mask.read(write) != OUTSIDE)
 
     def _read(self, write: Box) -> ReadBox:
         """Read all that the networks need for a box."""
@@ -127,11 +151,13 @@ def _score_path(name: str) -> str:
 
 
 def _arrays(context: Context) -> tuple[str, ...]:
-    return (RAW_LABELS, *(_score_path(name) for name in context.scored))
+    mask = (MASK,) if context.recipe.source.mask else ()
+    return (RAW_LABELS, *(_score_path(name) for name in context.scored), *mask)
 
 
 def _begin(context: Context) -> None:
     shape, shard = context.sampling.shape, context.recipe.blocks.shape
+    context.folder.remove(f"tomogram.zarr/{MASK}")
     for path in _arrays(context):
         context.volume(path).create(shape, "uint8", shard=shard, is_labels=True)
 
@@ -149,6 +175,7 @@ def segment_block(context: Context) -> SegmentBlock:
         score_maps=tuple(
             (context.label(name), context.volume(_score_path(name))) for name in context.scored
         ),
+        mask=stored_mask(context),
     )
 
 
@@ -171,17 +198,22 @@ def _fitted(
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     work = segment_block(context)
+    store_mask(context, ledger)
     grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
     names = context.run_pass(ledger, "predict", work, grid)
     voxels = np.zeros(len(context.classes) + 1, np.int64)
     events: set[str] = set()
+    skipped: Counter[str] = Counter()
     for name in names:
         receipt = ledger.read(name)
         voxels += receipt["voxels"]
         events |= set(receipt["events"])
+        skipped.update([receipt["skipped"]] if receipt["skipped"] else [])
+    blocks = {"all": len(names), "skipped": dict(sorted(skipped.items()))}
     return {
         "voxels": voxels.tolist(),
-        "notes": sorted(events),
+        "blocks": blocks,
+        "notes": [*skipped_notes(blocks), *sorted(events)],
         "networks": [
             {
                 "name": network.applied.card.name,
@@ -191,6 +223,19 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
             for network in work.networks
         ],
     }
+
+
+def skipped_notes(blocks: Mapping[str, Any]) -> list[str]:
+    """Return a note of what was not predicted, if there is any.
+
+    >>> skipped_notes({"all": 40, "skipped": {"outside the mask": 9}})
+    ['9 of 40 blocks not predicted: 9 outside the mask']
+    """
+    skipped = blocks["skipped"]
+    if not skipped:
+        return []
+    reasons = ", ".join(f"{number} {reason}" for reason, number in skipped.items())
+    return [f"{sum(skipped.values())} of {blocks['all']} blocks not predicted: {reasons}"]
 
 
 def evidence(context: Context, name: str) -> tuple[Volume, int | None]:
