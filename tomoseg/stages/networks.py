@@ -17,7 +17,7 @@ from tomoseg.errors import ModelError, RequestError
 from tomoseg.nets.card import NOT_ANNOTATED, ModelCard, check_weights, load_card, model_folder
 from tomoseg.recipe import NetworkChoice, Recipe, SegmentSection
 from tomoseg.rescale import Rescaling
-from tomoseg.sampling import Sampling, Shape
+from tomoseg.sampling import Sampling, Shape, as_shape
 
 if TYPE_CHECKING:
     from tomoseg.nets.predict import Predictor
@@ -207,9 +207,10 @@ class FittedNetwork:
         return self.grid != self.image_sampling
 
     @property
-    def halo_angstrom(self) -> tuple[float, ...]:
-        """How far it looks around a core, zyx, Å."""
-        return tuple(np.multiply(self.halo, self.grid.voxel_size_angstrom).tolist())
+    def halo_voxels(self) -> Shape:
+        """Its halo in voxels of the tomogram, zyx, rounded up."""
+        halo = np.multiply(self.halo, self.grid.voxel_size_angstrom)
+        return as_shape(np.ceil(halo / self.image_sampling.voxel_size_angstrom - 1e-6))
 
     def needed(self, box: Box) -> Box:
         """Return the voxels of the stored tomogram that a box of results depends on."""

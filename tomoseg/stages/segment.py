@@ -3,8 +3,10 @@
 Several networks compete for the voxels of a block (:mod:`tomoseg.compete`), one after the other:
 what a block needs of memory is its scores of all classes and those of one network.
 
-Outside the tomogram's mask labels and scores are 0, and a block that lies there wholly is not
-predicted.
+Two parts of a tomogram are background, in labels and in scores, whatever a network would say of
+them: what is outside its mask, and what is empty. A voxel is empty if the tomogram has one value
+around it as far as the widest halo reaches, as in padding. Neither depends on the blocks, and a
+block that lies in them wholly is not predicted.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from tomoseg import intensity
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.compete import compete
+from tomoseg.sampling import Shape, as_shape
 from tomoseg.stages.context import RAW_LABELS, Context, Stage
 from tomoseg.stages.masks import MASK, OUTSIDE, mask_settings, store_mask, stored_mask
 from tomoseg.stages.networks import (
@@ -33,7 +36,9 @@ from tomoseg.stages.networks import (
 )
 from tomoseg.stores import Ledger, Volume
 
-OUTSIDE_MASK = "outside the mask"
+OUTSIDE_MASK, EMPTY = "outside the mask", "empty"
+# A few equal voxels are no padding, however short the halo is.
+SMALLEST_MARGIN = (1, 16, 16)
 
 
 def _settings(context: Context) -> Any:
@@ -90,7 +95,11 @@ class SegmentBlock:
         is_kept = np.ones(write.shape, bool) if self.mask is None else self._inside(write)
         if not is_kept.any():
             return self._skipped(write, OUTSIDE_MASK)
-        labels, scores = self.predicted(write, self._read(write))
+        image = self._read(write)
+        is_kept &= ~self._empty(write, image)
+        if not is_kept.any():
+            return self._skipped(write, EMPTY)
+        labels, scores = self.predicted(write, image)
         labels *= is_kept
         self.labels.write(write, labels)
         for channel, volume in self.score_maps:
@@ -109,9 +118,24 @@ class SegmentBlock:
         return np.asarray(self.mask.read(write) != OUTSIDE)
 
     def _read(self, write: Box) -> ReadBox:
-        """Read all that the networks need for a box."""
-        box = reduce(Box.joined, (network.needed(write) for network in self.networks))
+        """Read all that the networks need for a box, and what tells where it is empty."""
+        needs = (network.needed(write) for network in self.networks)
+        box = reduce(Box.joined, needs, self._around(write))
         return ReadBox(box, self.image.read(box))
+
+    def _around(self, write: Box) -> Box:
+        return write.grow(self.margin).clip(self.networks[0].image_sampling.shape)
+
+    def _empty(self, write: Box, image: ReadBox) -> NDArray[np.bool_]:
+        around = self._around(write)
+        empty = intensity.uniform_voxels(image.part(around), self.margin)
+        return empty[write.within(around).slices]
+
+    @property
+    def margin(self) -> Shape:
+        """Voxels zyx around an empty one that have its value: the widest halo."""
+        halos = [network.halo_voxels for network in self.networks]
+        return as_shape(np.max([SMALLEST_MARGIN, *halos], axis=0))
 
     def predicted(
         self, write: Box, image: ReadBox
