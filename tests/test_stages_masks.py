@@ -1,5 +1,6 @@
 """Masks: nothing lies outside, inside all stays bit for bit, and nothing unsure is picked."""
 
+import gzip
 import json
 
 import mrcfile
@@ -196,6 +197,21 @@ def test_skipped_blocks_are_told_everywhere(session_of, lamella, tmp_path):
     found = np.sum([mrcfile.read(path) for path in masks.iterdir()], axis=0)
     assert found[is_kept].any()
     assert not found[~is_kept].any()
+
+
+def test_a_compressed_mask_is_unpacked_on_the_way(session_of, context_of, tmp_path):
+    codes = np.random.default_rng(2).integers(0, 3, SHAPE).astype(np.int8)
+    plain = write_mrc(tmp_path / "mask.mrc", codes)
+    (tmp_path / "mask.mrc.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    source = {"mask": "{folder}/mask.mrc.gz"}
+    (check,) = check_session(session_of(source=source), reads_masks=True)
+    assert check.problem == ""
+    context = context_of(source=source, blocks={"shape": BLOCKS})
+    run_stage(context, "ingest")
+    store_mask(context, Ledger(context.records, "segment", "planted"))
+    assert np.array_equal(stored(context, "work/mask"), codes)
+    assert not context.records.exists("unpacked-mask")
 
 
 def test_another_mask_is_another_result(context_of, lamella, tmp_path):
