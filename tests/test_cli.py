@@ -255,6 +255,17 @@ def test_validate_names_the_tomograms_that_cannot_be_done(tomoseg, tomogram, rec
     assert code != 0
 
 
+def test_validate_reads_masks_through(tomoseg, tomogram, recipe):
+    for name in ("a", "b"):
+        tomogram(f"data/{name}.mrc")
+        tomogram(f"masks/{name}.mrc")
+    # The grey values of a tomogram are no mask.
+    code, out, _ = tomoseg("validate", recipe(source={"mask": "masks/{name}.mrc"}))
+    assert code == 2
+    assert re.search(r"^b: the mask \S*masks/b\.mrc: values .* are not labels 0\.\.255", out, re.M)
+    assert "0 of 2 tomograms can be processed" in out
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

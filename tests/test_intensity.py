@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,7 @@ from tomoseg.intensity import (
     moments,
     parse_steps,
     prepare,
+    uniform_voxels,
 )
 from tomoseg.sampling import Sampling, Shape, as_shape
 
@@ -373,6 +375,30 @@ def test_moments_of_nothing_are_neutral() -> None:
     assert merge_moments([Moments(), some, Moments(not_finite=2)]) == merge_moments(
         [some, Moments(not_finite=2)]
     )
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 24)),
+    margin=st.tuples(st.integers(0, 1), st.integers(0, 4), st.integers(0, 7)),
+    block=st.tuples(st.integers(1, 2), st.integers(2, 5), st.integers(3, 13)),
+    odd=st.lists(st.tuples(*[st.floats(0, 0.999)] * 3), max_size=4),
+    value=st.sampled_from([0.0, 2.5, math.nan, math.inf]),
+)
+def test_empty_voxels_are_those_with_one_value_around_them(
+    shape: Shape, margin: Shape, block: Shape, odd: list[Any], value: float
+) -> None:
+    volume = np.full(shape, value, np.float32)
+    volume[..., shape[2] // 2 :] = 7
+    for place in odd:
+        volume[tuple((np.array(place) * shape).astype(int))] = 1
+    wanted = np.empty(shape, bool)
+    for voxel in np.ndindex(shape):
+        sides = zip(voxel, margin, strict=True)
+        near = volume[tuple(slice(max(0, i - m), i + m + 1) for i, m in sides)]
+        wanted[voxel] = len(np.unique(near)) == 1
+    for part in BlockGrid(shape, block, halo=margin):
+        found = uniform_voxels(volume[part.read.slices], margin)
+        assert np.array_equal(found[part.core.slices], wanted[part.write.slices])
 
 
 def test_real_tomogram_is_normalised() -> None:

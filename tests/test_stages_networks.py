@@ -10,7 +10,7 @@ import zarr
 from scipy import ndimage
 
 from tomoseg import intensity
-from tomoseg.blocks import Box
+from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import ModelError
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import Architecture, ModelCard, load_card
@@ -21,6 +21,8 @@ from tomoseg.runners import SerialRunner
 from tomoseg.session import check_session, plan_session, run_session
 from tomoseg.stages import run_stage
 from tomoseg.stages.context import RAW_LABELS
+from tomoseg.stages.segment import segment_block
+from tomoseg.stores import Volume
 
 WHOLE, BLOCKS = (64, 256, 256), (8, 32, 24)
 
@@ -223,3 +225,27 @@ def test_weights_of_every_network_are_checked_before_any_work(tmp_path, model, n
     (tmp_path / "flat" / "weights.safetensors").write_bytes(b"other")
     with pytest.raises(ModelError, match=r"flat.weights\.safetensors .*Fetch"):
         session_for(noise, tmp_path / "out", networks)
+
+
+def test_networks_of_several_voxel_sizes_share_one_read_of_a_block(
+    tmp_path, model, noise, monkeypatch
+):
+    networks = [
+        model("slab", ("actin",), SLAB),
+        model("flat", ("carbon_edge",), FLAT, seed=1, voxel_size_angstrom=16.0),
+        model("solid", ("ribosome",), SOLID, seed=2, voxel_size_angstrom=9.0),
+    ]
+    context = context_for(noise, tmp_path / "out", networks, blocks={"shape": (8, 32, 24)})
+    run_stage(context, "ingest")
+    read, boxes = Volume.read, []
+
+    def counted(volume, box):
+        boxes.append((volume.path, box))
+        return read(volume, box)
+
+    monkeypatch.setattr(Volume, "read", counted)
+    run_stage(context, "segment")
+    grid = BlockGrid(context.sampling.shape, (8, 32, 24))
+    assert [path for path, _ in boxes] == ["0"] * len(grid)
+    for (_, box), block in zip(boxes, grid, strict=True):
+        assert all(box.contains(one.needed(block.write)) for one in segment_block(context).networks)

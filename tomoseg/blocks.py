@@ -77,6 +77,13 @@ class Box:
         ends = zip(begin, self.end, other.end, strict=True)
         return Box(begin, as_shape(max(b, min(one, two)) for b, one, two in ends))
 
+    def joined(self, other: Box) -> Box:
+        """Return the smallest box that contains both."""
+        return Box(
+            as_shape(min(a, b) for a, b in zip(self.begin, other.begin, strict=True)),
+            as_shape(max(a, b) for a, b in zip(self.end, other.end, strict=True)),
+        )
+
     def contains(self, other: Box) -> bool:
         """Tell whether every voxel of the other box is in this one."""
         return other.size == 0 or self.intersect(other) == other

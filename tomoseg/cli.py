@@ -118,7 +118,7 @@ def validate(
     from tomoseg.session import check_session, gigabytes, plan_session
 
     session = plan_session(_recipe(recipe, tomograms, output, set_, None))
-    checks = check_session(session)
+    checks = check_session(session, reads_masks=True)
     for network in session.networks:
         typer.echo(f"model {network.card.name}: {', '.join(network.classes)}")
     for check in checks:

@@ -89,6 +89,15 @@ class Particles:
         """Return the number of particles."""
         return len(self.points_angstrom)
 
+    def select(self, is_kept: NDArray[np.bool_]) -> Particles:
+        """Return the particles for which a bool array, shape (n,), is true."""
+        return Particles(
+            self.name,
+            self.points_angstrom[is_kept],
+            self.scores[is_kept],
+            self.orientations[is_kept],
+        )
+
     @classmethod
     def at(cls, name: str, points_angstrom: Points, scores: Points | None = None) -> Particles:
         """Return particles of unknown orientation."""

@@ -65,6 +65,41 @@ class SessionSection(Section):
         return (value,) if isinstance(value, str) else value
 
 
+Value = Annotated[int, Field(ge=0, le=255)]
+
+
+class MaskValues(Section):
+    """What the values 0..255 of a mask mean; each means one thing.
+
+    Parameters
+    ----------
+    outside
+        Nothing is kept here: background in labels and scores, no filament, no particle.
+    inside
+        Everything is kept.
+    unsure
+        Segmented and traced as inside, but no particle is picked here: a lamella's damaged skin,
+        say, whose membranes one wants to see and whose ribosomes one does not want to average.
+    """
+
+    outside: tuple[Value, ...] = (0,)
+    inside: tuple[Value, ...] = (1,)
+    unsure: tuple[Value, ...] = (2,)
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Self:
+        known = (*self.outside, *self.inside, *self.unsure)
+        if len(set(known)) < len(known):
+            raise ValueError(f"a value means two things: {self}")
+        return self
+
+    def __str__(self) -> str:
+        """Give the values by meaning."""
+        return ", ".join(
+            f"{value} {meaning}" for meaning, values in self for value in sorted(values)
+        )
+
+
 class SourceSection(Section):
     """What the files do not say, or say wrongly.
 
@@ -77,14 +112,19 @@ class SourceSection(Section):
     maximum_not_finite
         Share of voxels that may be NaN or infinite; they are treated as the mean.
     mask
-        A volume on the tomogram's grid, ``{folder}`` and ``{name}`` standing for those of the
-        tomogram; where it is 0 (outside the lamella or the cell, say), every class is cut away.
+        A volume on the tomogram's grid or one coarser by a whole factor, ``{folder}`` and
+        ``{name}`` standing for those of the tomogram; what is outside of it (of the lamella or
+        the cell, say) is not segmented. The tomogram's intensity statistics are those of all its
+        voxels, so that a mask changes no voxel inside.
+    mask_values
+        What the mask's values mean.
     """
 
     voxel_size_angstrom: float | None = Field(default=None, gt=0, le=1000)
     contrast: Literal["dark", "bright"] = "dark"
     maximum_not_finite: float = Field(default=0.01, ge=0, le=1)
     mask: str | None = None
+    mask_values: MaskValues = MaskValues()
 
 
 class IngestSection(Section):

@@ -23,7 +23,9 @@ from tomoseg.sampling import Header, Sampling
 from tomoseg.sources import Found, discover, open_source, unpacked
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
+from tomoseg.stages.masks import check_mask
 from tomoseg.stages.networks import AppliedNetwork, check_fit, colours_of, load_networks
+from tomoseg.stages.segment import skipped_notes
 from tomoseg.stores import Folder, checked_url, free_bytes
 
 # Pictures and tables of a tomogram, whatever its size.
@@ -117,8 +119,13 @@ class Check:
     problem: str = ""
 
 
-def check_session(session: Session) -> list[Check]:
+def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]:
     """Look at every tomogram's header, its fit to the networks, and the disk, before any work.
+
+    Parameters
+    ----------
+    reads_masks
+        Whether the tomograms' masks are read through as well.
 
     Raises
     ------
@@ -126,6 +133,8 @@ def check_session(session: Session) -> list[Check]:
         If the results will not fit on the disk.
     """
     checks = [_checked(session, found) for found in session.tomograms]
+    if reads_masks:
+        checks = [_with_mask(session, check) for check in checks]
     needed = sum(check.bytes_needed for check in checks)
     free = free_bytes(session.output)
     if free is not None and needed > free:
@@ -167,6 +176,19 @@ def _checked(session: Session, found: Found) -> Check:
         else _bytes_needed(session, header.sampling, header.dtype),
         header.notes,
     )
+
+
+def _with_mask(session: Session, check: Check) -> Check:
+    """Read a tomogram's mask through, where its grid is known."""
+    if check.sampling is None:
+        return check
+    recipe, found = session.recipe, Found(check.name, check.url)
+    try:
+        with explaining():
+            check_mask(recipe.source, found, check.sampling, recipe.blocks.shape)
+    except TomosegError as error:
+        return Check(check.name, check.url, problem=str(error))
+    return check
 
 
 def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
@@ -257,6 +279,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
         "sampling": context.header.sampling.as_dict(),
         "classes": [asdict(item) for item in class_summaries(context)],
         "seconds": {name: record["seconds"] for name, record in records.items()},
+        "blocks": records["segment"]["summary"]["blocks"],
         "files": [f"{context.name}/{path}" for path in [*files, "manifest.json"]],
         "picture": f"{context.name}/report/overview.png",
         "notes": [note for r in records.values() for note in r["summary"].get("notes", [])],
@@ -383,7 +406,7 @@ def _said(folder: Folder, row: dict[str, Any]) -> str:
     if row["state"] == "failed":
         return f"{row['error']}. {row['remedy']}".rstrip()
     if row["state"] != "running":
-        return ""
+        return "; ".join(skipped_notes(row["blocks"])) if "blocks" in row else ""
     records = f"{row['name']}/.tomoseg"
     stages = {name.removesuffix(".json") for name in folder.names(records)}
     at = next((name for name in STAGES if name not in stages), "report")

@@ -39,6 +39,7 @@ from tomoseg.intensity.steps import (
     as_dicts,
     parse_steps,
 )
+from tomoseg.intensity.uniform import uniform_voxels
 
 __all__ = [
     "DEFAULT_STEPS",
@@ -64,4 +65,5 @@ __all__ = [
     "moments",
     "parse_steps",
     "prepare",
+    "uniform_voxels",
 ]

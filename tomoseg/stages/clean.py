@@ -17,17 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg import cleanup, labels
-from tomoseg.binning import bin_mean
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.cleanup import CleaningSettings
-from tomoseg.errors import RequestError
-from tomoseg.sampling import Sampling, Shape
-from tomoseg.sources import Found, companion_url, open_source
+from tomoseg.sampling import Sampling
 from tomoseg.stages.context import RAW_LABELS, Context, Stage, pyramid
-from tomoseg.stores import Ledger, Volume, fingerprint, write_label_metadata
+from tomoseg.stages.masks import OUTSIDE, stored_mask
+from tomoseg.stores import Ledger, Volume, write_label_metadata
 
-# The voxel size of a mask does not matter, its grid is the tomogram's; many masks state none.
-ANY_VOXEL = 10.0
 SMOOTHED = "work/smoothed"
 FILLED = "work/filled"
 
@@ -35,19 +31,7 @@ FILLED = "work/filled"
 def _settings(context: Context) -> Any:
     from dataclasses import asdict
 
-    mask = mask_url(context)
-    return {
-        "classes": {name: asdict(settings) for name, settings in _cleaned(context).items()},
-        "mask": mask and fingerprint(mask),
-    }
-
-
-def mask_url(context: Context) -> str | None:
-    """Return where the tomogram's mask is; None if the recipe names none."""
-    pattern = context.recipe.source.mask
-    if pattern is None:
-        return None
-    return companion_url(pattern, Found(context.name, context.source_url))
+    return {"classes": {name: asdict(settings) for name, settings in _cleaned(context).items()}}
 
 
 def _cleaned(context: Context) -> dict[str, CleaningSettings]:
@@ -80,7 +64,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     settings = _cleaned(context)
     grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
     source = context.volume(RAW_LABELS)
-    if mask_url(context) or any(cleanup.smooths(one) for one in settings.values()):
+    if any(cleanup.smooths(one) for one in settings.values()):
         source = _smoothed(context, ledger, source, settings)
     if any(one.fill_holes_nm3 > 0 for one in settings.values()):
         source = _filled(context, ledger, source, settings)
@@ -122,39 +106,20 @@ def _smoothed(
     grid = BlockGrid(sampling.shape, context.recipe.blocks.shape, halo=halo)
     rows = tuple((context.label(name), one) for name, one in settings.items())
     work = partial(
-        _smooth, source=source, target=target, sampling=sampling, rows=rows, mask=_mask(context)
+        _smooth,
+        source=source,
+        target=target,
+        sampling=sampling,
+        rows=rows,
+        mask=stored_mask(context),
     )
     context.run_pass(ledger, "smooth", work, grid)
     return target
 
 
-@dataclass(frozen=True)
-class Mask:
-    """Where classes may stand: a volume on the source's grid, seen on the stored one."""
-
-    url: str
-    bins: Shape
-
-    def read(self, box: Box) -> NDArray[np.bool_]:
-        """Return whether at least half of each voxel of a box is inside."""
-        with open_source(self.url, voxel_size_angstrom=ANY_VOXEL) as source:
-            inside = (source.read(box.scaled(self.bins)) != 0).astype(np.float32)
-        return np.asarray(bin_mean(inside, self.bins) >= 0.5)
-
-
-def _mask(context: Context) -> Mask | None:
-    """Open the tomogram's mask and check that it lies on its grid."""
-    url = mask_url(context)
-    if url is None:
-        return None
-    with open_source(url, voxel_size_angstrom=ANY_VOXEL) as source:
-        shape = source.header.sampling.shape
-    if shape != context.header.sampling.shape:
-        raise RequestError(
-            f"the mask {url} has shape {shape}, the tomogram {context.header.sampling.shape}",
-            remedy="Make the mask on the tomogram's own grid.",
-        )
-    return Mask(url, context.header.sampling.bins(context.recipe.ingest.bin))
+def _allowed(mask: Volume | None, box: Box) -> NDArray[np.bool_] | None:
+    """Return where in a box objects may be; None for everywhere."""
+    return None if mask is None else mask.read(box) != OUTSIDE
 
 
 def _create_work(context: Context, volume: Volume) -> None:
@@ -169,12 +134,12 @@ def _smooth(
     target: Volume,
     sampling: Sampling,
     rows: tuple[tuple[int, CleaningSettings], ...],
-    mask: Mask | None,
+    mask: Volume | None,
 ) -> Mapping[str, Any]:
     """Smooth each class; where two then meet, the one that was there stays, else the first."""
     before = source.read(block.read)
     core = before[block.core.slices]
-    allowed = mask.read(block.write) if mask else None
+    allowed = _allowed(mask, block.write)
     after = np.zeros_like(core)
     for value, settings in rows:
         smooth = cleanup.smooth_mask(
@@ -207,22 +172,22 @@ def _filled(
         for name, merged in _connected(context, ledger, holes, grid).items()
     }
     _send_lookups(ledger, "fill", joined, grid)
-    work = partial(_fill, holes=holes, target=target, mask=_mask(context))
+    work = partial(_fill, holes=holes, target=target, mask=stored_mask(context))
     context.run_pass(ledger, "fill", work, grid)
     return target
 
 
 def _fill(
-    block: Block, *, holes: Components, target: Volume, mask: Mask | None
+    block: Block, *, holes: Components, target: Volume, mask: Volume | None
 ) -> Mapping[str, Any]:
     """Give a hole's background voxels to the class around it; what the mask cut stays cut."""
     before = holes.source.read(block.write)
     after = before.copy()
-    allowed = mask.read(block.write) if mask else True
+    allowed = _allowed(mask, block.write)
     lookups = holes.ledger.read_arrays(f"fill-lookup-{block.name}")
     for name, value in holes.values.items():
         is_hole = lookups[name][holes.local(before, value)] > 0
-        after[is_hole & (after == 0) & allowed] = value
+        after[is_hole & (after == 0) & (True if allowed is None else allowed)] = value
     target.write(block.write, after)
     return {}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tomoseg import particles
 from tomoseg.blocks import Block, BlockGrid
-from tomoseg.coordinates import Filament, Particles
+from tomoseg.coordinates import Filament, Particles, numbered
 from tomoseg.filaments import (
     RidgePoints,
     TracingSettings,
@@ -23,6 +23,7 @@ from tomoseg.filaments import (
 from tomoseg.particles import PickingSettings
 from tomoseg.sampling import Sampling
 from tomoseg.stages.context import Context, Stage
+from tomoseg.stages.masks import INSIDE, codes_at, inside_parts
 from tomoseg.stages.segment import evidence, read_evidence
 from tomoseg.stores import Ledger, Volume
 
@@ -89,7 +90,10 @@ def _trace_class(
     points = RidgePoints.concatenate(
         [RidgePoints.from_dict(ledger.read_arrays(receipt)) for receipt in receipts]
     )
-    return trace(points, name=name, sampling=sampling, settings=settings)
+    lines = trace(points, name=name, sampling=sampling, settings=settings)
+    shortest = settings.minimum_length_angstrom
+    parts = [p for line in lines for p in inside_parts(context, line, minimum_angstrom=shortest)]
+    return numbered(sorted(parts, key=lambda part: -part.length_angstrom))
 
 
 def _ridges(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
@@ -124,7 +128,8 @@ def _pick(context: Context, ledger: Ledger) -> dict[str, Any]:
     summary = {}
     for name, settings in (context.recipe.pick or {}).items():
         pick = _pick_components if settings.method == "components" else _pick_peaks
-        found = pick(context, ledger, name, settings)
+        picked = pick(context, ledger, name, settings)
+        found = picked.select(codes_at(context, picked.points_angstrom) == INSIDE)
         context.records.write_arrays(
             f"particles/{name}.npz",
             {
@@ -133,7 +138,7 @@ def _pick(context: Context, ledger: Ledger) -> dict[str, Any]:
                 "orientations": found.orientations,
             },
         )
-        summary[name] = {"particles": len(found)}
+        summary[name] = {"particles": len(found), "left_out": len(picked) - len(found)}
     return summary
 
 

@@ -17,8 +17,7 @@ from tomoseg.errors import ModelError, RequestError
 from tomoseg.nets.card import NOT_ANNOTATED, ModelCard, check_weights, load_card, model_folder
 from tomoseg.recipe import NetworkChoice, Recipe, SegmentSection
 from tomoseg.rescale import Rescaling
-from tomoseg.sampling import Sampling, Shape
-from tomoseg.stores import Volume
+from tomoseg.sampling import Sampling, Shape, as_shape
 
 if TYPE_CHECKING:
     from tomoseg.nets.predict import Predictor
@@ -171,18 +170,29 @@ def halo_of(card: ModelCard, halo: Literal["default", "exact"] | int) -> Shape:
     return card.architecture.halo(halo)
 
 
+@dataclass(frozen=True, eq=False)
+class ReadBox:
+    """Voxels of the stored tomogram, zyx, in its own dtype, and the box that they fill."""
+
+    box: Box
+    voxels: NDArray[Any]
+
+    def part(self, box: Box) -> NDArray[Any]:
+        """Return a view of the voxels of a box within this one."""
+        return self.voxels[box.within(self.box).slices]
+
+
 @dataclass(frozen=True)
 class FittedNetwork:
     """All that a worker needs to see boxes of one tomogram with one network; pickles small.
 
-    Networks differ in voxel size, halo, stride and intensity, so that hardly two of them need the
-    same voxels: each reads for itself. The reads cost little beside the predictions.
+    Networks differ in voxel size, halo, stride and intensity, but all see parts of the same
+    voxels: a block is read once, as far as any of them :meth:`needs <needed>`.
 
     ``grid`` is the grid of the network, ``image_sampling`` that of the stored tomogram.
     """
 
     applied: AppliedNetwork
-    image: Volume
     image_sampling: Sampling
     grid: Sampling
     normaliser: intensity.Normaliser
@@ -197,17 +207,35 @@ class FittedNetwork:
         """Whether the network works on another grid than the tomogram's."""
         return self.grid != self.image_sampling
 
-    def labels(self, box: Box) -> NDArray[np.uint8]:
-        """Return the network's own labels, zyx; only where it is not rescaled."""
-        read = self._around(box)
-        return self.predictor().predict_labels(self._normalised(read), box.within(read))
+    @property
+    def halo_voxels(self) -> Shape:
+        """Its halo in voxels of the tomogram, zyx, rounded up."""
+        halo = np.multiply(self.halo, self.grid.voxel_size_angstrom)
+        return as_shape(np.ceil(halo / self.image_sampling.voxel_size_angstrom - 1e-6))
 
-    def scores(self, box: Box) -> NDArray[np.float32]:
-        """Return scores 0..1 on the tomogram's grid, (1 + its applied classes, z, y, x)."""
+    def needed(self, box: Box) -> Box:
+        """Return the voxels of the stored tomogram that a box of results depends on."""
+        read = self._around(self._core(box))
+        margin = self.normaliser.halo(self.image_sampling)
+        return self._sources(read).grow(margin).clip(self.image_sampling.shape)
+
+    def labels(self, box: Box, image: ReadBox) -> NDArray[np.uint8]:
+        """Return the network's own labels, zyx; only where it is not rescaled.
+
+        ``image`` holds what is :meth:`needed` at least.
+        """
+        read = self._around(box)
+        return self.predictor().predict_labels(self._normalised(read, image), box.within(read))
+
+    def scores(self, box: Box, image: ReadBox) -> NDArray[np.float32]:
+        """Return scores 0..1 on the tomogram's grid, (1 + its applied classes, z, y, x).
+
+        ``image`` holds what is :meth:`needed` at least.
+        """
         back = Rescaling(self.grid, self.image_sampling)
-        core = back.needed(box) if self.is_rescaled else box
+        core = self._core(box)
         read = self._around(core)
-        scores = self.predictor().predict_scores(self._normalised(read), core.within(read))
+        scores = self.predictor().predict_scores(self._normalised(read, image), core.within(read))
         card, classes = self.applied.card, self.applied.classes
         if classes != card.classes:
             scores = scores[[0, *(card.label(name) for name in classes)]]
@@ -225,17 +253,25 @@ class FittedNetwork:
             tta=self.tta,
         )
 
+    def _core(self, box: Box) -> Box:
+        """Return the box of the network's grid that a box of the tomogram's is made from."""
+        return Rescaling(self.grid, self.image_sampling).needed(box) if self.is_rescaled else box
+
+    def _sources(self, read: Box) -> Box:
+        """Return the box of the tomogram's grid that a box of the network's is made from."""
+        return Rescaling(self.image_sampling, self.grid).needed(read) if self.is_rescaled else read
+
     def _around(self, core: Box) -> Box:
         """Return the box of the network's grid to read for a core."""
         # The halo counts from the cells that the core lies in, and a core may begin amid one.
         stride = self.applied.card.stride
         return core.aligned(stride).grow(self.halo).aligned(stride).clip(self.grid.shape)
 
-    def _normalised(self, read: Box) -> NDArray[np.float32]:
+    def _normalised(self, read: Box, image: ReadBox) -> NDArray[np.float32]:
         """Return a box of the network's grid, normalised."""
         there = Rescaling(self.image_sampling, self.grid)
-        wanted = there.needed(read) if self.is_rescaled else read
+        wanted = self._sources(read)
         box = wanted.grow(self.normaliser.halo(self.image_sampling)).clip(self.image_sampling.shape)
-        voxels = self.normaliser.apply(self.image.read(box), self.image_sampling)
+        voxels = self.normaliser.apply(image.part(box), self.image_sampling)
         voxels = voxels[wanted.within(box).slices]
         return there.apply(voxels, wanted, read) if self.is_rescaled else voxels

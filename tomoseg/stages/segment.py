@@ -1,13 +1,20 @@
-"""Segment: every block read with its halo, normalised, predicted, written.
+"""Segment: every block read once with the widest halo, normalised, predicted, written.
 
 Several networks compete for the voxels of a block (:mod:`tomoseg.compete`), one after the other:
 what a block needs of memory is its scores of all classes and those of one network.
+
+Two parts of a tomogram are background, in labels and in scores, whatever a network would say of
+them: what is outside its mask, and what is empty. A voxel is empty if the tomogram has one value
+around it as far as the widest halo reaches, as in padding. Neither depends on the blocks, and a
+block that lies in them wholly is not predicted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,15 +23,22 @@ from numpy.typing import NDArray
 from tomoseg import intensity
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.compete import compete
+from tomoseg.sampling import Shape, as_shape
 from tomoseg.stages.context import RAW_LABELS, Context, Stage
+from tomoseg.stages.masks import MASK, OUTSIDE, mask_settings, store_mask, stored_mask
 from tomoseg.stages.networks import (
     AppliedNetwork,
     FittedNetwork,
+    ReadBox,
     check_fit,
     contrast_sign,
     halo_of,
 )
 from tomoseg.stores import Ledger, Volume
+
+OUTSIDE_MASK, EMPTY = "outside the mask", "empty"
+# A few equal voxels are no padding, however short the halo is.
+SMALLEST_MARGIN = (1, 16, 16)
 
 
 def _settings(context: Context) -> Any:
@@ -34,6 +48,7 @@ def _settings(context: Context) -> Any:
         "contrast": context.recipe.source.contrast,
         "scored": context.scored,
         "competes": bool(segment.networks),
+        "mask": mask_settings(context),
         "networks": [
             {
                 "model": network.card.model_dump(mode="json", exclude={"training", "scores"}),
@@ -51,6 +66,8 @@ class SegmentBlock:
 
     Parameters
     ----------
+    image
+        The stored tomogram.
     networks
         One alone, or those that compete.
     classes
@@ -59,42 +76,87 @@ class SegmentBlock:
         The threshold of the competition; None where a network is alone, and its highest score
         labels a voxel.
     labels, score_maps
-        Where results go; score maps by label.
+        Where results go; score maps by label. They are 0 where nothing is written.
+    mask
+        Where results may lie; None for everywhere.
     """
 
+    image: Volume
     networks: tuple[FittedNetwork, ...]
     classes: tuple[str, ...]
     abstain: float | None
     labels: Volume
     score_maps: tuple[tuple[int, Volume], ...]
+    mask: Volume | None
 
     def __call__(self, block: Block) -> Mapping[str, Any]:
-        """Write the labels and the score maps of a block."""
-        labels, scores = self.predicted(block.write)
-        self.labels.write(block.write, labels)
+        """Write the labels and the score maps of a block, or say why it is skipped."""
+        write = block.write
+        is_kept = np.ones(write.shape, bool) if self.mask is None else self._inside(write)
+        if not is_kept.any():
+            return self._skipped(write, OUTSIDE_MASK)
+        image = self._read(write)
+        is_kept &= ~self._empty(write, image)
+        if not is_kept.any():
+            return self._skipped(write, EMPTY)
+        labels, scores = self.predicted(write, image)
+        labels *= is_kept
+        self.labels.write(write, labels)
         for channel, volume in self.score_maps:
             assert scores is not None
-            volume.write(block.write, np.rint(scores[channel] * 255).astype(np.uint8))
+            volume.write(write, np.rint(scores[channel] * 255).astype(np.uint8) * is_kept)
         counts = np.bincount(labels.ravel(), minlength=len(self.classes) + 1)
         events = [event for network in self.networks for event in network.predictor().events]
-        return {"voxels": counts.tolist(), "events": events}
+        return {"voxels": counts.tolist(), "events": events, "skipped": ""}
 
-    def predicted(self, write: Box) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    def _skipped(self, write: Box, reason: str) -> Mapping[str, Any]:
+        voxels = [write.size] + [0] * len(self.classes)
+        return {"voxels": voxels, "events": [], "skipped": reason}
+
+    def _inside(self, write: Box) -> NDArray[np.bool_]:
+        assert self.mask is not None
+        return np.asarray(self.mask.read(write) != OUTSIDE)
+
+    def _read(self, write: Box) -> ReadBox:
+        """Read all that the networks need for a box, and what tells where it is empty."""
+        needs = (network.needed(write) for network in self.networks)
+        box = reduce(Box.joined, needs, self._around(write))
+        return ReadBox(box, self.image.read(box))
+
+    def _around(self, write: Box) -> Box:
+        return write.grow(self.margin).clip(self.networks[0].image_sampling.shape)
+
+    def _empty(self, write: Box, image: ReadBox) -> NDArray[np.bool_]:
+        around = self._around(write)
+        empty = intensity.uniform_voxels(image.part(around), self.margin)
+        return empty[write.within(around).slices]
+
+    @property
+    def margin(self) -> Shape:
+        """Voxels zyx around an empty one that have its value: the widest halo."""
+        halos = [network.halo_voxels for network in self.networks]
+        return as_shape(np.max([SMALLEST_MARGIN, *halos], axis=0))
+
+    def predicted(
+        self, write: Box, image: ReadBox
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
         """Return labels and, if kept or needed, scores (1 + classes, z, y, x) of a box."""
         if self.abstain is None:
-            return self._predicted_alone(write)
+            return self._predicted_alone(write, image)
         return compete(
-            (network.scores(write) for network in self.networks),
+            (network.scores(write, image) for network in self.networks),
             [network.applied.competitor for network in self.networks],
             self.classes,
             abstain=self.abstain,
         )
 
-    def _predicted_alone(self, write: Box) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    def _predicted_alone(
+        self, write: Box, image: ReadBox
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
         (network,) = self.networks
         if not (network.is_rescaled or self.score_maps):
-            return network.labels(write), None
-        scores = network.scores(write)
+            return network.labels(write, image), None
+        scores = network.scores(write, image)
         return _highest(scores), scores
 
 
@@ -113,11 +175,13 @@ def _score_path(name: str) -> str:
 
 
 def _arrays(context: Context) -> tuple[str, ...]:
-    return (RAW_LABELS, *(_score_path(name) for name in context.scored))
+    mask = (MASK,) if context.recipe.source.mask else ()
+    return (RAW_LABELS, *(_score_path(name) for name in context.scored), *mask)
 
 
 def _begin(context: Context) -> None:
     shape, shard = context.sampling.shape, context.recipe.blocks.shape
+    context.folder.remove(f"tomogram.zarr/{MASK}")
     for path in _arrays(context):
         context.volume(path).create(shape, "uint8", shard=shard, is_labels=True)
 
@@ -127,6 +191,7 @@ def segment_block(context: Context) -> SegmentBlock:
     segment = context.recipe.segment
     statistics = intensity.Statistics.from_dict(context.records.read_json("statistics.json"))
     return SegmentBlock(
+        image=context.volume("0"),
         networks=tuple(_fitted(context, network, statistics) for network in context.networks),
         classes=context.classes,
         abstain=segment.abstain if segment.networks else None,
@@ -134,6 +199,7 @@ def segment_block(context: Context) -> SegmentBlock:
         score_maps=tuple(
             (context.label(name), context.volume(_score_path(name))) for name in context.scored
         ),
+        mask=stored_mask(context),
     )
 
 
@@ -144,7 +210,6 @@ def _fitted(
     steps = intensity.parse_steps(card.intensity)
     return FittedNetwork(
         applied=network,
-        image=context.volume("0"),
         image_sampling=context.sampling,
         grid=check_fit(recipe, card, context.header.sampling),
         normaliser=intensity.prepare(steps, statistics, flip=contrast_sign(recipe, card) < 0),
@@ -158,17 +223,22 @@ def _fitted(
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     work = segment_block(context)
+    store_mask(context, ledger)
     grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
     names = context.run_pass(ledger, "predict", work, grid)
     voxels = np.zeros(len(context.classes) + 1, np.int64)
     events: set[str] = set()
+    skipped: Counter[str] = Counter()
     for name in names:
         receipt = ledger.read(name)
         voxels += receipt["voxels"]
         events |= set(receipt["events"])
+        skipped.update([receipt["skipped"]] if receipt["skipped"] else [])
+    blocks = {"all": len(names), "skipped": dict(sorted(skipped.items()))}
     return {
         "voxels": voxels.tolist(),
-        "notes": sorted(events),
+        "blocks": blocks,
+        "notes": [*skipped_notes(blocks), *sorted(events)],
         "networks": [
             {
                 "name": network.applied.card.name,
@@ -178,6 +248,19 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
             for network in work.networks
         ],
     }
+
+
+def skipped_notes(blocks: Mapping[str, Any]) -> list[str]:
+    """Return a note of what was not predicted, if there is any.
+
+    >>> skipped_notes({"all": 40, "skipped": {"outside the mask": 9}})
+    ['9 of 40 blocks not predicted: 9 outside the mask']
+    """
+    skipped = blocks["skipped"]
+    if not skipped:
+        return []
+    reasons = ", ".join(f"{number} {reason}" for reason, number in skipped.items())
+    return [f"{sum(skipped.values())} of {blocks['all']} blocks not predicted: {reasons}"]
 
 
 def evidence(context: Context, name: str) -> tuple[Volume, int | None]:
