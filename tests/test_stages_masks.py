@@ -118,7 +118,7 @@ def write_zarr(path, voxels):
 @pytest.mark.parametrize(
     ("voxels", "values", "message"),
     [
-        (7, {}, r"holds the value 7; known are 0 outside, 1 inside, 2 unsure\. .*mask_values"),
+        (7, {}, r"value 7; known are 0 outside, 1 inside, 255 inside, 2 unsure\. .*mask_values"),
         (0.5, {}, r"values 0.5\.\.0.5 of float32 are not labels"),
         (1, {"inside": (9,), "outside": (0, 3)}, "value 1; known are 0 outside, 3 outside, 9"),
     ],
@@ -142,7 +142,9 @@ def test_masks_that_are_missing_or_of_another_shape_are_named(session_of, tmp_pa
 
 
 def test_a_value_has_one_meaning():
-    with pytest.raises(RequestError, match="a value means two things: 0 outside, 1 inside, 1 uns"):
+    with pytest.raises(
+        RequestError, match="a value means two things: 0 outside, 1 inside, 255 inside, 1 uns"
+    ):
         recipe_from({"source": {"mask_values": {"unsure": (1,)}}})
 
 

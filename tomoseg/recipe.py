@@ -83,7 +83,7 @@ class MaskValues(Section):
     """
 
     outside: tuple[Value, ...] = (0,)
-    inside: tuple[Value, ...] = (1,)
+    inside: tuple[Value, ...] = (1, 255)
     unsure: tuple[Value, ...] = (2,)
 
     @model_validator(mode="after")
