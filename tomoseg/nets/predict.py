@@ -46,6 +46,7 @@ PASS_NUMBERS = 1 << 27
 
 _CACHE: dict[tuple[object, ...], Predictor] = {}
 _CACHE_LOCK = threading.Lock()
+_DEVICE_GUARDS: dict[str, threading.Lock] = {}
 
 
 class Predictor:
@@ -97,8 +98,9 @@ class Predictor:
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
         self._network = _prepared(network, self.device, self.dtype)
-        # One block computes while other threads read the next and write the last.
-        self._device_guard = threading.Lock()
+        # One block computes while other threads read the next and write the last; of several
+        # networks too, because they share the device's memory.
+        self._device_guard = _DEVICE_GUARDS.setdefault(str(self.device), threading.Lock())
 
     @classmethod
     def open(
