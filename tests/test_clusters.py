@@ -46,7 +46,7 @@ class Look:
 
     def __call__(self, item):
         (self.folder / str(item)).touch()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while len(list(self.folder.iterdir())) < self.together:
             if time.monotonic() > deadline:
                 # Of a kind that is not tried again.
@@ -183,7 +183,7 @@ def test_workers_of_a_job_have_a_gpu_each(slurm_here, tmp_path, tls):
         "gpus": 2,
         "environment": [f"export PYTHONPATH={Path.cwd()}", "export CUDA_VISIBLE_DEVICES=4,7"],
     }
-    compute = compute_of(cluster="slurm", memory_gib=0.5, stall_minutes=1, slurm=slurm, tls=tls)
+    compute = compute_of(cluster="slurm", memory_gib=0.5, stall_minutes=5, slurm=slurm, tls=tls)
     with cluster_address(compute) as address, runner_at(address, compute) as runner:
         assert address.startswith("tls://127.0.0.1:")
         receipts = list(runner.map(Look(folder, together=6), range(6), on_device=True))
@@ -203,7 +203,7 @@ def test_elastic_jobs_come_with_the_work(slurm_here, tmp_path):
         "jobs": {"minimum": 0, "maximum": 3},
         "environment": [f"export PYTHONPATH={Path.cwd()}"],
     }
-    compute = compute_of(cluster="slurm", memory_gib=0.5, stall_minutes=1, slurm=slurm)
+    compute = compute_of(cluster="slurm", memory_gib=0.5, stall_minutes=5, slurm=slurm)
     assert compute.blocks_ahead == 6
     with cluster_address(compute) as address, runner_at(address, compute) as runner:
         assert not list(tmp_path.glob("job-*.log"))
@@ -213,7 +213,7 @@ def test_elastic_jobs_come_with_the_work(slurm_here, tmp_path):
 
 def test_each_gpu_of_this_machine_has_a_worker(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    compute = compute_of(cluster="cuda", memory_gib=0.5, stall_minutes=1)
+    compute = compute_of(cluster="cuda", memory_gib=0.5, stall_minutes=5)
     with cluster_address(compute) as address, runner_at(address, compute) as runner:
         assert address.startswith("tcp://127.0.0.1:")
         receipts = list(runner.map(Look(tmp_path, together=6), range(6), on_device=True))
