@@ -18,9 +18,10 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from tomoseg.clusters import runner_at
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
-from tomoseg.runners import can_pass, open_runner
+from tomoseg.runners import SerialRunner, can_pass
 from tomoseg.session import (
     Journal,
     check_session,
@@ -54,7 +55,7 @@ def process_stage(
     """Run one stage of one tomogram; finished blocks are not computed again."""
     log = get_run_logger()
     session = plan_session(recipe_from(values), [found])
-    with open_runner(address, stall_minutes=session.recipe.compute.stall_minutes) as runner:
+    with runner_at(address, session.recipe.compute) as runner:
         record = guarded_stage(session.context(found, runner, lambda *progress: None), stage)
     took = "already done" if record["is_reused"] else f"done in {record['seconds']:.1f} s"
     log.info("%s: %s %s", found.name, stage, took)
@@ -81,9 +82,8 @@ def process_session(values: dict[str, Any]) -> State[Any]:
             try:
                 for stage in STAGES:
                     records[stage] = process_stage(found, stage, values, address)
-                with open_runner(None) as here:
-                    context = session.context(found, here, lambda *progress: None)
-                    row = finished_row(context, records)
+                context = session.context(found, SerialRunner(), lambda *progress: None)
+                row = finished_row(context, records)
             except TomosegError as error:
                 log.error("%s", error)
                 row = failed_row(found.name, error, records)

@@ -235,11 +235,39 @@ def test_validate_says_what_will_be_done(tomoseg, tomogram, recipe, tmp_path):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("model tiny: microtubule, actin, ")
-    assert lines[1] == ("a: 80×64×48 voxels (xyz) of 12 Å, float32; network at 12 Å; rlnTomoName a")
-    assert lines[2].startswith("rec_b: 64×64×48 voxels (xyz) of 6 Å, float32; network at 12 Å;")
-    assert f" GB will be written to {tmp_path}/out" in lines[3]
-    assert lines[4] == "2 of 2 tomograms can be processed"
+    assert lines[1] == "blocks run on this process"
+    assert lines[2] == ("a: 80×64×48 voxels (xyz) of 12 Å, float32; network at 12 Å; rlnTomoName a")
+    assert lines[3].startswith("rec_b: 64×64×48 voxels (xyz) of 6 Å, float32; network at 12 Å;")
+    assert f" GB will be written to {tmp_path}/out" in lines[4]
+    assert lines[5] == "2 of 2 tomograms can be processed"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("compute", "says"),
+    [
+        ({"runner": "dask", "workers": 2}, "2 worker processes of this machine, 4 GiB each"),
+        ({"address": "tcp://10.0.0.1:8786"}, "the Dask scheduler at tcp://10.0.0.1:8786"),
+        ({"cluster": "cuda", "memory_gib": 8}, "2 worker processes, one a GPU of this machine"),
+    ],
+)
+def test_validate_says_where_blocks_would_run(
+    tomoseg, tomogram, recipe, monkeypatch, compute, says
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    tomogram("data/a.mrc")
+    code, out, _ = tomoseg("validate", recipe(compute=compute))
+    assert code == 0
+    assert f"\nblocks run on {says}" in out
+
+
+def test_validate_names_a_cluster_that_cannot_be_started(tomoseg, tomogram, recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    tomogram("data/a.mrc")
+    slurm = {"interface": "ib0", "protocol": "tcp"}
+    code, _, err = tomoseg("validate", recipe(compute={"cluster": "slurm", "slurm": slurm}))
+    assert code != 0
+    assert "pip install 'tomoseg[slurm]'" in err
 
 
 def test_validate_names_the_tomograms_that_cannot_be_done(tomoseg, tomogram, recipe):

@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -219,6 +220,30 @@ def test_labels_are_the_first_of_the_highest():
     assert _argmax(logits).flatten().tolist() == [2, 1, 0]
     random = torch.randn(7, 3, 4, 5)
     assert torch.equal(_argmax(random).long(), random.argmax(dim=0))
+
+
+def test_networks_share_their_device_one_block_at_a_time():
+    """Blocks of several networks, from several threads: never two passes at once."""
+    inside, most = [], []
+
+    def watched(network):
+        def forward(image):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+            return network(image)
+
+        return forward
+
+    predictors = [make_predictor(SLAB), make_predictor(PLANE)]
+    for predictor in predictors:
+        predictor._network = watched(predictor._network)
+    volume = noise((8, 16, 16))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda p: p.predict_labels(volume, Box.whole(volume.shape)), predictors * 4))
+    assert len(most) > 8
+    assert max(most) == 1
 
 
 def failing_above(network, slabs):

@@ -1,5 +1,6 @@
 """The recipe: what is wrong is named, what is left out is filled in, what is written is read."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,6 +67,88 @@ def test_an_empty_file_is_the_default_recipe(written):
 def test_what_is_wrong_is_named(values, message):
     with pytest.raises(RequestError, match=message):
         recipe_from(values)
+
+
+SLURM = {"interface": "ib0", "protocol": "tcp"}
+PODS = {"image": "tomoseg:1.0", "protocol": "tcp"}
+TLS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        ({"cluster": "lsf"}, r"compute\.cluster: .*'local'"),
+        ({"cluster": "slurm"}, "cluster: slurm and the section slurm need each other"),
+        ({"slurm": SLURM}, "cluster: slurm and the section slurm need each other"),
+        ({"cluster": "kubernetes", "slurm": SLURM}, "need each other"),
+        (
+            {"cluster": "slurm", "slurm": SLURM, "address": "tcp://10.0.0.1:8786"},
+            "address and cluster exclude each other",
+        ),
+        ({"cluster": "cuda", "address": "tcp://10.0.0.1:8786"}, "exclude each other"),
+        ({"runner": "serial", "cluster": "cuda"}, "serial has no workers"),
+        ({"runner": "serial", "address": "tcp://10.0.0.1:8786"}, "serial has no workers"),
+        ({"cluster": "slurm", "slurm": SLURM, "workers": 4}, "set jobs or pods of slurm"),
+        ({"cluster": "cuda", "device": "cpu"}, "device: cpu forbids"),
+        ({"cluster": "slurm", "slurm": SLURM, "device": "cuda"}, "set gpus of slurm"),
+        ({"cluster": "slurm", "slurm": SLURM, "threads": 5}, "more than the cores of a job"),
+        ({"tls": TLS}, "tls is for"),
+        ({"cluster": "slurm", "slurm": SLURM, "tls": TLS}, "tls is for"),
+        ({"cluster": "slurm", "slurm": SLURM | {"protocol": "tls"}}, "tls is for"),
+        ({"cluster": "kubernetes", "kubernetes": PODS, "tls": TLS}, "tls is for"),
+        ({"address": "tls://10.0.0.1:8786"}, "tls is for"),
+        ({"address": "tcp://10.0.0.1:8786", "tls": {"ca": "ca.pem"}}, r"compute\.tls\.cert"),
+        ({"address": "10.0.0.1"}, r"compute\.address"),
+    ],
+)
+def test_compute_settings_that_contradict_each_other(compute, message):
+    with pytest.raises(RequestError, match=message):
+        recipe_from({"compute": compute})
+
+
+@pytest.mark.parametrize(
+    ("cluster", "keys", "message"),
+    [
+        ("slurm", {"interface": None}, r"slurm\.interface"),
+        ("slurm", {"protocol": "http"}, r"slurm\.protocol"),
+        ("slurm", {"queue": "gpu"}, r"slurm\.queue is not a known key"),
+        ("slurm", {"partition": "gpu\n#SBATCH --exclusive"}, r"slurm\.partition"),
+        ("slurm", {"walltime_hours": 0}, r"slurm\.walltime_hours"),
+        ("slurm", {"jobs": 0}, r"slurm\.jobs"),
+        ("slurm", {"jobs": {"minimum": 4, "maximum": 4}}, "minimum 4 must be below maximum 4"),
+        ("slurm", {"gpus": -1}, r"slurm\.gpus"),
+        ("slurm", {"gpus": 8}, "8 gpus need as many cores, not 4"),
+        ("slurm", {"gpu_type": "a100"}, "gpu_type a100 needs gpus"),
+        ("slurm", {"directives": ["constraint=a100"]}, "must begin with a dash"),
+        ("slurm", {"directives": ["--mem=4G"]}, "contradicts a key of compute.slurm"),
+        ("slurm", {"directives": ["-p gpu"]}, "contradicts a key of compute.slurm"),
+        ("slurm", {"environment": ["a\nb"]}, "must be one line"),
+        ("slurm", {"environment": ["export AWS_SECRET_ACCESS_KEY=x"]}, "holds a secret"),
+        ("kubernetes", {"image": None}, r"kubernetes\.image"),
+        ("kubernetes", {"protocol": "tls"}, r"kubernetes\.protocol"),
+        ("kubernetes", {"namespace": "Em_1"}, r"kubernetes\.namespace"),
+        ("kubernetes", {"gpus": 2}, r"kubernetes\.gpus"),
+        ("kubernetes", {"claims": {"tomograms": "data"}}, r"claims\.tomograms"),
+        ("kubernetes", {"environment": {"S3_TOKEN": "x"}}, r"environment\.S3_TOKEN is a secret"),
+    ],
+)
+def test_clusters_are_not_told_nonsense(cluster, keys, message):
+    section = {"slurm": SLURM, "kubernetes": PODS}[cluster] | keys
+    # A key of None is one that is left out.
+    section = {key: value for key, value in section.items() if value is not None}
+    with pytest.raises(RequestError, match=message):
+        recipe_from({"compute": {"cluster": cluster, cluster: section}})
+
+
+def test_a_recipe_with_a_cluster_is_read_as_it_was_written(tmp_path):
+    slurm = SLURM | {"protocol": "tls", "jobs": {"maximum": 8}, "log_folder": "logs"}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps({"compute": {"cluster": "slurm", "slurm": slurm, "tls": TLS}}))
+    recipe = load_recipe(path)
+    assert recipe.compute.tls.key == str(tmp_path / "key.pem")
+    assert recipe.compute.slurm.log_folder == str(tmp_path / "logs")
+    path.write_text(recipe.as_yaml())
+    assert load_recipe(path) == recipe
 
 
 def test_all_that_is_wrong_is_told_at_once():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError
-from tomoseg.runners import SerialRunner, can_pass, open_cluster, open_runner
+from tomoseg.runners import GPU_SHARE, DaskRunner, SerialRunner, can_pass, open_cluster, open_runner
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,67 @@ def test_a_cluster_that_stalls_is_an_error(tmp_path):
         pytest.raises(ResourceError, match="stall_minutes"),
     ):
         list(runner.map(Square(tmp_path, "sleep", times=1), [13]))
+
+
+@dataclass(frozen=True)
+class Meet:
+    """Wait until items of three workers have begun."""
+
+    folder: Path
+
+    def name(self, item: int) -> str:
+        return f"item-{item}"
+
+    def __call__(self, item: int) -> dict[str, int]:
+        (self.folder / str(os.getpid())).touch()
+        deadline = time.monotonic() + 120
+        while len(list(self.folder.iterdir())) < 3:
+            if time.monotonic() > deadline:
+                # Of a kind that is not tried again.
+                raise ResourceError("the third worker got nothing to do")
+            time.sleep(0.02)
+        return {"pid": os.getpid()}
+
+
+def test_workers_that_come_late_find_blocks(tmp_path):
+    """The first worker's block ends only once the third has one: more must be in flight."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            resources={"GPU": 1},
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        cluster.scale(3)
+        runner = DaskRunner(client, stall_minutes=5.0, ahead=8)
+        receipts = list(runner.map(Meet(tmp_path), range(8), on_device=True))
+    assert len(receipts) == 8
+    assert len({receipt["pid"] for receipt in receipts}) == 3
+
+
+def test_only_work_on_devices_waits_for_gpus(dask, tmp_path, monkeypatch):
+    asked = []
+    submit = dask._client.submit
+
+    def watched(*arguments, resources, **keys):
+        asked.append(resources)
+        return submit(*arguments, **keys)
+
+    monkeypatch.setattr(dask._client, "submit", watched)
+    workers = {
+        "tcp://127.0.0.1:1": {"resources": {"GPU": 1.0}},
+        "tcp://127.0.0.1:2": {"resources": {}},
+    }
+    list(dask.map(Square(tmp_path), [1], on_device=True))
+    monkeypatch.setattr(dask._client, "scheduler_info", lambda n_workers: {"workers": workers})
+    list(dask.map(Square(tmp_path), [2], on_device=True))
+    list(dask.map(Square(tmp_path), [3]))
+    assert asked == [None, {"GPU": GPU_SHARE}, None]
 
 
 def test_no_scheduler_at_the_address_is_an_error(monkeypatch):

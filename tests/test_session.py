@@ -13,6 +13,7 @@ import pytest
 import zarr
 
 from tomoseg import __version__, cli
+from tomoseg.clusters import local_workers
 from tomoseg.errors import ModelError, RequestError, ResourceError
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import open_cluster
@@ -364,11 +365,11 @@ def test_workers_are_started_where_they_pay(
     started = []
 
     @contextmanager
-    def cluster(*, workers, memory_gib):
-        started.append(workers)
+    def cluster(compute):
+        started.append(local_workers(compute))
         yield "tcp://127.0.0.1:1"
 
-    monkeypatch.setattr("tomoseg.session.open_cluster", cluster)
+    monkeypatch.setattr("tomoseg.session.cluster_address", cluster)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     values = recipe_values(tiny_model, tiny_session, tmp_path / "out")
     values |= {"compute": compute, "blocks": {"shape": blocks}}

@@ -115,12 +115,13 @@ def validate(
     set_: SetOption = None,
 ) -> None:
     """Check a recipe, its tomograms, their fit to the model and the disk, before any work."""
-    from tomoseg.session import check_session, gigabytes, plan_session
+    from tomoseg.session import check_session, gigabytes, plan_session, where_blocks_run
 
     session = plan_session(_recipe(recipe, tomograms, output, set_, None))
     checks = check_session(session, reads_masks=True)
     for network in session.networks:
         typer.echo(f"model {network.card.name}: {', '.join(network.classes)}")
+    typer.echo(f"blocks run on {where_blocks_run(session)}")
     for check in checks:
         if check.problem:
             typer.echo(f"{check.name}: {check.problem}")

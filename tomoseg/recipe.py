@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
@@ -21,6 +21,7 @@ from tomoseg.filaments import TracingSettings, tracing_defaults
 from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
 from tomoseg.particles import PickingSettings
 from tomoseg.sampling import Shape
+from tomoseg.sections import ComputeSection, Count, Section
 
 ABSTAIN = 0.5
 PLACES = (
@@ -29,15 +30,6 @@ PLACES = (
     ("source", "mask"),
     ("segment", "model"),
 )
-
-
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SessionSection(Section):
@@ -240,34 +232,6 @@ class ExportSection(Section):
     tilt_series_size_xyz: tuple[Count, Count, Count] | None = None
 
 
-class ComputeSection(Section):
-    """Where blocks run.
-
-    Parameters
-    ----------
-    runner
-        ``serial``, in this process; ``dask``, on workers of this machine or at ``address``;
-        ``auto``, on workers where there are cores and blocks enough for it to pay.
-    workers, memory_gib
-        Local worker processes and the memory that each may use; without a number as many as
-        there are cores. With a GPU one worker a GPU is right.
-    threads
-        torch threads in a process; one a worker is best on a CPU.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    stall_minutes
-        A stage in which no block ends for so long has failed.
-    """
-
-    runner: Literal["auto", "serial", "dask"] = "auto"
-    address: str | None = None
-    workers: int | None = Field(default=None, ge=1)
-    memory_gib: float = Field(default=4.0, gt=0.25)
-    threads: int = Field(default=1, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    stall_minutes: float = Field(default=60.0, gt=0)
-
-
 class Recipe(Section):
     """A whole run. ``clean``, ``trace`` and ``pick`` map classes to their settings.
 
@@ -445,6 +409,10 @@ def _apply(values: dict[str, Any], change: str) -> None:
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
     """Make relative paths absolute in place; URLs and shipped models stay."""
     sections = [(values.get(section), key) for section, key in PLACES]
+    compute = values.get("compute")
+    if isinstance(compute, dict):
+        sections += [(compute.get("tls"), key) for key in ("ca", "cert", "key")]
+        sections += [(compute.get("slurm"), "log_folder")]
     segment = values.get("segment")
     networks = segment.get("networks") if isinstance(segment, dict) else None
     sections += [(one, "model") for one in networks] if isinstance(networks, list) else []

@@ -11,14 +11,24 @@ import contextlib
 import errno
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
-from tomoseg.errors import BlockError, ResourceError, StoreError, TomosegError
+from tomoseg.errors import BlockError, RequestError, ResourceError, StoreError, TomosegError
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 CONNECT_SECONDS = 20.0
+GPU_SHARE = 1 / 64
+"""What a block asks of a worker's GPU: it must be there. How many blocks a worker has in work is
+bounded by its threads, and its device computes one at a time (:mod:`tomoseg.nets.predict`): blocks
+that asked for a whole GPU would leave it waiting while they read and write."""
+
+GPU_WORKER: dict[str, Any] = {
+    "resources": {"GPU": 1},
+    "preload_nanny": ["tomoseg.devices"],
+}
 
 
 class Named(Protocol):
@@ -34,8 +44,10 @@ class Named(Protocol):
 class Runner(Protocol):
     """Maps a task over items; receipts come in any order."""
 
-    def map(self, task: Named, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        """Yield a receipt for each item.
+    def map(
+        self, task: Named, items: Iterable[Any], *, on_device: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Yield a receipt for each item; where workers have GPUs, ``on_device`` work goes there.
 
         Raises
         ------
@@ -49,7 +61,9 @@ class Runner(Protocol):
 class SerialRunner:
     """One item after another in this process."""
 
-    def map(self, task: Named, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    def map(
+        self, task: Named, items: Iterable[Any], *, on_device: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """Yield a receipt for each item, in order."""
         for item in items:
             for attempt in range(1, ATTEMPTS + 1):
@@ -112,14 +126,20 @@ class DaskRunner:
         A ``distributed.Client``; :func:`open_runner` opens and closes it.
     stall_minutes
         If no item finishes for so long, the stage fails instead of waiting for ever.
+    ahead
+        Items in flight at least, for workers that have still to come.
     """
 
-    def __init__(self, client: Any, *, stall_minutes: float) -> None:
+    def __init__(self, client: Any, *, stall_minutes: float, ahead: int = 0) -> None:
         self._client = client
         self._stall_minutes = stall_minutes
+        self._ahead = ahead
 
-    def map(self, task: Named, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    def map(
+        self, task: Named, items: Iterable[Any], *, on_device: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """Yield a receipt for each item, as they finish."""
+        resources = self._resources() if on_device else None
         waiting = ((item, 1) for item in items)
         flight: dict[Any, tuple[Any, int]] = {}
         again: list[tuple[Any, int]] = []
@@ -129,7 +149,7 @@ class DaskRunner:
                     item, attempt = again.pop() if again else next(waiting, (None, 0))
                     if not attempt:
                         break
-                    flight[self._submit(task, item)] = (item, attempt)
+                    flight[self._submit(task, item, resources)] = (item, attempt)
                 if not flight:
                     return
                 for future in self._finished(flight):
@@ -145,13 +165,19 @@ class DaskRunner:
         finally:
             self._client.cancel(list(flight))
 
-    def _submit(self, task: Named, item: Any) -> Any:
+    def _submit(self, task: Named, item: Any, resources: dict[str, float] | None) -> Any:
         key = f"{type(task).__name__}-{task.name(item)}-{uuid.uuid4().hex[:8]}"
-        return self._client.submit(attempted, task, item, key=key, pure=False)
+        return self._client.submit(attempted, task, item, key=key, pure=False, resources=resources)
+
+    def _resources(self) -> dict[str, float] | None:
+        """Return what an item that computes on a device asks for, if any worker has a GPU."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        has_gpu = any(worker["resources"].get("GPU", 0) > 0 for worker in workers)
+        return {"GPU": GPU_SHARE} if has_gpu else None
 
     def _window(self) -> int:
         threads: dict[str, int] = self._client.nthreads()
-        return max(2, sum(threads.values()) + len(threads))
+        return max(2, self._ahead, sum(threads.values()) + len(threads))
 
     def _finished(self, flight: dict[Any, Any]) -> list[Any]:
         from distributed import wait
@@ -165,8 +191,8 @@ class DaskRunner:
             raise ResourceError(
                 f"no block finished in {self._stall_minutes:g} minutes on "
                 f"{len(self._client.nthreads())} workers",
-                remedy="Look at the workers' logs; if blocks are that slow, raise "
-                "compute.stall_minutes.",
+                remedy="Look at the workers' logs, or at the queue if there are none; if blocks or "
+                "the queue are that slow, raise compute.stall_minutes.",
             ) from error
         return list(state.done)
 
@@ -186,27 +212,50 @@ def _failure(future: Any, name: str) -> TomosegError | None:
 
 
 @contextlib.contextmanager
-def open_cluster(*, workers: int, memory_gib: float) -> Iterator[str]:
-    """Start worker processes of one thread each on the loopback interface; yield the address."""
-    _quieten()
+def open_cluster(*, workers: int, memory_gib: float, gpu_threads: int = 0) -> Iterator[str]:
+    """Start worker processes on the loopback interface; yield the scheduler's address.
+
+    Parameters
+    ----------
+    workers, memory_gib
+        Their number, and the memory that each may use.
+    gpu_threads
+        0 for workers of one thread. Else each has so many threads and a GPU of its own, the i-th
+        that is visible here, and announces it as the resource ``GPU: 1``.
+    """
+    quieten()
     from distributed import LocalCluster
 
     with (
-        _worker_environment(),
+        _worker_settings(),
         LocalCluster(
             n_workers=workers,
-            threads_per_worker=1,
+            threads_per_worker=gpu_threads or 1,
             memory_limit=int(memory_gib * 2**30),
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
+            **(GPU_WORKER if gpu_threads else {}),
         ) as cluster,
     ):
         yield str(cluster.scheduler_address)
 
 
 @contextlib.contextmanager
-def open_runner(address: str | None, *, stall_minutes: float = 60.0) -> Iterator[Runner]:
+def open_runner(
+    address: str | None,
+    *,
+    stall_minutes: float = 60.0,
+    ahead: int = 0,
+    tls: Mapping[str, str] | None = None,
+) -> Iterator[Runner]:
     """Yield a runner on the scheduler at an address, or one in this process for None.
+
+    Parameters
+    ----------
+    address, stall_minutes, ahead
+        As in :class:`DaskRunner`.
+    tls
+        Files as in :func:`security`, for an address of ``tls://``.
 
     Raises
     ------
@@ -216,21 +265,47 @@ def open_runner(address: str | None, *, stall_minutes: float = 60.0) -> Iterator
     if address is None:
         yield SerialRunner()
         return
-    _quieten()
+    quieten()
     from distributed import Client
 
     try:
-        client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
+        client = Client(
+            address,
+            set_as_default=False,
+            timeout=CONNECT_SECONDS,
+            security=security(tls) if tls else None,
+        )
     except OSError as error:
         raise ResourceError(
             f"no Dask scheduler answers at {address}",
             remedy="Start it, or leave out the address to run on this machine.",
         ) from error
     with client:
-        yield DaskRunner(client, stall_minutes=stall_minutes)
+        yield DaskRunner(client, stall_minutes=stall_minutes, ahead=ahead)
 
 
-def _quieten() -> None:
+def security(tls: Mapping[str, str]) -> Any:
+    """Return Dask's security for the files ``ca``, ``cert`` and ``key``; nothing goes in the clear.
+
+    Raises
+    ------
+    RequestError
+        If a file is missing.
+    """
+    from distributed import Security
+
+    for name, path in tls.items():
+        if not Path(path).is_file():
+            raise RequestError(f"compute.tls.{name}: there is no file {path}")
+    pairs = {
+        f"tls_{role}_{kind}": tls[kind]
+        for role in ("scheduler", "worker", "client")
+        for kind in ("cert", "key")
+    }
+    return Security(tls_ca_file=tls["ca"], require_encryption=True, **pairs)
+
+
+def quieten() -> None:
     """Let Dask's own logs begin at errors, unless a person has set them.
 
     It reads this when ``distributed`` is first imported, here and in its workers.
@@ -241,26 +316,28 @@ def _quieten() -> None:
         dask.config.set({"logging.distributed": "error"})
 
 
-@contextlib.contextmanager
-def _worker_environment() -> Iterator[None]:
-    """Set what must stand in a worker's environment before its interpreter starts.
+WORKER_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_MAX_": "0",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""What must stand in a worker's environment before its interpreter starts.
 
-    Dask's nanny makes malloc give memory back after every block, and each activation of a network
-    then page-faults: 1.6 times slower. OpenMP threads that spin starve their neighbours.
-    """
+Dask's nanny makes malloc give memory back after every block, and each activation of a network
+then page-faults: 1.6 times slower. OpenMP threads that spin starve their neighbours."""
+
+
+@contextlib.contextmanager
+def _worker_settings() -> Iterator[None]:
+    """Hand the environment to the nannies of this machine; without any worker, fail soon."""
     import dask
 
-    environment = {
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-        "MALLOC_MMAP_MAX_": "0",
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
     with dask.config.set(
         {
-            "distributed.nanny.pre-spawn-environ": environment,
+            "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
             "distributed.scheduler.no-workers-timeout": "5 minutes",
         }
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +12,13 @@ from typing import Any
 
 from tomoseg import __version__
 from tomoseg.blocks import BlockGrid
+from tomoseg.clusters import check_cluster, cluster_address, described, local_workers, runner_at
 from tomoseg.errors import RequestError, ResourceError, TomosegError
 from tomoseg.formats.compressed import compression_of
 from tomoseg.recipe import Recipe
 from tomoseg.report.page import session_page
 from tomoseg.report.summary import SessionSummary
-from tomoseg.runners import Runner, explaining, open_cluster, open_runner
+from tomoseg.runners import Runner, explaining
 from tomoseg.sampling import Header, Sampling
 from tomoseg.sources import Found, discover, open_source, unpacked
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
@@ -120,7 +120,7 @@ class Check:
 
 
 def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]:
-    """Look at every tomogram's header, its fit to the networks, and the disk, before any work.
+    """Look at the cluster, every tomogram's header and fit, and the disk, before any work.
 
     Parameters
     ----------
@@ -130,8 +130,9 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
     Raises
     ------
     ResourceError
-        If the results will not fit on the disk.
+        If the cluster cannot be started from here or the results will not fit on the disk.
     """
+    check_cluster(session.recipe.compute)
     checks = [_checked(session, found) for found in session.tomograms]
     if reads_masks:
         checks = [_with_mask(session, check) for check in checks]
@@ -206,16 +207,27 @@ def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
 @contextmanager
 def session_address(session: Session) -> Iterator[str | None]:
     """Yield the scheduler's address that a recipe asks for, starting one if need be."""
-    compute = session.recipe.compute
-    workers = compute.workers or len(os.sched_getaffinity(0))
-    is_small = workers == 1 or _blocks(session) < BLOCKS_FOR_WORKERS
-    if compute.address is not None:
-        yield compute.address
-    elif compute.runner == "serial" or (compute.runner == "auto" and is_small):
+    if not _needs_workers(session):
         yield None
-    else:
-        with open_cluster(workers=workers, memory_gib=compute.memory_gib) as address:
-            yield address
+        return
+    with cluster_address(session.recipe.compute) as address:
+        yield address
+
+
+def where_blocks_run(session: Session) -> str:
+    """Say on which cluster a session would run, for people; errors as to start it."""
+    if not _needs_workers(session):
+        return "this process"
+    return described(session.recipe.compute)
+
+
+def _needs_workers(session: Session) -> bool:
+    compute = session.recipe.compute
+    if compute.runner != "auto":
+        return compute.runner == "dask"
+    if compute.address is not None or compute.cluster != "local":
+        return True
+    return local_workers(compute) > 1 and _blocks(session) >= BLOCKS_FOR_WORKERS
 
 
 def _blocks(session: Session) -> int:
@@ -235,7 +247,7 @@ def run_session(session: Session, progress: Progress) -> dict[str, Any]:
     journal = Journal.begin(session)
     with (
         session_address(session) as address,
-        open_runner(address, stall_minutes=session.recipe.compute.stall_minutes) as runner,
+        runner_at(address, session.recipe.compute) as runner,
     ):
         for found in session.tomograms:
             context = session.context(found, runner, progress)

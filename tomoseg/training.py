@@ -26,7 +26,8 @@ from tomoseg.nets.settings import (
     TrainingSettings,
     usual_network,
 )
-from tomoseg.recipe import Section, SourceSection, absolute, explained, read_yaml
+from tomoseg.recipe import SourceSection, absolute, explained, read_yaml
+from tomoseg.sections import Section
 from tomoseg.stores import Folder
 
 RECIPE_NAME = "recipe.yaml"

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tomoseg.nets.card import ClassName
-from tomoseg.recipe import Count, Section, SourceSection, absolute
+from tomoseg.recipe import SourceSection, absolute
+from tomoseg.sections import Count, Section
 
 BACKGROUND = "background"
 UNKNOWN = "not_annotated"

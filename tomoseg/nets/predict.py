@@ -49,6 +49,7 @@ MIRRORED_AXES = {4: (-2, -1), 8: (-3, -2, -1)}
 
 _CACHE: dict[tuple[object, ...], Predictor] = {}
 _CACHE_LOCK = threading.Lock()
+_DEVICE_GUARDS: dict[str, threading.Lock] = {}
 
 
 class Predictor:
@@ -106,8 +107,9 @@ class Predictor:
         self._network: nn.Module = _prepared(network, self.device, self.dtype)
         if tta > 1:
             self._network = MirrorAveraged(self._network, MIRRORED_AXES[tta])
-        # One block computes while other threads read the next and write the last.
-        self._device_guard = threading.Lock()
+        # One block computes while other threads read the next and write the last; of several
+        # networks too, because they share the device's memory.
+        self._device_guard = _DEVICE_GUARDS.setdefault(str(self.device), threading.Lock())
 
     @classmethod
     def open(

@@ -120,6 +120,8 @@ class Context:
         label: str,
         work: Callable[[Block], Mapping[str, Any]],
         blocks: Iterable[Block],
+        *,
+        on_device: bool = False,
     ) -> list[str]:
         """Do some work on every block that has no receipt yet.
 
@@ -131,6 +133,8 @@ class Context:
             Name of the pass within the stage.
         work
             Picklable; writes a block's shards and sidecars and returns what its receipt says.
+        on_device
+            Whether the work wants a GPU where workers have one.
 
         Returns
         -------
@@ -142,7 +146,8 @@ class Context:
         missing = [block for block in blocks if step.name(block) not in done]
         there = len(blocks) - len(missing)
         self.progress(self.name, f"{ledger.stage} {label}", there, len(blocks))
-        for finished, _ in enumerate(self.runner.map(step, missing), start=there + 1):
+        receipts = self.runner.map(step, missing, on_device=on_device)
+        for finished, _ in enumerate(receipts, start=there + 1):
             self.progress(self.name, f"{ledger.stage} {label}", finished, len(blocks))
         return [step.name(block) for block in blocks]
 

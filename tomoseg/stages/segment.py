@@ -214,7 +214,7 @@ def _fitted(
         grid=check_fit(recipe, card, context.header.sampling),
         normaliser=intensity.prepare(steps, statistics, flip=contrast_sign(recipe, card) < 0),
         halo=halo_of(card, recipe.segment.halo),
-        device=recipe.compute.device,
+        device=recipe.compute.worker_device,
         precision=recipe.segment.precision,
         threads=recipe.compute.threads,
         tta=recipe.segment.tta,
@@ -225,7 +225,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     work = segment_block(context)
     store_mask(context, ledger)
     grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
-    names = context.run_pass(ledger, "predict", work, grid)
+    names = context.run_pass(ledger, "predict", work, grid, on_device=True)
     voxels = np.zeros(len(context.classes) + 1, np.int64)
     events: set[str] = set()
     skipped: Counter[str] = Counter()

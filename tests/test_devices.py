@@ -1,0 +1,87 @@
+"""GPUs: named by the batch system or counted, and one for each worker process."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tomoseg.devices import VARIABLE, dask_setup, visible_gpus
+from tomoseg.errors import ResourceError
+
+
+class NVMLError(Exception):
+    """As in pynvml."""
+
+
+def driver(count=0, trouble=None):
+    """A stand-in for NVIDIA's driver: there is none where these tests run."""
+
+    def init():
+        if trouble:
+            raise trouble
+
+    return SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=init,
+        nvmlDeviceGetCount=lambda: count,
+        nvmlShutdown=lambda: None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "gpus"),
+    [
+        ("2", ("2",)),
+        ("4, 7", ("4", "7")),
+        ("GPU-5ad1,MIG-77", ("GPU-5ad1", "MIG-77")),
+        ("", ()),  # hidden on purpose: the driver is not asked
+    ],
+)
+def test_the_variable_is_believed(monkeypatch, said, gpus):
+    monkeypatch.setenv(VARIABLE, said)
+    monkeypatch.setitem(sys.modules, "pynvml", driver(count=9))
+    assert visible_gpus() == gpus
+
+
+def test_without_it_the_driver_counts(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", driver(count=3))
+    assert visible_gpus() == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (None, r"pip install 'tomoseg\[cuda\]'"),
+        (driver(trouble=NVMLError("Driver Not Loaded")), "Driver Not Loaded.*nvidia-smi"),
+    ],
+)
+def test_what_cannot_be_counted_is_an_error(monkeypatch, module, says):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    with pytest.raises(ResourceError, match=says):
+        visible_gpus()
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "gpu"),
+    [
+        (1, "4,7", "7"),  # a worker of this machine
+        ("SLURMCluster-12-0", "4,7", "4"),  # the first worker of job 12
+        ("SLURMCluster-12", "5", "5"),  # its only one
+    ],
+)
+def test_a_worker_gets_one_gpu(monkeypatch, name, said, gpu):
+    monkeypatch.setenv(VARIABLE, said)
+    nanny = SimpleNamespace(name=name, env={})
+    dask_setup(nanny)
+    assert nanny.env == {VARIABLE: gpu}
+
+
+@pytest.mark.parametrize(("name", "said"), [(2, "4,7"), (0, "")])
+def test_a_worker_too_many_gets_no_gpu(monkeypatch, name, said):
+    monkeypatch.setenv(VARIABLE, said)
+    nanny = SimpleNamespace(name=name, env={})
+    with pytest.raises(ResourceError, match=f"worker {name} has no GPU"):
+        dask_setup(nanny)
+    assert nanny.env == {VARIABLE: ""}

@@ -1,0 +1,66 @@
+"""GPUs of this machine, one for each worker process.
+
+Dask's nannies load this module (``dask worker --preload-nanny tomoseg.devices``) and call
+:func:`dask_setup` before they start their worker.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tomoseg.errors import ResourceError
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    A batch system or a person says it with that variable; without it NVIDIA's driver is asked.
+    No context is made on any GPU.
+
+    Raises
+    ------
+    ResourceError
+        If nvidia-ml-py is needed and not installed, or there is no driver.
+    """
+    named = os.environ.get(VARIABLE)
+    if named is not None:
+        return tuple(part.strip() for part in named.split(",") if part.strip())
+    try:
+        import pynvml
+    except ImportError as error:
+        raise ResourceError(
+            "GPUs cannot be counted without nvidia-ml-py",
+            remedy="Run: pip install 'tomoseg[cuda]', or set CUDA_VISIBLE_DEVICES.",
+        ) from error
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise ResourceError(
+            f"NVIDIA's driver does not answer ({error})",
+            remedy="Look at nvidia-smi, or set compute.cluster: local.",
+        ) from error
+    return tuple(str(index) for index in range(count))
+
+
+def dask_setup(nanny: Any) -> None:
+    """Give the worker of a nanny one GPU: the only one, or that with the number its name ends in.
+
+    Raises
+    ------
+    ResourceError
+        If there are fewer GPUs than workers; the worker then sees none, rather than another's.
+    """
+    nanny.env[VARIABLE] = ""
+    gpus = visible_gpus()
+    number = int(str(nanny.name).rpartition("-")[2]) if len(gpus) > 1 else 0
+    if number >= len(gpus):
+        raise ResourceError(
+            f"worker {nanny.name} has no GPU: there are {len(gpus)}",
+            remedy="Start one worker for each GPU.",
+        )
+    nanny.env[VARIABLE] = gpus[number]
