@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ DaskOption = Annotated[
 
 def main() -> None:
     """Run the command line; errors of ours become one message and an exit code."""
+    # A plain kill ends as Ctrl-C does: workers are stopped and the output is given free.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with explaining():
             app()
