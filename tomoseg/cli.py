@@ -56,8 +56,6 @@ DaskOption = Annotated[
 
 def main() -> None:
     """Run the command line; errors of ours become one message and an exit code."""
-    # A plain kill ends as Ctrl-C does: workers are stopped and the output is given free.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with explaining():
             app()
@@ -103,6 +101,8 @@ def run(
     """
     from tomoseg.session import check_session, plan_session, run_session
 
+    # A plain kill ends as Ctrl-C does: workers are stopped and the output is given free.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     session = plan_session(_recipe(recipe, tomograms, output, set_, dask))
     check_session(session)
     with _progress() as progress:

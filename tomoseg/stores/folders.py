@@ -130,13 +130,19 @@ class Folder:
 
     def names(self, below: str = "") -> list[str]:
         """Return the names directly in this folder or one below, sorted; empty if absent."""
+        return sorted(self.sizes(below))
+
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """Return the bytes of what stands in this folder or one below, by name; of folders 0."""
         system, path = _located(f"{self.url}/{below}".rstrip("/"))
         try:
-            return sorted(
-                str(item).rstrip("/").rsplit("/", 1)[-1] for item in system.ls(path, detail=False)
-            )
+            items = system.ls(path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return {}
+        return {
+            str(item["name"]).rstrip("/").rsplit("/", 1)[-1]: int(item["size"] or 0)
+            for item in items
+        }
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with everything in it, if it is there."""
