@@ -33,6 +33,7 @@ from tomoseg.session import (
 )
 from tomoseg.sources import Found
 from tomoseg.stages import STAGES
+from tomoseg.stores import Claim, claimed
 
 
 def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -50,13 +51,14 @@ def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
     persist_result=False,
 )
 def process_stage(
-    found: Found, stage: str, values: dict[str, Any], address: str | None
+    found: Found, stage: str, values: dict[str, Any], address: str | None, claim: Claim
 ) -> dict[str, Any]:
     """Run one stage of one tomogram; finished blocks are not computed again."""
     log = get_run_logger()
     session = plan_session(recipe_from(values), [found])
     with runner_at(address, session.recipe.compute) as runner:
-        record = guarded_stage(session.context(found, runner, lambda *progress: None), stage)
+        context = session.context(found, runner, lambda *progress: claim.check())
+        record = guarded_stage(context, stage)
     took = "already done" if record["is_reused"] else f"done in {record['seconds']:.1f} s"
     log.info("%s: %s %s", found.name, stage, took)
     return record
@@ -66,6 +68,8 @@ def process_stage(
 def process_session(values: dict[str, Any]) -> State[Any]:
     """Take every tomogram of a session through the stages; a failure stops only its tomogram.
 
+    A session whose output another run holds fails at once.
+
     Parameters
     ----------
     values
@@ -74,21 +78,22 @@ def process_session(values: dict[str, Any]) -> State[Any]:
     log = get_run_logger()
     session = plan_session(recipe_from(values))
     check_session(session)
-    journal = Journal.begin(session)
-    with session_address(session) as address:
+    with claimed(session.output) as claim, session_address(session) as address:
+        journal = Journal.begin(session)
         for found in session.tomograms:
             journal.note({"name": found.name, "state": "running"})
             records: dict[str, dict[str, Any]] = {}
             try:
                 for stage in STAGES:
-                    records[stage] = process_stage(found, stage, values, address)
+                    records[stage] = process_stage(found, stage, values, address, claim)
                 context = session.context(found, SerialRunner(), lambda *progress: None)
                 row = finished_row(context, records)
             except TomosegError as error:
                 log.error("%s", error)
                 row = failed_row(found.name, error, records)
+            claim.check()
             journal.note(row)
-    return _finish(journal)
+        return _finish(journal)
 
 
 def _finish(journal: Journal) -> State[Any]:

@@ -1,6 +1,7 @@
 """What may happen to a run at any time: killed, a worker lost, the disk full."""
 
 import errno
+import getpass
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from tomoseg.errors import ResourceError
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import open_cluster
 from tomoseg.session import plan_session, run_session
-from tomoseg.stores import Folder
+from tomoseg.stores import Folder, living_owner
 
 NAME = "simulated_0500"
 BLOCKS = 36
@@ -109,6 +110,25 @@ def test_a_killed_run_goes_on_where_it_was(values, tmp_path, undisturbed, stage)
     assert len(after) >= BLOCKS
     assert {path: after[path] for path in done} == done
     assert results(output) == undisturbed
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_gives_the_output_free(values, tmp_path, signal_):
+    """While it runs nobody else may; stopped, it leaves at once and in order."""
+    output = Folder(values["session"]["output"])
+    with start(values, tmp_path) as process_:
+        wait_for(lambda: len(receipts(output.path)) >= 2)
+        assert living_owner(output).pid == process_.pid
+        second = start(values, tmp_path)
+        _, said = second.communicate()
+        process_.send_signal(signal_)
+        assert process_.wait(30) not in (0, -signal_)
+        assert "Traceback" not in process_.stderr.read()
+    assert second.returncode == 1
+    assert f"is being written by {getpass.getuser()}@" in said
+    assert f"process {process_.pid} (" in said
+    (claim,) = (output.path / ".tomoseg").iterdir()
+    assert json.loads(claim.read_text())["is_released"]
 
 
 def test_a_lost_worker_costs_nothing_but_its_blocks(values, undisturbed):

@@ -11,6 +11,7 @@ import pytest
 
 import flows
 from tomoseg.errors import FormatError, ModelError, StoreError
+from tomoseg.stores import Folder, claimed
 
 flow_module = pytest.importorskip("flows.session", reason="Prefect is not installed")
 
@@ -110,6 +111,35 @@ def test_the_command_ends_with_the_right_code(server, recipe, session, tmp_path,
     assert "1 of 1 tomograms done" in said
     assert str(tmp_path / "out" / "index.html") in said
     assert [row["state"] for row in journal(tmp_path)] == ["already there"]
+
+
+def test_a_flow_is_refused_while_another_run_holds_the_output(server, recipe, tmp_path):
+    with claimed(Folder(str(tmp_path / "out"))):
+        state = flow_module.process_session(values_of(recipe), return_state=True)
+    assert state.is_failed()
+    assert f"process {os.getpid()}" in state.message
+    assert not (tmp_path / "out" / "session.json").exists()
+
+
+def test_a_flow_that_was_taken_over_stops(server, recipe, session, tmp_path, monkeypatch):
+    honest = flow_module.guarded_stage
+    begun = []
+
+    def taken_over(context, stage):
+        begun.append(stage)
+        (claim,) = (tmp_path / "out" / ".tomoseg").iterdir()
+        if stage == "segment":
+            claim.with_name("claim-000099.json").write_text(claim.read_text())
+            context.progress.__closure__[0].cell_contents.renew()
+        return honest(context, stage)
+
+    (session / "bad.mrc").unlink()
+    monkeypatch.setattr(flow_module, "guarded_stage", taken_over)
+    state = flow_module.process_session(values_of(recipe), return_state=True)
+    assert state.is_failed()
+    assert "was taken over by" in state.message
+    assert begun == ["ingest", "segment"]
+    assert [row["state"] for row in journal(tmp_path)] == ["running"]
 
 
 @pytest.mark.parametrize(

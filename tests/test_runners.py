@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from distributed import get_worker
 
 from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError
-from tomoseg.runners import GPU_SHARE, DaskRunner, SerialRunner, can_pass, open_cluster, open_runner
+from tomoseg.runners import (
+    ATTEMPTS,
+    GPU_SHARE,
+    STREAK,
+    DaskRunner,
+    SerialRunner,
+    can_pass,
+    open_cluster,
+    open_runner,
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,95 @@ def test_a_killed_worker_costs_only_its_blocks(dask, tmp_path):
     receipts = list(dask.map(Square(tmp_path, "kill", times=1), range(30)))
     assert sorted(r["item"] for r in receipts) == list(range(30))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@dataclass(frozen=True)
+class Troubled:
+    """Logs who began what; item 13 has the given trouble, or all items on one worker have."""
+
+    log: Path
+    trouble: str
+    place: str = ""
+
+    def name(self, item: int) -> str:
+        return f"item-{item}"
+
+    def __call__(self, item: int) -> dict[str, int]:
+        here = get_worker().address
+        with self.log.open("a") as log:
+            log.write(f"{item} {here}\n")
+        if self.trouble == "broken worker" and here == self.place:
+            raise OSError(5, "Input/output error", "/scratch")
+        if item == 13 and self.trouble == "poison":
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == 13 and self.trouble == "memory":
+            hoard = [bytearray(b"x" * (16 << 20)) for _ in range(200) if not time.sleep(0.02)]
+            assert hoard
+        time.sleep(0.02)
+        return {"item": item}
+
+    @property
+    def begun(self) -> list[tuple[int, str]]:
+        rows = [line.split() for line in self.log.read_text().splitlines()]
+        return [(int(item), worker) for item, worker in rows]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind", "says"),
+    [
+        ("poison", BlockError, r"block item-13: each worker that tried the block died"),
+        ("memory", ResourceError, r"block item-13: the block needs more memory .*memory_gib"),
+    ],
+)
+def test_a_block_that_kills_its_workers_is_named(tmp_path, trouble, kind, says):
+    """It may do so three times; its neighbours in the queue are not to blame, and are done."""
+    task = Troubled(tmp_path / "log", trouble)
+    receipts = []
+    with (
+        open_cluster(workers=2, memory_gib=0.5) as address,
+        open_runner(address, stall_minutes=2.0) as runner,
+    ):
+        with pytest.raises(kind, match=says):
+            receipts.extend(runner.map(task, range(30)))
+        tries = [worker for item, worker in task.begun if item == 13]
+        assert len(tries) == len(set(tries)) == ATTEMPTS
+        items = sorted(receipt["item"] for receipt in receipts)
+        assert len(items) == len(set(items))
+        assert set(range(13)) <= set(items)
+        # The cluster is there for the next tomogram.
+        after = list(runner.map(Troubled(tmp_path / "after", ""), range(13, 20)))
+        assert len(after) == 7
+
+
+def test_a_worker_that_keeps_failing_is_retired_once(tmp_path, caplog):
+    with (
+        open_cluster(workers=2, memory_gib=1.0) as address,
+        open_runner(address, stall_minutes=2.0) as runner,
+    ):
+        first, second = runner._client.nthreads()
+        task = Troubled(tmp_path / "log", "broken worker", place=first)
+        receipts = list(runner.map(task, range(60)))
+        assert sorted(r["item"] for r in receipts) == list(range(60))
+        assert list(runner._client.nthreads()) == [second]
+    failed = [item for item, worker in task.begun if worker == first]
+    assert STREAK <= len(failed) <= STREAK + 3  # what it had waiting when it was closed
+    assert len(set(failed)) == len(failed), "a block was sent again where it had failed"
+    warnings = [line for line in caplog.messages if "is retired" in line]
+    assert len(warnings) == 1
+    assert first in warnings[0]
+    assert "Input/output error" in warnings[0]
+
+
+def test_the_last_worker_is_not_retired(tmp_path):
+    with (
+        open_cluster(workers=1, memory_gib=1.0) as address,
+        open_runner(address, stall_minutes=2.0) as runner,
+    ):
+        (only,) = runner._client.nthreads()
+        with pytest.raises(StoreError, match="Input/output error"):
+            list(runner.map(Troubled(tmp_path / "log", "broken worker", place=only), range(9)))
+        assert list(runner._client.nthreads()) == [only]
 
 
 def test_a_cluster_that_stalls_is_an_error(tmp_path):

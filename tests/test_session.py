@@ -1,6 +1,8 @@
 """Sessions: the same results wherever blocks run, nothing done twice, failures that say why."""
 
+import getpass
 import json
+import os
 import re
 import shutil
 import sys
@@ -14,7 +16,7 @@ import zarr
 
 from tomoseg import __version__, cli
 from tomoseg.clusters import local_workers
-from tomoseg.errors import ModelError, RequestError, ResourceError
+from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import open_cluster
 from tomoseg.session import (
@@ -24,6 +26,7 @@ from tomoseg.session import (
     session_address,
     session_status,
 )
+from tomoseg.stores import Claim
 
 NAMES = ("simulated_0500", "simulated_0501")
 STAGES = ("ingest", "segment", "clean", "trace", "pick", "export", "report")
@@ -309,7 +312,7 @@ def test_status_of_a_session_that_was_interrupted(values):
     first, second = state["tomograms"]
     assert (first["state"], first["say"]) == ("running", "stage segment, 2 receipts")
     assert (second["state"], second["say"]) == ("waiting", "")
-    assert "not finished" in state["headline"]
+    assert state["headline"].endswith("not finished, and nobody is at work: run it again")
 
 
 def test_a_disk_too_small_is_told_before_any_work(values, monkeypatch):
@@ -413,3 +416,53 @@ def test_a_source_that_changes_on_the_way_is_taken_anew(values, tiny_session, tm
     assert tables(output) == tables(tmp_path / "fresh")
     for path, labels in arrays(tmp_path / "fresh", "a").items():
         assert np.array_equal(arrays(output, "a")[path], labels), path
+
+
+def test_a_second_run_into_one_output_is_refused(values):
+    """It stops before it touches anything, and status says who is at work."""
+    refused, said = [], []
+
+    def start_another(tomogram, work, done, total):
+        if (work, done) == ("segment predict", 1) and not refused:
+            before = Path(output, "session.json").read_bytes()
+            with pytest.raises(ClaimError, match=f"process {os.getpid()}") as error:
+                process(values)
+            refused.append(str(error.value))
+            said.append(session_status(output))
+            assert Path(output, "session.json").read_bytes() == before
+
+    output = values["session"]["output"]
+    result = process(values, start_another)
+    assert [row["state"] for row in result["tomograms"]] == ["done", "done"]
+    assert "Wait for it, end it, or choose another output" in refused[0]
+    assert f"not finished; at work: {getpass.getuser()}@" in said[0]["headline"]
+    assert said[0]["owner"]["pid"] == os.getpid()
+    after = session_status(output)
+    assert after["owner"] is None
+    assert "at work" not in after["headline"]
+
+
+def test_a_run_that_was_taken_over_stops(values):
+    output = values["session"]["output"]
+    blocks = []
+
+    def take_over(tomogram, work, done, total):
+        blocks.append(work)
+        if (work, done) == ("segment predict", 1):
+            (claim,) = Path(output, ".tomoseg").iterdir()
+            other = {**json.loads(claim.read_text()), "host": "elsewhere", "pid": 1}
+            Path(output, ".tomoseg", "claim-000099.json").write_text(json.dumps(other))
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(ClaimError, match=r"was taken over by .*@elsewhere, process 1 "),
+    ):
+        # A sign of life, and with it a look, at each block.
+        check = Claim.check
+        patch.setattr(Claim, "check", lambda claim: (claim.renew(), check(claim)))
+        process(values, take_over)
+    assert blocks[-1] == "segment predict"
+    state = session_status(output)
+    assert state["owner"]["host"] == "elsewhere"
+    # What the other run says of the session is left alone.
+    assert [row["state"] for row in state["tomograms"]] == ["running", "waiting"]

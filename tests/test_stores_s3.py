@@ -1,12 +1,15 @@
 """Folders, volumes and tomograms in object storage, against a server on this machine."""
 
 import importlib.util
+import os
+from dataclasses import asdict
 
+import fsspec
 import numpy as np
 import pytest
 
 from tomoseg.blocks import BlockGrid, Box
-from tomoseg.errors import RequestError, StoreError
+from tomoseg.errors import ClaimError, RequestError, StoreError
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.mrc_header import HEADER_BYTES
 from tomoseg.recipe import recipe_from
@@ -18,8 +21,10 @@ from tomoseg.stores import (
     Ledger,
     OmeZarrReader,
     Volume,
+    claimed,
     fingerprint,
     listing,
+    living_owner,
     write_image_metadata,
 )
 
@@ -136,6 +141,39 @@ def test_receipts_in_object_storage(folder):
     ledger.forget_all()
     assert ledger.done() == set()
     assert not ledger.has_begun
+
+
+def test_one_run_at_a_time_in_a_bucket(folder):
+    assert folder.create("x", b"1")
+    assert not folder.create("x", b"2")
+    assert folder.create("x", b"1"), "our own write, tried again after its answer was lost"
+    with claimed(folder):
+        with pytest.raises(ClaimError, match=f"process {os.getpid()}"):
+            claimed(folder).__enter__()
+        dead = {**asdict(living_owner(folder)), "seen": "2026-01-01T00:00:00+00:00"}
+    assert living_owner(folder) is None
+    folder.write_json(".tomoseg/claim-000007.json", dead)
+    with claimed(folder):
+        assert folder.names(".tomoseg") == ["claim-000008.json"]
+        assert living_owner(folder).pid == os.getpid()
+
+
+def test_one_run_at_a_time_without_conditional_writes(folder, monkeypatch):
+    system = fsspec.filesystem("s3", use_listings_cache=False)
+    put = system.pipe_file
+    refused = []
+
+    def plain(path, data, mode="overwrite"):
+        if mode == "create":
+            refused.append(path)
+            raise OSError(38, "A header you provided implies functionality not implemented")
+        put(path, data)
+
+    monkeypatch.setattr(system, "pipe_file", plain)
+    with claimed(folder), pytest.raises(ClaimError, match=f"process {os.getpid()}"):
+        claimed(folder).__enter__()
+    assert living_owner(folder) is None
+    assert len(refused) == 1
 
 
 def test_volumes_are_objects_a_shard(client, bucket, folder):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -100,6 +101,8 @@ def run(
     """
     from tomoseg.session import check_session, plan_session, run_session
 
+    # A plain kill ends as Ctrl-C does: workers are stopped and the output is given free.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     session = plan_session(_recipe(recipe, tomograms, output, set_, dask))
     check_session(session)
     with _progress() as progress:

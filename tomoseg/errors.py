@@ -83,6 +83,10 @@ class StoreError(TomosegError):
     """A store refused a read or a write (unaligned, missing, corrupt)."""
 
 
+class ClaimError(TomosegError):
+    """Another run holds the output, or has taken it over."""
+
+
 class ResourceError(TomosegError):
     """The machine ran out of something: disk, memory, workers, time."""
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +31,10 @@ GPU_WORKER: dict[str, Any] = {
     "resources": {"GPU": 1},
     "preload_nanny": ["tomoseg.devices"],
 }
+STREAK = 3
+"""Blocks that fail in a row on one worker alone before it is retired."""
+
+log = logging.getLogger(__name__)
 
 
 class Named(Protocol):
@@ -117,6 +123,28 @@ def _explained(error: Exception) -> TomosegError:
     return BlockError(f"{type(error).__name__}: {error}")
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One of the times that an item is sent to a worker.
+
+    Parameters
+    ----------
+    item
+        What the task is given.
+    number
+        Counts from 1; each worker that dies counts.
+    failed_on
+        Workers to avoid: it failed there.
+    is_alone
+        Whether nothing else may be in flight, so that if its worker dies it is to blame.
+    """
+
+    item: Any
+    number: int = 1
+    failed_on: frozenset[str] = frozenset()
+    is_alone: bool = False
+
+
 class DaskRunner:
     """Items as explicit futures on a Dask cluster, a bounded number in flight.
 
@@ -134,40 +162,128 @@ class DaskRunner:
         self._client = client
         self._stall_minutes = stall_minutes
         self._ahead = ahead
+        self._streaks: dict[str, int] = {}
 
     def map(
         self, task: Named, items: Iterable[Any], *, on_device: bool = False
     ) -> Iterator[dict[str, Any]]:
         """Yield a receipt for each item, as they finish."""
         resources = self._resources() if on_device else None
-        waiting = ((item, 1) for item in items)
-        flight: dict[Any, tuple[Any, int]] = {}
-        again: list[tuple[Any, int]] = []
+        waiting = (Attempt(item) for item in items)
+        flight: dict[Any, Attempt] = {}
+        again: list[Attempt] = []
         try:
             while True:
-                while len(flight) < self._window():
-                    item, attempt = again.pop() if again else next(waiting, (None, 0))
-                    if not attempt:
-                        break
-                    flight[self._submit(task, item, resources)] = (item, attempt)
+                while (attempt := self._next(flight, again, waiting)) is not None:
+                    flight[self._submit(task, attempt, resources)] = attempt
                 if not flight:
                     return
                 for future in self._finished(flight):
-                    item, attempt = flight.pop(future)
-                    error = _failure(future, task.name(item))
-                    if error is None:
-                        yield future.result()
-                    elif can_pass(error) and attempt < ATTEMPTS:
-                        again.append((item, attempt + 1))
+                    attempt = flight.pop(future)
+                    outcome = self._outcome(future, attempt, task.name(attempt.item))
+                    if isinstance(outcome, Attempt):
+                        again.append(outcome)
                     else:
-                        raise error
+                        yield outcome
                     future.release()
+        except OSError as error:
+            raise _without_scheduler() from error
         finally:
-            self._client.cancel(list(flight))
+            with contextlib.suppress(OSError):
+                self._client.cancel(list(flight))
 
-    def _submit(self, task: Named, item: Any, resources: dict[str, float] | None) -> Any:
-        key = f"{type(task).__name__}-{task.name(item)}-{uuid.uuid4().hex[:8]}"
-        return self._client.submit(attempted, task, item, key=key, pure=False, resources=resources)
+    def _next(
+        self, flight: dict[Any, Attempt], again: list[Attempt], waiting: Iterator[Attempt]
+    ) -> Attempt | None:
+        """Return what to send out now; None while there is no room or nothing left."""
+        if len(flight) >= self._window() or any(one.is_alone for one in flight.values()):
+            return None
+        if again and again[-1].is_alone and flight:
+            return None
+        return again.pop() if again else next(waiting, None)
+
+    def _submit(self, task: Named, attempt: Attempt, resources: dict[str, float] | None) -> Any:
+        name = task.name(attempt.item)
+        key = f"{type(task).__name__}-{name}-{uuid.uuid4().hex[:8]}"
+        others = []
+        if attempt.failed_on:
+            others = [one for one in self._client.nthreads() if one not in attempt.failed_on]
+        return self._client.submit(
+            _attempted_here,
+            task,
+            attempt.item,
+            key=key,
+            pure=False,
+            resources=resources,
+            workers=others or None,
+            allow_other_workers=bool(others),
+        )
+
+    def _outcome(self, future: Any, attempt: Attempt, name: str) -> dict[str, Any] | Attempt:
+        """Return the receipt, or the next attempt; raise what no attempt can mend."""
+        if future.status == "cancelled":
+            raise _without_scheduler()
+        if future.status == "error":
+            return self._after_a_loss(future.exception(), attempt, name)
+        worker, result = future.result()
+        if not isinstance(result, TomosegError):
+            self._streaks[worker] = 0
+            return dict(result)
+        if can_pass(result):
+            self._streaks[worker] = self._streaks.get(worker, 0) + 1
+            self._retire_if_broken(worker, result)
+        if not can_pass(result) or attempt.number >= ATTEMPTS:
+            raise result
+        return replace(attempt, number=attempt.number + 1, failed_on=attempt.failed_on | {worker})
+
+    def _after_a_loss(self, error: BaseException, attempt: Attempt, name: str) -> Attempt:
+        """Return the next attempt of a block whose worker died.
+
+        Dask blames all blocks that the worker had, also those that waited there; the last attempt
+        is therefore made with no other block in flight.
+        """
+        from distributed import KilledWorker
+
+        if not isinstance(error, KilledWorker):
+            if attempt.number >= ATTEMPTS:
+                raise BlockError(f"{type(error).__name__}: {error}", block=name) from error
+            return replace(attempt, number=attempt.number + 1)
+        if attempt.is_alone:
+            raise self._why_lost(error.last_worker.address, name) from error
+        number = attempt.number + error.allowed_failures + 1
+        return replace(attempt, number=number, is_alone=number >= ATTEMPTS)
+
+    def _why_lost(self, worker: str, name: str) -> TomosegError:
+        killed = self._client.get_events("worker-restart-memory")
+        sizes = [event["rss"] / 2**30 for _, event in killed if event["worker"] == worker]
+        if sizes:
+            return ResourceError(
+                "the block needs more memory than a worker may use: the last one was stopped at "
+                f"{sizes[-1]:.2g} GiB",
+                remedy="Use smaller blocks (blocks.shape) or give each worker more "
+                "(compute.memory_gib).",
+                block=name,
+            )
+        return BlockError(
+            "each worker that tried the block died, the last with no other block beside it",
+            remedy="Look at the workers' logs; if the system ended them for want of memory, use "
+            "smaller blocks (blocks.shape) or fewer workers (compute.workers).",
+            block=name,
+        )
+
+    def _retire_if_broken(self, worker: str, error: TomosegError) -> None:
+        """Close a worker on which block after block fails while they succeed elsewhere."""
+        workers = self._client.nthreads()
+        is_well_elsewhere = any(
+            self._streaks.get(other) == 0 for other in workers if other != worker
+        )
+        if self._streaks[worker] < STREAK or worker not in workers or not is_well_elsewhere:
+            return
+        log.warning(
+            "worker %s is retired: %d blocks in a row failed there and succeed elsewhere; the "
+            "last said: %s", worker, self._streaks[worker], error,
+        )  # fmt: skip
+        self._client.retire_workers([worker])
 
     def _resources(self) -> dict[str, float] | None:
         """Return what an item that computes on a device asks for, if any worker has a GPU."""
@@ -197,18 +313,19 @@ class DaskRunner:
         return list(state.done)
 
 
-def _failure(future: Any, name: str) -> TomosegError | None:
-    """Return what went wrong with a finished future, named; None if it went well."""
-    if future.status == "finished":
-        return None
-    if future.status == "cancelled":
-        return ResourceError(
-            "the Dask scheduler went away", remedy="Start it and run again.", block=name
-        )
-    error = future.exception()
-    if isinstance(error, TomosegError):
-        return error
-    return BlockError(f"{type(error).__name__}: {error}", block=name)
+def _without_scheduler() -> ResourceError:
+    return ResourceError("the Dask scheduler went away", remedy="Start it and run again.")
+
+
+def _attempted_here(task: Named, item: Any) -> tuple[str, dict[str, Any] | TomosegError]:
+    """Run one item on a Dask worker; return the worker and the receipt or what went wrong."""
+    from distributed import get_worker
+
+    worker = str(get_worker().address)
+    try:
+        return worker, attempted(task, item)
+    except TomosegError as error:
+        return worker, error
 
 
 @contextlib.contextmanager
@@ -339,6 +456,8 @@ def _worker_settings() -> Iterator[None]:
         {
             "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
             "distributed.scheduler.no-workers-timeout": "5 minutes",
+            # The runner counts losses and sends lost blocks out again itself.
+            "distributed.scheduler.allowed-failures": 0,
         }
     ):
         yield

@@ -26,7 +26,7 @@ from tomoseg.stages.context import Progress
 from tomoseg.stages.masks import check_mask
 from tomoseg.stages.networks import AppliedNetwork, check_fit, colours_of, load_networks
 from tomoseg.stages.segment import skipped_notes
-from tomoseg.stores import Folder, checked_url, free_bytes
+from tomoseg.stores import Folder, checked_url, claimed, free_bytes, living_owner
 
 # Pictures and tables of a tomogram, whatever its size.
 PAGES_BYTES = 4 << 20
@@ -243,17 +243,30 @@ def run_session(session: Session, progress: Progress) -> dict[str, Any]:
     Returns
     -------
     What ``session.json`` holds: a row a tomogram with its state, counts and timings.
+
+    Raises
+    ------
+    ClaimError
+        If another run works on the output, or took it over because this one gave no sign of life.
     """
-    journal = Journal.begin(session)
-    with (
-        session_address(session) as address,
-        runner_at(address, session.recipe.compute) as runner,
-    ):
-        for found in session.tomograms:
-            context = session.context(found, runner, progress)
-            journal.note({"name": found.name, "state": "running"})
-            journal.note(process_tomogram(context))
-    return journal.finish()
+    with explaining(), claimed(session.output) as claim:
+        journal = Journal.begin(session)
+
+        def watched(*done: Any) -> None:
+            claim.check()
+            progress(*done)
+
+        with (
+            session_address(session) as address,
+            runner_at(address, session.recipe.compute) as runner,
+        ):
+            for found in session.tomograms:
+                context = session.context(found, runner, watched)
+                journal.note({"name": found.name, "state": "running"})
+                row = process_tomogram(context)
+                claim.check()
+                journal.note(row)
+        return journal.finish()
 
 
 def process_tomogram(context: Context) -> dict[str, Any]:
@@ -404,12 +417,18 @@ def session_status(output: str) -> dict[str, Any]:
     ]
     states = [row["state"] for row in rows]
     done = sum(state in ("done", "already there") for state in states)
+    owner = living_owner(folder)
     when = f"finished {values['finished']}" if values["finished"] else "not finished"
+    if owner is not None:
+        when += f"; at work: {owner}"
+    elif not values["finished"]:
+        when += ", and nobody is at work: run it again"
     return {
         "headline": f"{done} of {len(rows)} tomograms done, {states.count('failed')} failed; "
         f"started {values['started']}, {when}",
         "done": done,
         "failed": states.count("failed"),
+        "owner": None if owner is None else asdict(owner),
         "tomograms": rows,
     }
 

@@ -154,7 +154,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Step:
-    """A pass's work on one block, followed by its receipt."""
+    """A pass's work on one block, followed by its receipt.
+
+    A block whose receipt stands is not worked on: a worker may be lost after it wrote the receipt
+    and before it told, and the block is then sent out again.
+    """
 
     ledger: Ledger
     label: str
@@ -166,6 +170,9 @@ class Step:
 
     def __call__(self, block: Block) -> dict[str, Any]:
         """Do the work, then write the receipt."""
+        there = self.ledger.find(self.name(block))
+        if there is not None:
+            return there
         begun = time.monotonic()
         receipt = dict(self.work(block))
         receipt["seconds"] = round(time.monotonic() - begun, 3)

@@ -5,6 +5,7 @@ needed. Law 3: a receipt is written after the shards of its block, under a diges
 that matters; what is done is one listing.
 """
 
+from tomoseg.stores.claims import Claim, Owner, claimed, living_owner
 from tomoseg.stores.folders import (
     Folder,
     checked_url,
@@ -23,17 +24,21 @@ from tomoseg.stores.omezarr import (
 from tomoseg.stores.volumes import Volume, inner_chunk
 
 __all__ = [
+    "Claim",
     "Folder",
     "Ledger",
     "OmeZarrReader",
+    "Owner",
     "Volume",
     "checked_url",
+    "claimed",
     "digest",
     "fingerprint",
     "free_bytes",
     "inner_chunk",
     "label_names",
     "listing",
+    "living_owner",
     "open_file",
     "write_image_metadata",
     "write_label_metadata",

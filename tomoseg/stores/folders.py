@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import io
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -79,6 +81,26 @@ class Folder:
         with self.publishing(name) as file:
             file.write(content)
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a whole file if there is none of that name, and tell whether it was written.
+
+        Of several processes that try at once one succeeds: by a hard link on file systems, by a
+        conditional write in object storage. A store that ignores the condition keeps the last
+        content, and all but those who read it back before it came are told False.
+        """
+        system, path = _located(f"{self.url}/{name}")
+        if self.is_local:
+            return _linked(Path(path), content)
+        try:
+            system.pipe_file(path, content, mode="create")
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                system.pipe_file(path, content)
+            elif not self.exists(name):
+                raise
+        # A write that was refused may be our own, tried again after its answer was lost.
+        return self.read(name) == content
+
     @contextlib.contextmanager
     def publishing(self, name: str) -> Iterator[BinaryIO]:
         """Yield a seekable file that appears under ``name`` only when the block ends well."""
@@ -108,13 +130,19 @@ class Folder:
 
     def names(self, below: str = "") -> list[str]:
         """Return the names directly in this folder or one below, sorted; empty if absent."""
+        return sorted(self.sizes(below))
+
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """Return the bytes of what stands in this folder or one below, by name; of folders 0."""
         system, path = _located(f"{self.url}/{below}".rstrip("/"))
         try:
-            return sorted(
-                str(item).rstrip("/").rsplit("/", 1)[-1] for item in system.ls(path, detail=False)
-            )
+            items = system.ls(path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return {}
+        return {
+            str(item["name"]).rstrip("/").rsplit("/", 1)[-1]: int(item["size"] or 0)
+            for item in items
+        }
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with everything in it, if it is there."""
@@ -229,6 +257,28 @@ def free_bytes(folder: Folder) -> int | None:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def _linked(target: Path, content: bytes) -> bool:
+    """Create a local file with its whole content at once; without hard links, by creating it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        part.write_bytes(content)
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            with target.open("xb") as file:
+                file.write(content)
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink(missing_ok=True)
+    return True
 
 
 def _version(info: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tomoseg.errors import StoreError
 from tomoseg.stores.folders import Folder
 
 BEGUN = "begun"
@@ -29,9 +30,16 @@ class Ledger:
         return f"{self.stage}-{self.digest[:16]}"
 
     def done(self) -> set[str]:
-        """Return the names of finished blocks: one listing."""
-        names = self.folder.names(self.place)
-        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+        """Return the names of finished blocks: one listing.
+
+        A receipt of no bytes is what a power cut leaves of a file just written; it does not count.
+        """
+        sizes = self.folder.sizes(self.place)
+        return {
+            name.removesuffix(".json")
+            for name, size in sizes.items()
+            if name.endswith(".json") and size
+        }
 
     def write(self, block: str, receipt: Mapping[str, Any]) -> None:
         """Record that everything of a block has been written."""
@@ -40,6 +48,13 @@ class Ledger:
     def read(self, block: str) -> dict[str, Any]:
         """Return a block's receipt."""
         return dict(self.folder.read_json(f"{self.place}/{block}.json"))
+
+    def find(self, block: str) -> dict[str, Any] | None:
+        """Return a block's receipt; None if it is not finished or its receipt is cut."""
+        try:
+            return self.read(block)
+        except (StoreError, ValueError):
+            return None
 
     def write_arrays(self, block: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write a block's sidecar; the receipt must follow it."""
