@@ -79,11 +79,13 @@ def tables(folder):
 
 
 def times(folder):
-    """Return when each file was written, but for the session's own journal."""
+    """Return when each file was written, but for the session's own journal and claims."""
     return {
         p: p.stat().st_mtime_ns
         for p in folder.rglob("*")
-        if p.is_file() and p.parent != folder and p.name != "manifest.json"
+        if p.is_file()
+        and p.parent not in (folder, folder / ".tomoseg")
+        and p.name != "manifest.json"
     }
 
 
