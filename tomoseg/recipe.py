@@ -166,7 +166,7 @@ class SegmentSection(Section):
     Parameters
     ----------
     model
-        ``shipped``, ``shipped-accurate`` (better, and a quarter as fast) or a folder with card.json
+        ``shipped``, ``shipped-accurate`` (better, and half as fast) or a folder with card.json
         and weights.safetensors.
     networks
         Instead of ``model``: networks that compete for every voxel with calibrated scores.

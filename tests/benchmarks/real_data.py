@@ -211,7 +211,10 @@ SETS = {
     ),
     "microtubules": RealSet(
         f"cryoet/microtubule_masks/imgs/{CLEARER}.tif", microtubules, ("microtubule",), 25.0,
-        {"architecture": "fast", "patch": [8, 96, 96], "batch": 6},
+        {
+            "architecture": {"slices_in": 5, "slices_out": 1, "fold": 1, "widths": [24, 48, 96]},
+            "patch": [1, 96, 96], "batch": 12,
+        },
         test_image=f"cryoet/microtubule_masks/imgs/{OTHER}.tif",
     ),
 }  # fmt: skip
