@@ -32,7 +32,8 @@ from tomoseg.stores import Folder
 
 RECIPE_NAME = "recipe.yaml"
 DEFAULT_LABELS = "{folder}/truth/{name}__labels.mrc"
-CORRECTION_WEIGHT = 3.0
+# More makes a network forget what it knew: a few tiles are soon learned by heart.
+CORRECTION_SHARE = 1 / 3
 _FAR = "../../../"
 
 
@@ -213,10 +214,11 @@ def _completed(written: _Written, base: Path) -> TrainingRecipe:
     before = _recipe_beside(parent) if parent and keeps else None
     network = _network(written, _inherited(parent, before), base, Path(output).name)
     classes = _class_names(network)
-    weight = CORRECTION_WEIGHT if before else 1.0
+    said = _said(written)
+    weight = _correction_weight(before, said) if before and said else 1.0
     new = tuple(
         annotation.placed(base).completed(classes, written.source, weight=weight)
-        for annotation in _said(written)
+        for annotation in said
     )
     annotations = (*(before.annotations if before else ()), *new)
     if annotations and "voxel_size_angstrom" not in network:
@@ -230,6 +232,13 @@ def _completed(written: _Written, base: Path) -> TrainingRecipe:
             "memory_gib": written.memory_gib,
         }
     )
+
+
+def _correction_weight(before: TrainingRecipe, new: Sequence[Annotation]) -> float:
+    """Return the weight with which corrections are CORRECTION_SHARE of what is drawn."""
+    old = sum((each.weight or 1.0) * len(each.tomograms) for each in before.annotations)
+    odds = CORRECTION_SHARE / (1 - CORRECTION_SHARE)
+    return odds * old / sum(len(each.tomograms) for each in new)
 
 
 def _network(written: _Written, inherited: dict[str, Any], base: Path, name: str) -> dict[str, Any]:

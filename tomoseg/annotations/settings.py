@@ -31,8 +31,8 @@ class AnnotationSection(Section):
     Parameters
     ----------
     weight
-        How much more often than others its places are drawn. Left out it is 1, or 3 for what
-        corrects a model that is gone on from.
+        How much more often than others its tomograms are drawn. Left out it is 1, or what makes
+        corrections of a model that is gone on from a third of all that is drawn.
     source
         What the tomograms' files do not say; what is left out is as in the whole recipe.
     """
