@@ -84,8 +84,9 @@ def times(folder):
         p: p.stat().st_mtime_ns
         for p in folder.rglob("*")
         if p.is_file()
-        and p.parent not in (folder, folder / ".tomoseg")
+        and p.parent != folder
         and p.name != "manifest.json"
+        and not p.match(".tomoseg/claim-*.json")
     }
 
 
