@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from tomoseg.clusters import (
+    WORKER_ENVIRONMENT,
     check_cluster,
     cluster_address,
     described,
@@ -21,7 +22,6 @@ from tomoseg.clusters import (
     slurm_options,
 )
 from tomoseg.errors import RequestError, ResourceError
-from tomoseg.runners import WORKER_ENVIRONMENT
 from tomoseg.sections import ComputeSection
 
 SLURM = {"interface": "lo", "protocol": "tcp"}

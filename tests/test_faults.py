@@ -15,9 +15,9 @@ import psutil
 import pytest
 from distributed import Client
 
+from tomoseg.clusters import open_cluster
 from tomoseg.errors import ResourceError
 from tomoseg.recipe import recipe_from
-from tomoseg.runners import open_cluster
 from tomoseg.session import plan_session, run_session
 from tomoseg.stores import Folder, living_owner
 

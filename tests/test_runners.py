@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from distributed import get_worker
 
+from tomoseg.clusters import open_cluster
 from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError
 from tomoseg.runners import (
     ATTEMPTS,
@@ -17,7 +18,6 @@ from tomoseg.runners import (
     DaskRunner,
     SerialRunner,
     can_pass,
-    open_cluster,
     open_runner,
 )
 

@@ -15,17 +15,16 @@ import pytest
 import zarr
 
 from tomoseg import __version__, cli
-from tomoseg.clusters import local_workers
+from tomoseg.clusters import local_workers, open_cluster
 from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
 from tomoseg.recipe import recipe_from
-from tomoseg.runners import open_cluster
 from tomoseg.session import (
     check_session,
     plan_session,
     run_session,
     session_address,
-    session_status,
 )
+from tomoseg.status import session_status
 from tomoseg.stores import Claim
 
 NAMES = ("simulated_0500", "simulated_0501")

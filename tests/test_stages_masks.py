@@ -16,10 +16,11 @@ from tomoseg.errors import RequestError
 from tomoseg.recipe import MaskValues, recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Sampling
-from tomoseg.session import check_session, plan_session, run_session, session_status
+from tomoseg.session import check_session, plan_session, run_session
 from tomoseg.stages import run_stage
 from tomoseg.stages.context import RAW_LABELS
 from tomoseg.stages.masks import codes_at, inside_parts, open_mask, store_mask
+from tomoseg.status import session_status
 from tomoseg.stores import Ledger
 
 SHAPE = (21, 52, 60)

@@ -151,7 +151,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
 ) -> None:
     """Say what is done, what failed and why, and what is still to do."""
-    from tomoseg.session import session_status
+    from tomoseg.status import session_status
 
     state = session_status(output)
     if as_json:

@@ -27,10 +27,6 @@ GPU_SHARE = 1 / 64
 bounded by its threads, and its device computes one at a time (:mod:`tomoseg.nets.predict`): blocks
 that asked for a whole GPU would leave it waiting while they read and write."""
 
-GPU_WORKER: dict[str, Any] = {
-    "resources": {"GPU": 1},
-    "preload_nanny": ["tomoseg.devices"],
-}
 STREAK = 3
 """Blocks that fail in a row on one worker alone before it is retired."""
 
@@ -329,35 +325,6 @@ def _attempted_here(task: Named, item: Any) -> tuple[str, dict[str, Any] | Tomos
 
 
 @contextlib.contextmanager
-def open_cluster(*, workers: int, memory_gib: float, gpu_threads: int = 0) -> Iterator[str]:
-    """Start worker processes on the loopback interface; yield the scheduler's address.
-
-    Parameters
-    ----------
-    workers, memory_gib
-        Their number, and the memory that each may use.
-    gpu_threads
-        0 for workers of one thread. Else each has so many threads and a GPU of its own, the i-th
-        that is visible here, and announces it as the resource ``GPU: 1``.
-    """
-    quieten()
-    from distributed import LocalCluster
-
-    with (
-        _worker_settings(),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=gpu_threads or 1,
-            memory_limit=int(memory_gib * 2**30),
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            **(GPU_WORKER if gpu_threads else {}),
-        ) as cluster,
-    ):
-        yield str(cluster.scheduler_address)
-
-
-@contextlib.contextmanager
 def open_runner(
     address: str | None,
     *,
@@ -431,33 +398,3 @@ def quieten() -> None:
 
     if not dask.config.get("logging", None):
         dask.config.set({"logging.distributed": "error"})
-
-
-WORKER_ENVIRONMENT = {
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_MMAP_MAX_": "0",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
-"""What must stand in a worker's environment before its interpreter starts.
-
-Dask's nanny makes malloc give memory back after every block, and each activation of a network
-then page-faults: 1.6 times slower. OpenMP threads that spin starve their neighbours."""
-
-
-@contextlib.contextmanager
-def _worker_settings() -> Iterator[None]:
-    """Hand the environment to the nannies of this machine; without any worker, fail soon."""
-    import dask
-
-    with dask.config.set(
-        {
-            "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
-            "distributed.scheduler.no-workers-timeout": "5 minutes",
-            # The runner counts losses and sends lost blocks out again itself.
-            "distributed.scheduler.allowed-failures": 0,
-        }
-    ):
-        yield

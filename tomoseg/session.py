@@ -25,8 +25,7 @@ from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
 from tomoseg.stages.masks import check_mask
 from tomoseg.stages.networks import AppliedNetwork, check_fit, colours_of, load_networks
-from tomoseg.stages.segment import skipped_notes
-from tomoseg.stores import Folder, checked_url, claimed, free_bytes, living_owner
+from tomoseg.stores import Folder, checked_url, claimed, free_bytes
 
 # Pictures and tables of a tomogram, whatever its size.
 PAGES_BYTES = 4 << 20
@@ -395,57 +394,6 @@ class Journal:
         }
         summary = SessionSummary.from_dict(self.values)
         output.write("index.html", session_page(summary, thumbnails).encode())
-
-
-def session_status(output: str) -> dict[str, Any]:
-    """Return the state of a session from what stands in its output, running or not.
-
-    Raises
-    ------
-    RequestError
-        If there is no session.
-    """
-    folder = Folder(output)
-    if not folder.exists("session.json"):
-        raise RequestError(
-            f"there is no session in {folder}", remedy="Name the output folder of a run."
-        )
-    values = folder.read_json("session.json")
-    rows = [
-        {"name": row["name"], "state": row["state"], "say": _said(folder, row)}
-        for row in values["tomograms"]
-    ]
-    states = [row["state"] for row in rows]
-    done = sum(state in ("done", "already there") for state in states)
-    owner = living_owner(folder)
-    when = f"finished {values['finished']}" if values["finished"] else "not finished"
-    if owner is not None:
-        when += f"; at work: {owner}"
-    elif not values["finished"]:
-        when += ", and nobody is at work: run it again"
-    return {
-        "headline": f"{done} of {len(rows)} tomograms done, {states.count('failed')} failed; "
-        f"started {values['started']}, {when}",
-        "done": done,
-        "failed": states.count("failed"),
-        "owner": None if owner is None else asdict(owner),
-        "tomograms": rows,
-    }
-
-
-def _said(folder: Folder, row: dict[str, Any]) -> str:
-    if row["state"] == "failed":
-        return f"{row['error']}. {row['remedy']}".rstrip()
-    if row["state"] != "running":
-        return "; ".join(skipped_notes(row["blocks"])) if "blocks" in row else ""
-    records = f"{row['name']}/.tomoseg"
-    stages = {name.removesuffix(".json") for name in folder.names(records)}
-    at = next((name for name in STAGES if name not in stages), "report")
-    places = [name for name in folder.names(records) if name.startswith(f"{at}-")]
-    blocks = sum(
-        name.endswith(".json") for place in places for name in folder.names(f"{records}/{place}")
-    )
-    return f"stage {at}, {blocks} receipts"
 
 
 def source_header(url: str, voxel_size_angstrom: float | None = None) -> Header:

@@ -42,12 +42,13 @@ from numpy.typing import NDArray
 
 from tomoseg import labels
 from tomoseg.blocks import Block, BlockGrid, Box
+from tomoseg.clusters import open_cluster
 from tomoseg.filaments import ridge_points, trace, tracing_defaults, tracing_halo
 from tomoseg.filaments.ridge import RidgePoints
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import PRESETS, SHIPPED, ModelCard, model_folder
 from tomoseg.nets.predict import Predictor
-from tomoseg.runners import open_cluster, open_runner
+from tomoseg.runners import open_runner
 from tomoseg.sampling import Sampling
 
 SEED = 777
