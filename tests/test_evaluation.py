@@ -12,8 +12,8 @@ from tomoseg.blocks import Box
 from tomoseg.coordinates import Filament, Particles
 from tomoseg.errors import FormatError, RequestError, StoreError, VoxelSizeError
 from tomoseg.evaluation import Options, evaluate_files, evaluate_folders, is_folder
+from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.relion import (
-    TomoContext,
     filaments_table,
     optics_table,
     particles_table,

@@ -12,8 +12,9 @@ import starfile
 from tomoseg.coordinates import Particles
 from tomoseg.errors import FormatError
 from tomoseg.formats import picks
+from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.picks import read_picks
-from tomoseg.formats.relion import TomoContext, micrograph_table, optics_table, particles_table
+from tomoseg.formats.relion import micrograph_table, optics_table, particles_table
 from tomoseg.formats.star import write_star
 from tomoseg.formats.tables import particles_csv
 from tomoseg.sampling import Sampling

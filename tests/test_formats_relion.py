@@ -14,11 +14,11 @@ from scipy.spatial.transform import Rotation
 from tomoseg.coordinates import Filament, Particles, frames, resample
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.angles import relion_angles, relion_orientations
+from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.relion import (
     COORDINATES,
     PARTICLE_ANGLES,
     SUBTOMOGRAM_ANGLES,
-    TomoContext,
     filaments_of,
     filaments_table,
     optics_table,

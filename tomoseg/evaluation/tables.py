@@ -13,8 +13,9 @@ import pandas as pd
 from tomoseg.coordinates import Filament, Particles, Points
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.evaluation.options import USUAL, Options, Scores, plain
+from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.picks import UNNAMED, read_picks
-from tomoseg.formats.relion import TomoContext, filaments_of, particles_of
+from tomoseg.formats.relion import filaments_of, particles_of
 from tomoseg.formats.star import read_star
 from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
 from tomoseg.metrics import (

@@ -25,11 +25,11 @@ import pandas as pd
 
 from tomoseg.coordinates import Particles, Points
 from tomoseg.errors import FormatError
+from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.relion import (
     COORDINATES,
     SCORE,
     SHIFTS,
-    TomoContext,
     particles_of,
 )
 from tomoseg.formats.star import read_star

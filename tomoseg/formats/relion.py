@@ -8,21 +8,17 @@ A(rlnTomoSubtomogram*) · A(rlnAngle*).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from tomoseg.coordinates import Filament, Particles, Points, frames, resample
+from tomoseg.coordinates import Filament, Particles, Points
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.angles import relion_angles, relion_orientations
+from tomoseg.formats.dialects import TomoContext, segments
 from tomoseg.sampling import Sampling, xyz
-
-# The length of a tubulin dimer; the rise of one actin subunit.
-SPACING_ANGSTROM = {"microtubule": 82.0, "actin": 27.5}
-DEFAULT_SPACING_ANGSTROM = 82.0
 
 COORDINATES = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
 SUBTOMOGRAM_ANGLES = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
@@ -32,90 +28,6 @@ SCORE = "rlnAutopickFigureOfMerit"
 
 # Filaments lie along x of the subtomogram, so that tilt 90 and psi 0 is along them.
 _ALONG_X = np.asarray(Rotation.from_euler("Y", 90, degrees=True).as_matrix())
-
-
-@dataclass(frozen=True)
-class TomoContext:
-    """What RELION must know of a tomogram to place points in it.
-
-    Parameters
-    ----------
-    tomo_name
-        Name of the tilt series, as in RELION's tomograms table.
-    sampling
-        Grid of the source tomogram.
-    tilt_series_pixel_size_angstrom
-        Pixel of the unbinned tilt series; None where the tomogram itself counts as unbinned.
-    tilt_series_size_xyz
-        Size of the unbinned tomogram in its pixels, rlnTomoSizeX/Y/Z; given if and only if the
-        pixel size is. Never computed from the binned shape, which was rounded.
-    centre_shift_pixels
-        Added to size / 2, the centre that RELION 5 takes; -1 for programs that take size / 2 - 1.
-
-    Raises
-    ------
-    RequestError
-        If the name is not one word, the grid is not the source's, or only one of pixel and size
-        is given or one is not positive.
-    """
-
-    tomo_name: str
-    sampling: Sampling
-    tilt_series_pixel_size_angstrom: float | None = None
-    tilt_series_size_xyz: tuple[int, int, int] | None = None
-    centre_shift_pixels: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check what RELION would misread."""
-        if len(self.tomo_name.split()) != 1 or self.tomo_name != self.tomo_name.strip():
-            raise RequestError(f"tomogram name {self.tomo_name!r} is not one word")
-        if any(self.sampling.first_voxel_angstrom):
-            raise RequestError(
-                f"the grid begins at {self.sampling.first_voxel_angstrom} Å; the source's grid, "
-                "which begins at 0, is needed"
-            )
-        if (self.tilt_series_pixel_size_angstrom is None) != (self.tilt_series_size_xyz is None):
-            raise RequestError("pixel and size of the tilt series go together; one is missing")
-        if min(self.pixel_angstrom, *self.size_xyz) <= 0:
-            raise RequestError(
-                f"pixel {self.pixel_angstrom} Å and size {self.size_xyz} must be positive"
-            )
-
-    @property
-    def pixel_angstrom(self) -> float:
-        """Pixel of the unbinned tilt series."""
-        given = self.tilt_series_pixel_size_angstrom
-        return self.sampling.voxel_angstrom if given is None else given
-
-    @property
-    def size_xyz(self) -> tuple[int, int, int]:
-        """Size of the unbinned tomogram, in its pixels."""
-        z, y, x = self.sampling.shape
-        return self.tilt_series_size_xyz or (x, y, z)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know about the coordinates."""
-        odd = [size for size in self.size_xyz if size % 2]
-        if not odd:
-            return ()
-        return (
-            f"size {self.size_xyz} (xyz) is odd: programs that round its half differ by half a "
-            f"pixel, {self.pixel_angstrom / 2:g} Å",
-        )
-
-    def centred(self, points_angstrom: Points) -> Points:
-        """Convert positions, shape (n, 3), zyx, Å, to RELION's, xyz, Å from the centre."""
-        return xyz(points_angstrom) - self._centre_xyz_angstrom
-
-    def from_centred(self, centred_xyz: Points) -> Points:
-        """Undo :meth:`centred`."""
-        return xyz(centred_xyz + self._centre_xyz_angstrom)
-
-    @property
-    def _centre_xyz_angstrom(self) -> Points:
-        centre = np.array(self.size_xyz) / 2 + self.centre_shift_pixels
-        return np.asarray(centre * self.pixel_angstrom)
 
 
 def filaments_table(
@@ -131,7 +43,7 @@ def filaments_table(
         The tomogram.
     spacing_angstrom
         Distance between segments along the line; None takes that of the class
-        (:data:`SPACING_ANGSTROM`), or 82 Å.
+        (:data:`tomoseg.formats.dialects.SPACING_ANGSTROM`), or 82 Å.
 
     Raises
     ------
@@ -149,11 +61,11 @@ def filaments_table(
             f"filament ids must be unique and at least 1; they are {sorted(ids)[:5]} …",
             remedy="Number the filaments of a tomogram together, from 1",
         )
-    segments = [_segments(filament, spacing_angstrom) for filament in filaments]
-    counts = [len(orientations) for _, _, orientations in segments]
+    sampled = [segments(filament, spacing_angstrom) for filament in filaments]
+    counts = [len(orientations) for _, _, orientations in sampled]
     nothing = np.empty((0, 3)), np.empty(0), np.empty((0, 3, 3))
     points, track, orientations = (
-        np.concatenate(parts) for parts in zip(nothing, *segments, strict=True)
+        np.concatenate(parts) for parts in zip(nothing, *sampled, strict=True)
     )
     columns: dict[str, ArrayLike] = {
         **_named(COORDINATES, context.centred(points)),
@@ -168,17 +80,6 @@ def filaments_table(
         "rlnOpticsGroup": 1,
     }
     return _table(context, len(points), columns)
-
-
-def _segments(filament: Filament, spacing_angstrom: float | None) -> tuple[Points, Points, Points]:
-    """Sample a filament: points (n, 3), zyx; distance along it (n,), Å; frames (n, 3, 3), xyz."""
-    spacing = spacing_angstrom
-    if spacing is None:
-        spacing = SPACING_ANGSTROM.get(filament.name, DEFAULT_SPACING_ANGSTROM)
-    points = resample(filament.points_angstrom, spacing)
-    # A line shorter than the spacing has one segment; its direction is that of the whole line.
-    line = points if len(points) > 1 else filament.points_angstrom[[0, -1]]
-    return points, spacing * np.arange(len(points), dtype=np.float64), frames(line)[: len(points)]
 
 
 def particles_table(particles: Particles, *, context: TomoContext) -> pd.DataFrame:

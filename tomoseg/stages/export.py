@@ -10,6 +10,7 @@ import pandas as pd
 
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.formats import relion, tables
+from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.star import write_star
 from tomoseg.sampling import Sampling, Shape
@@ -67,9 +68,9 @@ def _on_source(
     return box.scaled(bins).clip(source.shape), mask
 
 
-def _tomogram(context: Context) -> relion.TomoContext:
+def _tomogram(context: Context) -> TomoContext:
     export = context.recipe.export
-    return relion.TomoContext(
+    return TomoContext(
         tomo_name=context.name,
         sampling=context.header.sampling,
         tilt_series_pixel_size_angstrom=export.tilt_series_pixel_size_angstrom,

@@ -1,0 +1,199 @@
+"""What the dialects of other programs have in common: the points of tomograms and how they lie.
+
+A dialect is one program's way of writing points down. Each stands in a module of its own, as a
+class of the kind of :class:`Dialect`; :mod:`tomoseg.coordinates` is what they all write and read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from tomoseg.coordinates import Filament, Particles, Points, frames, resample
+from tomoseg.errors import RequestError
+from tomoseg.sampling import Sampling, xyz
+
+# The length of a tubulin dimer; the rise of one actin subunit.
+SPACING_ANGSTROM = {"microtubule": 82.0, "actin": 27.5}
+DEFAULT_SPACING_ANGSTROM = 82.0
+
+
+@dataclass(frozen=True)
+class TomoContext:
+    """What must be known of a tomogram to place points in it, for whichever program.
+
+    Parameters
+    ----------
+    tomo_name
+        Name of the tilt series, as in RELION's tomograms table.
+    sampling
+        Grid of the source tomogram.
+    tilt_series_pixel_size_angstrom
+        Pixel of the unbinned tilt series; None where the tomogram itself counts as unbinned.
+    tilt_series_size_xyz
+        Size of the unbinned tomogram in its pixels, rlnTomoSizeX/Y/Z; given if and only if the
+        pixel size is. Never computed from the binned shape, which was rounded.
+    centre_shift_pixels
+        Added to size / 2, the centre that RELION 5 takes; -1 for programs that take size / 2 - 1.
+
+    Raises
+    ------
+    RequestError
+        If the name is not one word, the grid is not the source's, or only one of pixel and size
+        is given or one is not positive.
+    """
+
+    tomo_name: str
+    sampling: Sampling
+    tilt_series_pixel_size_angstrom: float | None = None
+    tilt_series_size_xyz: tuple[int, int, int] | None = None
+    centre_shift_pixels: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check what RELION would misread."""
+        if len(self.tomo_name.split()) != 1 or self.tomo_name != self.tomo_name.strip():
+            raise RequestError(f"tomogram name {self.tomo_name!r} is not one word")
+        if any(self.sampling.first_voxel_angstrom):
+            raise RequestError(
+                f"the grid begins at {self.sampling.first_voxel_angstrom} Å; the source's grid, "
+                "which begins at 0, is needed"
+            )
+        if (self.tilt_series_pixel_size_angstrom is None) != (self.tilt_series_size_xyz is None):
+            raise RequestError("pixel and size of the tilt series go together; one is missing")
+        if min(self.pixel_angstrom, *self.size_xyz) <= 0:
+            raise RequestError(
+                f"pixel {self.pixel_angstrom} Å and size {self.size_xyz} must be positive"
+            )
+
+    @property
+    def pixel_angstrom(self) -> float:
+        """Pixel of the unbinned tilt series."""
+        given = self.tilt_series_pixel_size_angstrom
+        return self.sampling.voxel_angstrom if given is None else given
+
+    @property
+    def size_xyz(self) -> tuple[int, int, int]:
+        """Size of the unbinned tomogram, in its pixels."""
+        z, y, x = self.sampling.shape
+        return self.tilt_series_size_xyz or (x, y, z)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the coordinates."""
+        odd = [size for size in self.size_xyz if size % 2]
+        if not odd:
+            return ()
+        return (
+            f"size {self.size_xyz} (xyz) is odd: programs that round its half differ by half a "
+            f"pixel, {self.pixel_angstrom / 2:g} Å",
+        )
+
+    def centred(self, points_angstrom: Points) -> Points:
+        """Convert positions, shape (n, 3), zyx, Å, to RELION's, xyz, Å from the centre."""
+        return xyz(points_angstrom) - self._centre_xyz_angstrom
+
+    def from_centred(self, centred_xyz: Points) -> Points:
+        """Undo :meth:`centred`."""
+        return xyz(centred_xyz + self._centre_xyz_angstrom)
+
+    @property
+    def _centre_xyz_angstrom(self) -> Points:
+        centre = np.array(self.size_xyz) / 2 + self.centre_shift_pixels
+        return np.asarray(centre * self.pixel_angstrom)
+
+
+@dataclass(frozen=True, eq=False)
+class TomogramPoints:
+    """What a file says, or is to say, of one tomogram.
+
+    Parameters
+    ----------
+    context
+        The tomogram.
+    filaments
+        Its lines, of any classes; numbers are unique within a class.
+    particles
+        Its particles, an item a class.
+    """
+
+    context: TomoContext
+    filaments: Sequence[Filament] = ()
+    particles: Sequence[Particles] = ()
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """What a person may choose of how points are written.
+
+    Parameters
+    ----------
+    spacing_angstrom
+        Class → distance of segments along its filaments, Å; others take
+        :data:`SPACING_ANGSTROM`.
+    """
+
+    spacing_angstrom: Mapping[str, float] = field(default_factory=dict)
+
+
+class Dialect(Protocol):
+    """One program's way of writing points down."""
+
+    name: str
+    """As in ``tomoseg export --to NAME`` and in recipes."""
+
+    scope: Literal["class", "tomogram"]
+    """What a file holds: one class in any number of tomograms, or one tomogram with any number of
+    classes. ``write`` is given no more than that."""
+
+    def write(
+        self, points: Sequence[TomogramPoints], stem: str, options: WriteOptions
+    ) -> dict[str, bytes]:
+        """Return path → content of the files, whose paths begin with ``stem``.
+
+        Raises
+        ------
+        RequestError
+            If the program could not read the points.
+        """
+
+    def read(
+        self, data: bytes, contexts: Sequence[TomoContext], *, name: str
+    ) -> list[TomogramPoints]:
+        """Return what a file of the program says of the tomograms given.
+
+        ``name`` is the class, where the file names none.
+
+        Raises
+        ------
+        FormatError
+            If the file is not of this dialect, lacks something or contradicts itself.
+        """
+
+
+def segments(
+    filament: Filament, spacing_angstrom: float | None = None
+) -> tuple[Points, Points, Points]:
+    """Sample a filament at equal distances along it.
+
+    Parameters
+    ----------
+    filament
+        A line.
+    spacing_angstrom
+        Distance along it, Å; None takes that of its class (:data:`SPACING_ANGSTROM`).
+
+    Returns
+    -------
+    Points, float64, shape (n, 3), zyx, Å; distance along the line, (n,), Å; frames, (n, 3, 3),
+    xyz, whose z column is the direction and whose x column is carried along without twist.
+    """
+    spacing = spacing_angstrom
+    if spacing is None:
+        spacing = SPACING_ANGSTROM.get(filament.name, DEFAULT_SPACING_ANGSTROM)
+    points = resample(filament.points_angstrom, spacing)
+    # A line shorter than the spacing has one segment; its direction is that of the whole line.
+    line = points if len(points) > 1 else filament.points_angstrom[[0, -1]]
+    return points, spacing * np.arange(len(points), dtype=np.float64), frames(line)[: len(points)]
