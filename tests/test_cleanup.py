@@ -54,7 +54,9 @@ def joined(mask: Mask, block: Shape, connectivity: Connectivity) -> tuple[Merged
         for b in grid
     }
     tables = [
-        labels.object_table(local[b.index], begin=b.write.begin, volume_shape=grid.shape)
+        labels.object_table(
+            local[b.index], mask[b.write.slices], begin=b.write.begin, volume_shape=grid.shape
+        )
         for b in grid
     ]
     offset = dict(zip(local, labels.provisional_offsets(tables)[:-1], strict=True))

@@ -38,7 +38,7 @@ def context_for(model, tomogram, output, **sections):
 
 
 def cleaned(context, labels):
-    """Clean labels that stand in for what a network found; return all label volumes."""
+    """Clean labels that stand in for what a network found; return classes and objects."""
     run_stage(context, "ingest")
     volume = context.volume(RAW_LABELS)
     volume.create(labels.shape, "uint8", shard=context.recipe.blocks.shape, is_labels=True)
@@ -47,8 +47,8 @@ def cleaned(context, labels):
     context.records.write_json("segment.json", {"digest": "planted", "summary": {}})
     run_stage(context, "clean")
     store = zarr.storage.LocalStore(context.image.path)
-    paths = {name: f"labels/{name}/0" for name in ("semantic", *CLASSES)}
-    return {n: zarr.open_array(store, path=p, mode="r")[:] for n, p in paths.items()}
+    names = ("semantic", "instances")
+    return [zarr.open_array(store, path=f"labels/{name}/0", mode="r")[:] for name in names]
 
 
 def blobs(shape, seed):
@@ -71,7 +71,7 @@ CLEANING = {
 
 
 def cleaned_whole(labels, sampling, settings, allowed):
-    """Clean a whole volume with scipy; return the classes' instance volumes."""
+    """Clean a whole volume with scipy; return the objects, their classes, and how many each has."""
     smooth = np.zeros_like(labels)
     for value, one in settings.items():
         mask = cleanup.smooth_mask(
@@ -93,14 +93,18 @@ def cleaned_whole(labels, sampling, settings, allowed):
             is_open = any(edge.start == 0 or edge.stop == size for edge, size in ends)
             if not is_open and part.sum() * sampling.voxel_volume_nm3 <= one.fill_holes_nm3:
                 there[part & (there == 0) & allowed[box]] = value
-    instances = {}
+    objects, counts = np.zeros(labels.shape, np.int64), []
     for value, one in settings.items():
         parts, count = ndimage.label(filled == value, np.ones((3, 3, 3)))
         sizes = np.bincount(parts.ravel(), minlength=count + 1) * sampling.voxel_volume_nm3
         kept = np.flatnonzero(sizes[1:] >= one.minimum_volume_nm3) + 1
-        # scipy numbers parts in the order of their first voxels.
-        instances[value] = np.searchsorted(kept, parts, side="right") * np.isin(parts, kept)
-    return instances
+        objects += np.where(np.isin(parts, kept), objects.max() + parts, 0)
+        counts.append(len(kept))
+    # Numbers go by the place of an object's first voxel, whatever its class.
+    found, first, ids = np.unique(objects, return_index=True, return_inverse=True)
+    ranks = np.zeros(len(found), np.int64)
+    ranks[1:][np.argsort(first[1:])] = np.arange(1, len(found))
+    return ranks[ids].reshape(labels.shape), filled * (objects > 0), counts
 
 
 @pytest.mark.parametrize(("with_mask", "factor"), [(False, 1), (True, 1), (True, 2)])
@@ -130,19 +134,20 @@ def test_cleaning_in_blocks_equals_cleaning_the_whole(tmp_path, tiny_model, with
         label: given.get(name, cleanup.CleaningSettings())
         for label, name in enumerate(CLASSES, start=1)
     }
-    everywhere = np.ones(shape, bool)
-    wanted = cleaned_whole(labels, context.sampling, settings, allowed if with_mask else everywhere)
-    for volumes in found:
-        semantic = np.zeros(shape, np.uint8)
-        for label, name in enumerate(CLASSES, start=1):
-            assert np.array_equal(volumes[name], wanted[label]), name
-            assert wanted[label].max() > 1
-            semantic[volumes[name] > 0] = label
-        assert np.array_equal(volumes["semantic"], semantic)
+    ids, classes, counts = cleaned_whole(
+        labels, context.sampling, settings, allowed if with_mask else np.ones(shape, bool)
+    )
+    assert min(counts) > 1
+    for semantic, instances in found:
+        assert np.array_equal(instances, ids)
+        assert np.array_equal(semantic, classes)
         if with_mask:
             assert not semantic[~allowed].any()
     rows = context.summary("clean")["classes"]
-    assert [rows[name]["objects"] for name in CLASSES] == [w.max() for w in wanted.values()]
+    assert [rows[name]["objects"] for name in CLASSES] == counts
+    for label, name in enumerate(CLASSES, start=1):
+        numbers = context.records.read_arrays(f"objects/{name}.npz")["ids"]
+        assert np.array_equal(numbers, np.unique(ids[classes == label]))
 
 
 def test_a_mask_of_another_grid_is_refused(tmp_path, tiny_model):

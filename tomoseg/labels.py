@@ -30,6 +30,7 @@ from tomoseg.sampling import Shape, as_shape
 
 Connectivity = Literal[6, 26]
 Labels = NDArray[np.uint32]
+Mask = NDArray[np.bool_] | NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
 AXES = "zyx"
@@ -49,6 +50,8 @@ class ObjectTable:
         int64, shape (n, 3), zyx: half-open bounding box in the volume.
     first
         int64, shape (n,): smallest C-order index in the volume of a voxel.
+    value
+        int64, shape (n,): the value that its voxels have in the volume.
     """
 
     voxels: Ints
@@ -56,6 +59,7 @@ class ObjectTable:
     begin: Ints
     end: Ints
     first: Ints
+    value: Ints
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -84,7 +88,7 @@ class ObjectTable:
         """Return the rows of all tables, in order."""
         if not tables:
             none, points = np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
-            return cls(none, points, points, points, none)
+            return cls(none, points, points, points, none, none)
         columns = [table.as_arrays() for table in tables]
         return cls(**{name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
 
@@ -125,15 +129,13 @@ class Merged:
         return Merged(renumber[self.lookups], self.offsets, self.table.take(keep))
 
 
-def local_components(
-    mask: NDArray[np.bool_] | NDArray[np.uint8], *, connectivity: Connectivity = 26
-) -> Labels:
+def local_components(volume: Mask, *, connectivity: Connectivity = 26) -> Labels:
     """Label the connected parts of one block.
 
     Parameters
     ----------
-    mask
-        bool or uint8, shape (z, y, x); what is not 0 is object.
+    volume
+        bool or uint8, shape (z, y, x): 0 is background; parts of different values never join.
     connectivity
         6 joins voxels that share a face, 26 also those that share an edge or a corner.
 
@@ -141,23 +143,21 @@ def local_components(
     -------
     uint32, shape (z, y, x): 0 is background, objects are 1..n.
     """
-    # cc3d 4.1.1 reserves voxels // 8 labels for 26-connectivity, too few for dots at every other
-    # voxel along an odd axis ("cannot be mapped to union-find array"); an even shape is enough.
-    even = np.pad(np.ascontiguousarray(mask), [(0, n % 2) for n in mask.shape])
-    labels = cc3d.connected_components(
-        even, connectivity=connectivity, out_dtype=np.uint32, binary_image=True
-    )
-    z, y, x = mask.shape
-    return np.ascontiguousarray(labels[:z, :y, :x])
+    values = np.ascontiguousarray(volume).view(np.uint8)
+    # binary_image=True of cc3d 4.1.1 fails for dots at every other voxel along an odd axis.
+    labels = cc3d.connected_components(values, connectivity=connectivity, out_dtype=np.uint32)
+    return np.ascontiguousarray(labels)
 
 
-def object_table(labels: Labels, *, begin: Shape, volume_shape: Shape) -> ObjectTable:
+def object_table(labels: Labels, volume: Mask, *, begin: Shape, volume_shape: Shape) -> ObjectTable:
     """Measure the objects of one block in the volume's frame.
 
     Parameters
     ----------
     labels
         uint32, shape (z, y, x), each of 1..n present, as from :func:`local_components`.
+    volume
+        What they are the parts of, as given to it.
     begin
         Place of the block's first voxel in the volume, zyx.
     volume_shape
@@ -176,6 +176,7 @@ def object_table(labels: Labels, *, begin: Shape, volume_shape: Shape) -> Object
         begin=low + begin,
         end=last + 1 + begin,
         first=np.ravel_multi_index(place, volume_shape).astype(np.int64),
+        value=volume[first].astype(np.int64),
     )
 
 
@@ -248,14 +249,17 @@ def merge(tables: Sequence[ObjectTable], pairs: Ints) -> Merged:
     tables
         One table a block, in the order of the blocks.
     pairs
-        int64, shape (k, 2): provisional ids (label + the block's offset) that are one object.
+        int64, shape (k, 2): provisional ids (label + the block's offset) that touch; those of one
+        value are one object.
 
     Returns
     -------
     The merged objects, ids 1..n by the position of their first voxel.
     """
     pieces = ObjectTable.concatenate(tables)
-    owner = _owners(len(pieces), np.asarray(pairs, np.int64).reshape(-1, 2) - 1)
+    rows = np.asarray(pairs, np.int64).reshape(-1, 2) - 1
+    here, there = pieces.value[rows].T
+    owner = _owners(len(pieces), rows[here == there])
     joined = _gather(pieces, owner)
     order = np.argsort(joined.first)
     rank = np.empty_like(order)
@@ -322,4 +326,5 @@ def _gather(pieces: ObjectTable, owner: Ints) -> ObjectTable:
         begin=np.minimum.reduceat(rows.begin, starts),
         end=np.maximum.reduceat(rows.end, starts),
         first=np.minimum.reduceat(rows.first, starts),
+        value=rows.value[starts],
     )

@@ -292,9 +292,10 @@ def components(folder: Path, repeats: int) -> Iterator[Row]:
     def ours() -> int:
         tables, faces = [], {}
         for block in grid:
-            part = labels.local_components(mask[block.write.slices])
-            begin = block.write.begin
-            tables.append(labels.object_table(part, begin=begin, volume_shape=mask.shape))
+            volume, begin = mask[block.write.slices], block.write.begin
+            part = labels.local_components(volume)
+            table = labels.object_table(part, volume, begin=begin, volume_shape=mask.shape)
+            tables.append(table)
             faces[block.index] = labels.faces(part)
         offsets = labels.provisional_offsets(tables)
         order = {block.index: n for n, block in enumerate(grid)}

@@ -29,6 +29,7 @@ from tomoseg.sources import Source, as_labels, open_source
 from tomoseg.stores import Folder, checked_url, label_names
 
 SEMANTIC = "semantic"
+INSTANCES = "instances"
 BLOCK_SHAPE = (32, 512, 512)
 SURFACE_TOLERANCE_VOXELS = 2.0
 SAME_SIZE_WITHIN = 0.01
@@ -182,22 +183,26 @@ def evaluate_instances(found: str, truth: str, options: Options = USUAL) -> Scor
     RequestError
         If shapes or voxel sizes do not fit each other, or the classes of objects are not known.
     """
-    classes = [name for name in label_names(Folder(found)) if name != SEMANTIC]
-    if not classes:
+    if INSTANCES not in label_names(Folder(found)):
         return {"objects": _instances(found, truth, options)}
     labels = truth.replace("__instances", "__labels")
-    names = class_names(labels)
-    if labels == truth or names is None:
+    names, own = class_names(labels), class_names(found)
+    inside = f"{checked_url(found)}/labels"
+    if labels == truth or names is None or own is None:
         raise RequestError(
-            f"{found} has objects of {', '.join(classes)}; of {truth} no class is known",
-            remedy=f"Name one class's objects: {found}/labels/{classes[0]}.",
+            f"{found} has objects of several classes; of {truth} no class is known",
+            remedy=f"Compare objects whatever their class: {inside}/{INSTANCES}.",
         )
     return {
         name: _instances(
-            f"{checked_url(found)}/labels/{name}", truth, options, labels=labels, label=label
+            f"{inside}/{INSTANCES}",
+            truth,
+            options,
+            found_class=(f"{inside}/{SEMANTIC}", own.index(name) + 1),
+            true_class=(labels, label),
         )
         for label, name in enumerate(names, start=1)
-        if name in classes
+        if name in own
     }
 
 
@@ -253,17 +258,25 @@ def _label_counts(found: str, truth: str, names: tuple[str, ...], options: Optio
 
 
 def _instances(
-    found: str, truth: str, options: Options, *, labels: str | None = None, label: int = 0
+    found: str,
+    truth: str,
+    options: Options,
+    *,
+    found_class: tuple[str, int] | None = None,
+    true_class: tuple[str, int] | None = None,
 ) -> dict[str, float | int | None]:
-    """Score one volume of objects; with ``labels``, against the true ones of one label alone."""
-    places = (found, truth) if labels is None else (found, truth, labels)
+    """Score one volume of objects; with a label volume and a label for each, those of a class."""
+    classes = [one for one in (found_class, true_class) if one is not None]
     pairs = Overlaps.none()
     with ExitStack() as stack:
-        volumes, _ = _opened(stack, places, options)
+        volumes, _ = _opened(stack, (found, truth, *(place for place, _ in classes)), options)
         for block in BlockGrid(volumes[0].header.sampling.shape, BLOCK_SHAPE):
             ids, true_ids, *masks = (volume.read(block.write) for volume in volumes)
-            for mask in masks:
-                true_ids = np.where(mask == label, true_ids, 0)
+            if classes:
+                ids, true_ids = (
+                    np.where(mask == label, part, 0)
+                    for part, mask, (_, label) in zip((ids, true_ids), masks, classes, strict=True)
+                )
             pairs += overlaps(ids, true_ids)
     return plain(asdict(score_instances(pairs)))
 

@@ -3,7 +3,9 @@
 Passes over the label volume, each of which reads one volume and writes another:
 
     segmented ─ smooth ─→ smoothed ─ fill ─→ filled ─ components ─→ tables, faces
-                                                    └ relabel ───→ semantic, <class> instances
+                                                    └ relabel ───→ semantic, instances
+
+Objects of all classes are parts of one volume, so that the cost does not grow with classes.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from tomoseg.stores import Ledger, Volume, write_label_metadata
 
 SMOOTHED = "work/smoothed"
 FILLED = "work/filled"
+IMAGES = {"semantic": "uint8", "instances": "uint32"}
+OBJECTS = "objects"
 
 
 def _settings(context: Context) -> Any:
@@ -40,20 +44,15 @@ def _cleaned(context: Context) -> dict[str, CleaningSettings]:
     return {name: given.get(name, CleaningSettings()) for name in context.classes}
 
 
-def _names(context: Context) -> tuple[str, ...]:
-    return ("semantic", *context.classes)
-
-
 def _arrays(context: Context) -> tuple[str, ...]:
     levels = range(len(pyramid(context.sampling)))
-    return tuple(context.label_path(name, n) for n in levels for name in _names(context))
+    return tuple(context.label_path(name, n) for n in levels for name in IMAGES)
 
 
 def _begin(context: Context) -> None:
     shard = context.recipe.blocks.shape
     for number, level in enumerate(pyramid(context.sampling)):
-        for name in _names(context):
-            dtype = "uint8" if name == "semantic" else "uint32"
+        for name, dtype in IMAGES.items():
             volume = context.volume(context.label_path(name, number))
             volume.create(level.shape, dtype, shard=shard, is_labels=True)
     for path in (SMOOTHED, FILLED):
@@ -68,27 +67,45 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         source = _smoothed(context, ledger, source, settings)
     if any(one.fill_holes_nm3 > 0 for one in settings.values()):
         source = _filled(context, ledger, source, settings)
-    values = {name: context.label(name) for name in settings}
-    joined = _connected(context, ledger, Components(ledger, "objects", source, values, 26), grid)
-    kept = {
-        name: merged.select(cleanup.kept_objects(merged.table, settings[name], context.sampling))
-        for name, merged in joined.items()
-    }
-    _relabel(context, ledger, source, kept, grid)
-    for name, merged in kept.items():
+    objects = Components(ledger, "objects", source, 26, {OBJECTS: None})
+    joined = _connected(context, ledger, objects, grid)[OBJECTS]
+    kept = joined.select(_kept(context, joined.table, settings))
+    _relabel(context, ledger, objects, kept, grid)
+    classes = {name: kept.table.value == context.label(name) for name in settings}
+    for name, rows in classes.items():
+        table = kept.table.take(rows)
         context.records.write_arrays(
             f"objects/{name}.npz",
-            {"centres": merged.table.centres, "voxels": merged.table.voxels},
+            {
+                "ids": np.flatnonzero(rows) + 1,
+                "centres": table.centres,
+                "voxels": table.voxels,
+            },
         )
     for path in (SMOOTHED, FILLED):
         context.folder.remove(f"tomogram.zarr/{path}")
-    return {"classes": {name: _found(context, merged) for name, merged in kept.items()}}
-
-
-def _found(context: Context, merged: labels.Merged) -> dict[str, Any]:
-    voxels = int(merged.table.voxels.sum())
     return {
-        "objects": len(merged.table),
+        "classes": {
+            name: _found(context, kept.table.voxels[rows]) for name, rows in classes.items()
+        }
+    }
+
+
+def _kept(
+    context: Context, table: labels.ObjectTable, settings: Mapping[str, CleaningSettings]
+) -> NDArray[np.bool_]:
+    """Tell which objects stay, each by the settings of its class."""
+    keep = np.zeros(len(table), np.bool_)
+    for name, one in settings.items():
+        rows = table.value == context.label(name)
+        keep[rows] = cleanup.kept_objects(table.take(rows), one, context.sampling)
+    return keep
+
+
+def _found(context: Context, sizes: NDArray[np.int64]) -> dict[str, Any]:
+    voxels = int(sizes.sum())
+    return {
+        "objects": len(sizes),
         "voxels": voxels,
         "volume_nm3": voxels * context.sampling.voxel_volume_nm3,
     }
@@ -163,8 +180,8 @@ def _filled(
         _create_work(context, target)
     sampling = context.sampling
     grid = BlockGrid(sampling.shape, context.recipe.blocks.shape)
-    values = {name: context.label(name) for name, one in settings.items() if one.fill_holes_nm3 > 0}
-    holes = Components(ledger, "holes", source, values, 6, is_inverted=True)
+    holed = {name: context.label(name) for name, one in settings.items() if one.fill_holes_nm3 > 0}
+    holes = Components(ledger, "holes", source, 6, holed)
     joined = {
         name: merged.select(
             cleanup.fillable_holes(merged.table, settings[name], sampling, sampling.shape)
@@ -172,20 +189,25 @@ def _filled(
         for name, merged in _connected(context, ledger, holes, grid).items()
     }
     _send_lookups(ledger, "fill", joined, grid)
-    work = partial(_fill, holes=holes, target=target, mask=stored_mask(context))
+    work = partial(_fill, holes=holes, values=holed, target=target, mask=stored_mask(context))
     context.run_pass(ledger, "fill", work, grid)
     return target
 
 
 def _fill(
-    block: Block, *, holes: Components, target: Volume, mask: Volume | None
+    block: Block,
+    *,
+    holes: Components,
+    values: Mapping[str, int],
+    target: Volume,
+    mask: Volume | None,
 ) -> Mapping[str, Any]:
     """Give a hole's background voxels to the class around it; what the mask cut stays cut."""
     before = holes.source.read(block.write)
     after = before.copy()
     allowed = _allowed(mask, block.write)
     lookups = holes.ledger.read_arrays(f"fill-lookup-{block.name}")
-    for name, value in holes.values.items():
+    for name, value in values.items():
         is_hole = lookups[name][holes.local(before, value)] > 0
         after[is_hole & (after == 0) & (True if allowed is None else allowed)] = value
     target.write(block.write, after)
@@ -194,32 +216,44 @@ def _fill(
 
 @dataclass(frozen=True)
 class Components:
-    """The connected parts of some classes of one label volume, or of what they leave free.
+    """The connected parts of a label volume, or of what some of its classes leave free.
 
     Labelling a block is repeatable, so its labels are computed again where they are needed and
     never stored.
+
+    Parameters
+    ----------
+    ledger, label
+        Where tables and faces are kept, and under what name.
+    source
+        The label volume.
+    connectivity
+        As in :func:`tomoseg.labels.local_components`.
+    parts
+        Name → the class whose background is looked at, or None for the objects of all classes.
     """
 
     ledger: Ledger
     label: str
     source: Volume
-    values: Mapping[str, int]
     connectivity: labels.Connectivity
-    is_inverted: bool = False
+    parts: Mapping[str, int | None]
 
-    def local(self, voxels: NDArray[np.uint8], value: int) -> NDArray[np.uint32]:
-        """Label one block of one class."""
-        mask = voxels != value if self.is_inverted else voxels == value
-        return labels.local_components(mask, connectivity=self.connectivity)
+    def local(self, voxels: NDArray[np.uint8], value: int | None) -> NDArray[np.uint32]:
+        """Label one block."""
+        return labels.local_components(_of(voxels, value), connectivity=self.connectivity)
 
     def __call__(self, block: Block) -> Mapping[str, Any]:
         """Keep a block's tables and outer planes."""
         voxels = self.source.read(block.write)
         arrays: dict[str, NDArray[Any]] = {}
-        for name, value in self.values.items():
+        for name, value in self.parts.items():
             found = self.local(voxels, value)
             table = labels.object_table(
-                found, begin=block.write.begin, volume_shape=self.source.shape
+                found,
+                _of(voxels, value),
+                begin=block.write.begin,
+                volume_shape=self.source.shape,
             )
             planes = labels.faces(found) if len(table) else {}
             for part in (table.as_arrays(), planes):
@@ -228,12 +262,16 @@ class Components:
         return {}
 
     def read(self, block: Block) -> dict[str, dict[str, NDArray[Any]]]:
-        """Return table columns and, where there are objects, planes of each class in a block."""
-        arrays: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.values}
+        """Return table columns and, where there are objects, planes of each part in a block."""
+        arrays: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.parts}
         for key, column in self.ledger.read_arrays(f"{self.label}-{block.name}").items():
             name, _, part = key.rpartition(".")
             arrays[name][part] = column
         return arrays
+
+
+def _of(voxels: NDArray[np.uint8], value: int | None) -> NDArray[np.uint8] | NDArray[np.bool_]:
+    return voxels if value is None else voxels != value
 
 
 def _connected(
@@ -243,7 +281,7 @@ def _connected(
     context.run_pass(ledger, components.label, components, grid)
     work = partial(_meet, components=components, grid=grid)
     met = context.run_pass(ledger, f"{components.label}-meet", work, grid)
-    tables: dict[str, list[labels.ObjectTable]] = {name: [] for name in components.values}
+    tables: dict[str, list[labels.ObjectTable]] = {name: [] for name in components.parts}
     for block in grid:
         for name, columns in components.read(block).items():
             tables[name].append(labels.ObjectTable.from_arrays(columns))
@@ -259,7 +297,7 @@ def _connected(
 def _meet(block: Block, *, components: Components, grid: BlockGrid) -> Mapping[str, Any]:
     """Find which labels of a block touch which of its later neighbours.
 
-    An entry ``<class>.<number of this block>.<number of the other>`` holds local label pairs.
+    An entry ``<part>.<number of this block>.<number of the other>`` holds local label pairs.
     """
     arrays: dict[str, NDArray[Any]] = {}
     mine = components.read(block)
@@ -298,25 +336,32 @@ def _send_lookups(
 def _relabel(
     context: Context,
     ledger: Ledger,
-    source: Volume,
-    kept: Mapping[str, labels.Merged],
+    objects: Components,
+    kept: labels.Merged,
     grid: BlockGrid,
 ) -> None:
-    _send_lookups(ledger, "relabel", kept, grid)
-    values = {name: context.label(name) for name in kept}
-    work = RelabelBlock(
-        Components(ledger, "objects", source, values, 26),
-        context.volume(context.label_path("semantic")),
-        {name: context.volume(context.label_path(name)) for name in kept},
-    )
+    _send_lookups(ledger, "relabel", {OBJECTS: kept}, grid)
+    semantic, instances = (context.volume(context.label_path(name)) for name in IMAGES)
+    work = partial(_number, objects=objects, semantic=semantic, instances=instances)
     context.run_pass(ledger, "relabel", work, grid)
     levels = pyramid(context.sampling)
     for number, level in enumerate(levels[1:], start=1):
         _build_level(context, ledger, number, level)
     colours = dict(enumerate(context.colours.values(), start=1))
     write_label_metadata(context.image, "semantic", levels, colours)
-    for name in kept:
-        write_label_metadata(context.image, name, levels, {})
+    write_label_metadata(context.image, "instances", levels, {})
+
+
+def _number(
+    block: Block, *, objects: Components, semantic: Volume, instances: Volume
+) -> Mapping[str, Any]:
+    """Write the final ids of a block, and the classes of what was kept."""
+    voxels = objects.source.read(block.write)
+    lookup = objects.ledger.read_arrays(f"relabel-lookup-{block.name}")[OBJECTS]
+    ids = lookup[objects.local(voxels, None)]
+    instances.write(block.write, ids)
+    semantic.write(block.write, voxels * (ids > 0))
+    return {}
 
 
 def _build_level(context: Context, ledger: Ledger, number: int, level: Sampling) -> None:
@@ -326,7 +371,7 @@ def _build_level(context: Context, ledger: Ledger, number: int, level: Sampling)
             context.volume(context.label_path(name, number - 1)),
             context.volume(context.label_path(name, number)),
         )
-        for name in _names(context)
+        for name in IMAGES
     )
     grid = BlockGrid(level.shape, context.recipe.blocks.shape)
     context.run_pass(ledger, f"level{number}", partial(_thin, pairs=pairs), grid)
@@ -337,28 +382,6 @@ def _thin(block: Block, *, pairs: tuple[tuple[Volume, Volume], ...]) -> Mapping[
     for finer, coarser in pairs:
         coarser.write(block.write, np.ascontiguousarray(finer.read(box)[::2, ::2, ::2]))
     return {}
-
-
-@dataclass(frozen=True)
-class RelabelBlock:
-    """Write final ids of every class, and the label image of what was kept."""
-
-    components: Components
-    semantic: Volume
-    instances: Mapping[str, Volume]
-
-    def __call__(self, block: Block) -> Mapping[str, Any]:
-        """Write one block of every label volume."""
-        parts = self.components
-        voxels = parts.source.read(block.write)
-        lookups = parts.ledger.read_arrays(f"relabel-lookup-{block.name}")
-        semantic = np.zeros_like(voxels)
-        for name, value in parts.values.items():
-            ids = lookups[name][parts.local(voxels, value)]
-            self.instances[name].write(block.write, ids)
-            semantic[ids > 0] = value
-        self.semantic.write(block.write, semantic)
-        return {}
 
 
 CLEAN = Stage("clean", ("segment",), _settings, _run, begin=_begin, arrays=_arrays)
