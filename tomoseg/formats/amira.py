@@ -140,7 +140,7 @@ def _text(classes: list[str], values: list[ArrayLike]) -> str:
 
 
 def _rows(values: NDArray[Any]) -> str:
-    table = values.reshape(len(values), -1)
+    table = values if values.ndim == 2 else values[:, np.newaxis]
     form = "%d" if table.dtype.kind == "i" else "%.6f"
     return "".join(" ".join(form % value for value in row) + "\n" for row in table.tolist())
 
@@ -153,6 +153,8 @@ def _sections(data: bytes, head: AmiraHeader) -> _Sections:
                 f"the SpatialGraph has {field.components} {field.name} a {field.location}, "
                 f"of which {head.counts.get(field.location, 'no')} are defined"
             )
+    if len({field.section for field in head.fields}) < len(head.fields):
+        raise FormatError("two fields of the SpatialGraph stand in one section")
     parts = _binary_parts(data, head) if head.byte_order else _text_parts(data, head)
     return {
         (field.location, field.name): parts[field.section].reshape(-1, field.components)
@@ -205,7 +207,8 @@ def _binary_parts(data: bytes, head: AmiraHeader) -> dict[int, NDArray[np.float6
                 f"{_called(field)} needs bytes up to {end}, and the file has {len(data)}",
                 remedy="Copy the file again; it is incomplete",
             )
-        found[section] = np.frombuffer(data[at:end], dtype).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            found[section] = np.frombuffer(data[at:end], dtype).astype(np.float64)
         mark = _MARK.match(data, end)
         if mark is None or int(mark[1]) in found:
             return found

@@ -185,12 +185,12 @@ def _parameters(text: str) -> dict[str, tuple[str, ...]]:
             words = []
         elif token in "},\n":
             if words and groups[:1] == ["Parameters"] and len(groups) <= _DEEPEST:
-                found["/".join([*groups[1:], words[0]])] = tuple(words[1:])
+                found["/".join([*groups[1:], words[0]])] = tuple(map(_unquoted, words[1:]))
             last, words = (words[0] if words else last), []
             if token == "}" and groups:
                 groups.pop()
         elif not token.startswith("#"):
-            words.append(_unquoted(token))
+            words.append(token)
     return found
 
 

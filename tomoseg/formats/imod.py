@@ -292,7 +292,8 @@ def _object_of(rest: _Bytes) -> _Object:
 
 def _add_contour(rest: _Bytes, current: _Object | None) -> None:
     count, _, _, surface = rest.unpack(_CONTOUR)
-    points = np.frombuffer(rest.take(12 * count), ">f4").reshape(-1, 3).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        points = np.frombuffer(rest.take(12 * count), ">f4").reshape(-1, 3).astype(np.float64)
     if current is None:
         raise FormatError("the model is damaged: a contour stands before the first object")
     # 3dmod leaves contours behind that were begun and never drawn.
