@@ -44,8 +44,8 @@ class Eman2:
     Notes
     -----
     A fresh file is written. An info file that EMAN2 made of the tilt series holds its alignment
-    and CTF as well: move ``boxes_3d``, ``class_list`` and ``curves`` into it (``e2json.py`` or
-    any program that reads JSON) rather than put the new file in its place.
+    and CTF as well: copy ``boxes_3d``, ``class_list`` and ``curves`` into it rather than put the
+    new file in its place.
     """
 
     name = "eman2"
