@@ -24,6 +24,10 @@ from tomoseg.sources import (
 from tomoseg.stores import Folder, Volume, write_image_metadata
 
 VOXELS = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+AMIRA = (
+    b"# AmiraMesh BINARY-LITTLE-ENDIAN 3.0\n\ndefine Lattice 5 4 3\n\n"
+    b"Parameters {\n    BoundingBox 0 48 0 36 0 24,\n}\n\nLattice { short Data } @1\n\n@1\n"
+) + VOXELS.tobytes()
 
 
 def touched(folder, *names):
@@ -66,6 +70,14 @@ def test_images_beside_tomograms_are_pictures_of_them(tmp_path):
     assert [item.name for item in discover([str(tmp_path / "images")])] == ["B", "a"]
     named = [str(tmp_path / "both"), str(tmp_path / "both/a_slice.png")]
     assert [item.name for item in discover(named)] == ["a", "a_slice"]
+
+
+def test_amira_files_in_a_folder_count_if_they_are_volumes(tmp_path):
+    (tmp_path / "a.am").write_bytes(AMIRA)
+    (tmp_path / "a.lines.am").write_bytes(b"# AmiraMesh 3D ASCII 3.0\n\ndefine VERTEX 6\n")
+    assert [item.name for item in discover([str(tmp_path)])] == ["a"]
+    named = [str(tmp_path / "a.lines.am")]
+    assert [item.name for item in discover(named)] == ["a.lines"]
 
 
 def test_tomograms_in_other_stores_are_found(folder):
@@ -154,8 +166,9 @@ def test_every_kind_is_opened_from_every_store(tmp_path, folder):
     volume.create(VOXELS.shape, "int16", shard=(4, 4, 8))
     volume.write(Box.whole(VOXELS.shape), VOXELS)
     write_image_metadata(folder / "c.zarr", "c", [grid], Header(grid, "int16"))
+    folder.write("d.am", AMIRA)
     box = Box((1, 1, 2), (3, 4, 5))
-    for name, override in (("a.mrc", None), ("b.TIFF", 12.0), ("c.zarr", None)):
+    for name, override in (("a.mrc", None), ("b.TIFF", 12.0), ("c.zarr", None), ("d.am", None)):
         with open_source(f"{folder.url}/{name}", voxel_size_angstrom=override) as source:
             assert source.header.sampling == grid, name
             assert source.header.dtype == "int16", name

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError
+from tomoseg.formats.amira_lattice import AmiraReader
 from tomoseg.formats.compressed import compression_of, decompress
 from tomoseg.formats.mrc import MrcReader
 from tomoseg.formats.png import PngReader
@@ -25,17 +26,22 @@ MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".mrcs")
 TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_SUFFIXES = (".zarr",)
 PNG_SUFFIXES = (".png",)
+AMIRA_SUFFIXES = (".am",)
 _SUFFIXES = {
     "mrc": MRC_SUFFIXES,
     "tiff": TIFF_SUFFIXES,
     "zarr": ZARR_SUFFIXES,
     "png": PNG_SUFFIXES,
+    "amira": AMIRA_SUFFIXES,
 }
-_READERS: dict[str | None, type[MrcReader | TiffReader | PngReader]] = {
+_READERS: dict[str | None, type[MrcReader | TiffReader | PngReader | AmiraReader]] = {
     "mrc": MrcReader,
     "tiff": TiffReader,
     "png": PngReader,
+    "amira": AmiraReader,
 }
+# Where an AmiraMesh file says what it holds.
+_AMIRA_BYTES = 4096
 _KINDS = (
     "files or a folder of "
     f"{', '.join(suffix for known in _SUFFIXES.values() for suffix in known)} "
@@ -69,7 +75,8 @@ def discover(inputs: Sequence[str], *, name_remove: Sequence[str] = ()) -> list[
     ----------
     inputs
         Paths or URLs; a folder stands for the tomograms directly in it, and for PNG images only
-        where it has nothing else: beside tomograms they are pictures of them.
+        where it has nothing else: beside tomograms they are pictures of them. AmiraMesh files
+        in it count if they are of a lattice: others hold lines and surfaces.
     name_remove
         Regular expressions cut out of the file's stem.
 
@@ -208,7 +215,15 @@ def _tomograms_at(url: str) -> list[str]:
         raise RequestError(
             f"{error.message}, nor a file of a known kind", remedy=f"Give {_KINDS}."
         ) from error
+    items = [item for item in items if _kind(item) != "amira" or _is_lattice(item)]
     return [item for item in items if _kind(item) != "png"] or items
+
+
+def _is_lattice(url: str) -> bool:
+    if compression_of(url):
+        return True  # told when it is unpacked
+    with open_file(url) as file:
+        return b"define Lattice" in file.read(_AMIRA_BYTES)
 
 
 def _kind(url: str) -> str | None:

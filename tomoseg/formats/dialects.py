@@ -14,7 +14,7 @@ import numpy as np
 
 from tomoseg.coordinates import Filament, Particles, Points, frames, resample
 from tomoseg.errors import RequestError
-from tomoseg.sampling import Sampling, xyz
+from tomoseg.sampling import Sampling, Triple, xyz
 
 # The length of a tubulin dimer; the rise of one actin subunit.
 SPACING_ANGSTROM = {"microtubule": 82.0, "actin": 27.5}
@@ -38,6 +38,10 @@ class TomoContext:
         pixel size is. Never computed from the binned shape, which was rounded.
     centre_shift_pixels
         Added to size / 2, the centre that RELION 5 takes; -1 for programs that take size / 2 - 1.
+    origin_angstrom
+        Where the tomogram's own file puts its first voxel, zyx, Å
+        (:attr:`tomoseg.sampling.Header.origin_angstrom`), for programs that place volumes by it;
+        None where nobody asked the file.
 
     Raises
     ------
@@ -51,6 +55,7 @@ class TomoContext:
     tilt_series_pixel_size_angstrom: float | None = None
     tilt_series_size_xyz: tuple[int, int, int] | None = None
     centre_shift_pixels: float = 0.0
+    origin_angstrom: Triple | None = None
 
     def __post_init__(self) -> None:
         """Check what RELION would misread."""
@@ -133,9 +138,15 @@ class WriteOptions:
     spacing_angstrom
         Class → distance of segments along its filaments, Å; others take
         :data:`SPACING_ANGSTROM`.
+    radius_angstrom
+        Class → radius of its particles, Å, where a program draws or boxes them.
+    colours
+        Class → ``#rrggbb``, where a program draws it.
     """
 
     spacing_angstrom: Mapping[str, float] = field(default_factory=dict)
+    radius_angstrom: Mapping[str, float] = field(default_factory=dict)
+    colours: Mapping[str, str] = field(default_factory=dict)
 
 
 class Dialect(Protocol):
@@ -171,6 +182,31 @@ class Dialect(Protocol):
         FormatError
             If the file is not of this dialect, lacks something or contradicts itself.
         """
+
+
+def the_tomogram(contexts: Sequence[TomoContext], program: str) -> TomoContext:
+    """Return the one tomogram that a file which names none can be of.
+
+    Raises
+    ------
+    RequestError
+        If there is none or several.
+    """
+    if len(contexts) != 1:
+        raise RequestError(
+            f"a file of {program} is of one tomogram and does not name it; {len(contexts)} were "
+            "given",
+            remedy="Give the tomogram that the file belongs to",
+        )
+    return contexts[0]
+
+
+def by_class(filaments: Sequence[Filament]) -> dict[str, list[Filament]]:
+    """Return the filaments of each class, in the order given."""
+    classes: dict[str, list[Filament]] = {}
+    for filament in filaments:
+        classes.setdefault(filament.name, []).append(filament)
+    return classes
 
 
 def segments(
