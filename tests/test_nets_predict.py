@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import ModelError, RequestError, ResourceError
 from tomoseg.nets import predict
-from tomoseg.nets.architecture import build_network
+from tomoseg.nets.architecture import build_network, byte_maps
 from tomoseg.nets.card import PRESETS, Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
 from tomoseg.nets.predict import (
     Predictor,
-    _argmax,
     cached_predictor,
     choose_dtype,
     pass_windows,
@@ -216,10 +215,23 @@ def test_a_pass_over_an_8k_micrograph_is_bounded():
 
 
 def test_labels_are_the_first_of_the_highest():
-    logits = torch.tensor([[0, 1, 2], [0, 3, 2], [1, 3, 0]]).float()[:, None, None]
-    assert _argmax(logits).flatten().tolist() == [2, 1, 0]
-    random = torch.randn(7, 3, 4, 5)
-    assert torch.equal(_argmax(random).long(), random.argmax(dim=0))
+    logits = torch.tensor([[0, 1, 2], [0, 3, 2], [1, 3, 0]]).float()[None]
+    assert byte_maps(logits, ()).flatten().tolist() == [2, 1, 0]
+    random = torch.randn(2, 7, 3, 4, 5)
+    assert torch.equal(byte_maps(random, ())[:, 0].long(), random.argmax(dim=1))
+
+
+@pytest.mark.parametrize("architecture", [SLAB, PLANE, MULTISLICE, TILE, VOLUME], ids=str)
+def test_maps_are_labels_and_scores_in_bytes(architecture):
+    torch.manual_seed(4)
+    network = build_network(architecture, 3).eval()
+    image = torch.randn(1, architecture.slices_in, *[16] * architecture.dimensions)
+    with torch.inference_mode():
+        logits, maps = network(image), network.maps(image, (3, 0))
+    scores = logits.softmax(dim=1)
+    assert torch.equal(maps[:, 0].long(), logits.argmax(dim=1))
+    for found, channel in zip(maps[0, 1:].float(), (3, 0), strict=True):
+        assert (found / 255 - scores[0, channel]).abs().max() <= 0.5 / 255 + 1e-6
 
 
 def test_networks_share_their_device_one_block_at_a_time():

@@ -14,18 +14,20 @@ predicted window by window, each with the exact halo.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from math import ceil, isqrt
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from tomoseg.blocks import BlockGrid, Box
@@ -39,12 +41,15 @@ from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import load_network
 from tomoseg.sampling import Shape, as_shape
 
+Network = Callable[[Tensor], Tensor]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 # Numbers that the widest layer of one slab may hold in a pass: 512 MiB in float32, of which a
 # handful are alive at once. Slices of some 1500² to 2000² voxels then pass whole.
 PASS_NUMBERS = 1 << 27
 
+# Of malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 MIRRORED_AXES = {4: (-2, -1), 8: (-3, -2, -1)}
 
 _CACHE: dict[tuple[object, ...], Predictor] = {}
@@ -104,7 +109,8 @@ class Predictor:
         self.events: list[str] = []
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
-        self._network: nn.Module = _prepared(network, self.device, self.dtype)
+            keep_freed_memory()
+        self._network: SegmentationNetwork = _prepared(network, self.device, self.dtype)
         if tta > 1:
             self._network = MirrorAveraged(self._network, MIRRORED_AXES[tta])
         # One block computes while other threads read the next and write the last; of several
@@ -150,12 +156,21 @@ class Predictor:
         ResourceError
             If the device's memory does not hold even one pass.
         """
-        out = np.empty(core.shape, dtype=np.uint8)
+        return self.predict_maps(volume, core, ()).reshape(core.shape)
 
-        def write(box: Box, logits: Tensor) -> None:
-            out[box.within(core).slices] = _argmax(logits).cpu().numpy()
+    def predict_maps(
+        self, volume: NDArray[np.float32], core: Box, channels: Sequence[int]
+    ) -> NDArray[np.uint8]:
+        """Return labels, and scores of some channels in bytes: all that a device need give out.
 
-        self._predict(volume, core, write)
+        Returns
+        -------
+        NDArray
+            uint8, (1 + channels, *core.shape): labels as of :meth:`predict_labels`, then scores of
+            these channels of :meth:`predict_scores`, 255 standing for 1.
+        """
+        out = np.empty((1 + len(channels), *core.shape), dtype=np.uint8)
+        self._predict(volume, core, out, lambda image: self._network.maps(image, channels))
         return out
 
     def predict_scores(self, volume: NDArray[np.float32], core: Box) -> NDArray[np.float32]:
@@ -165,17 +180,13 @@ class Predictor:
         """
         out = np.empty((1 + len(self.card.classes), *core.shape), dtype=np.float32)
 
-        def write(box: Box, logits: Tensor) -> None:
-            scores = logits.float().softmax(dim=0)
-            out[(slice(None), *box.within(core).slices)] = scores.cpu().numpy()
-
-        self._predict(volume, core, write)
+        self._predict(volume, core, out, lambda image: self._network(image).float().softmax(dim=1))
         return out
 
     def _predict(
-        self, volume: NDArray[np.float32], core: Box, write: Callable[[Box, Tensor], None]
+        self, volume: NDArray[np.float32], core: Box, out: NDArray[Any], network: Network
     ) -> None:
-        """Hand the logits of every pass, (1 + classes, *box.shape), to ``write``."""
+        """Fill (channels, *core.shape) with what a function of passes gives."""
         _check_request(volume, core)
         is_volume = self.card.architecture.dimensions == 3
         passes = self._volume_pass if is_volume else self._slab_passes
@@ -184,21 +195,25 @@ class Predictor:
             for window in pass_windows(as_shape(volume.shape), self.card):
                 part = window.write.intersect(core)
                 if part.size:
-                    for box, logits in passes(image[window.read.slices], part.within(window.read)):
-                        write(box.shift(window.read.begin), logits)
+                    inside = part.within(window.read)
+                    for box, values in passes(image[window.read.slices], inside, network):
+                        there = box.shift(window.read.begin).within(core)
+                        out[(slice(None), *there.slices)] = values.cpu().numpy()
 
-    def _slab_passes(self, image: Tensor, core: Box) -> Iterator[tuple[Box, Tensor]]:
+    def _slab_passes(
+        self, image: Tensor, core: Box, network: Network
+    ) -> Iterator[tuple[Box, Tensor]]:
         depth = self.card.architecture.slices_out
         (first, top, left), (last, bottom, right) = core.begin, core.end
         starts = list(range(first // depth * depth, last, depth))
         while starts:
             group = starts[: self.batch]
             try:
-                logits = self._network(self._slabs(image, group))
+                found = network(self._slabs(image, group))
             except torch.OutOfMemoryError as error:
                 self._halve_batch(error)
                 continue
-            for start, slab in zip(group, logits, strict=False):
+            for start, slab in zip(group, found, strict=False):
                 low, high = max(start, first), min(start + depth, last)
                 box = Box((low, top, left), (high, bottom, right))
                 yield box, slab[:, low - start : high - start, top:bottom, left:right]
@@ -220,16 +235,18 @@ class Predictor:
             slab[low - begin : high - begin, :height, :width] = image[low:high]
         return slabs
 
-    def _volume_pass(self, image: Tensor, core: Box) -> Iterator[tuple[Box, Tensor]]:
+    def _volume_pass(
+        self, image: Tensor, core: Box, network: Network
+    ) -> Iterator[tuple[Box, Tensor]]:
         stride = self.card.architecture.stride
         margins = [-size % step for size, step in zip(image.shape, stride, strict=True)]
         after = [part for margin in reversed(margins) for part in (0, margin)]
         padded = functional.pad(image.to(self.dtype), after)
         try:
-            logits = self._network(padded[None, None])
+            found = network(padded[None, None])
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(self.device, tuple(image.shape)) from error
-        yield core, logits[(0, slice(None), *core.slices)]
+        yield core, found[(0, slice(None), *core.slices)]
 
     def _halve_batch(self, error: torch.OutOfMemoryError) -> None:
         if self.batch == 1:
@@ -239,7 +256,7 @@ class Predictor:
         torch.cuda.empty_cache()
 
 
-class MirrorAveraged(nn.Module):
+class MirrorAveraged(SegmentationNetwork):
     """The mean of a network's logits over mirror images of its input.
 
     What is mirrored is a whole pass, which begins and ends at multiples of the stride: the cells
@@ -253,8 +270,8 @@ class MirrorAveraged(nn.Module):
         Subsets of these that may be mirrored, as negative numbers.
     """
 
-    def __init__(self, network: nn.Module, axes: tuple[int, ...]) -> None:
-        super().__init__()
+    def __init__(self, network: SegmentationNetwork, axes: tuple[int, ...]) -> None:
+        super().__init__(network.architecture)
         self.network = network
         self.axes = axes
 
@@ -341,6 +358,18 @@ def _fastest_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees: else each activation of a network page-faults.
+
+    Dask's nanny asks for the contrary; a network on a CPU then takes 1.6 times as long. Where the
+    C library is not GNU's nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
 def _prepared(
     network: SegmentationNetwork, device: torch.device, dtype: torch.dtype
 ) -> SegmentationNetwork:
@@ -349,21 +378,6 @@ def _prepared(
     network = network.to(device=device, dtype=dtype)
     set_channels_last(network)
     return network
-
-
-def _argmax(logits: Tensor) -> Tensor:
-    """Return the index of the highest of (1 + classes, z, y, x), the first one on a tie.
-
-    Channel by channel, in operations that the CPU does on whole vectors: torch.argmax over a
-    short axis takes longer than the network, and masked writes a third of its time.
-    """
-    best = logits[0].clone()
-    labels = torch.zeros_like(best, dtype=torch.uint8)
-    for label, candidate in enumerate(logits[1:], start=1):
-        higher = (candidate > best).to(torch.uint8)
-        torch.maximum(best, candidate, out=best)
-        torch.maximum(labels, higher.mul_(label), out=labels)
-    return labels
 
 
 def _check_request(volume: NDArray[np.float32], core: Box) -> None:

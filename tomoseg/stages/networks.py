@@ -219,13 +219,15 @@ class FittedNetwork:
         margin = self.normaliser.halo(self.image_sampling)
         return self._sources(read).grow(margin).clip(self.image_sampling.shape)
 
-    def labels(self, box: Box, image: ReadBox) -> NDArray[np.uint8]:
-        """Return the network's own labels, zyx; only where it is not rescaled.
+    def maps(self, box: Box, image: ReadBox, channels: Sequence[int]) -> NDArray[np.uint8]:
+        """Return the network's own labels and, in bytes, scores of some of its channels.
 
-        ``image`` holds what is :meth:`needed` at least.
+        uint8, (1 + channels, z, y, x), as :meth:`Predictor.predict_maps`; only where the network
+        is not rescaled. ``image`` holds what is :meth:`needed` at least.
         """
         read = self._around(box)
-        return self.predictor().predict_labels(self._normalised(read, image), box.within(read))
+        volume = self._normalised(read, image)
+        return self.predictor().predict_maps(volume, box.within(read), channels)
 
     def scores(self, box: Box, image: ReadBox) -> NDArray[np.float32]:
         """Return scores 0..1 on the tomogram's grid, (1 + its applied classes, z, y, x).

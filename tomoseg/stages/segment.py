@@ -99,12 +99,10 @@ class SegmentBlock:
         is_kept &= ~self._empty(write, image)
         if not is_kept.any():
             return self._skipped(write, EMPTY)
-        labels, scores = self.predicted(write, image)
-        labels *= is_kept
+        labels, *maps = self.predicted(write, image) * is_kept
         self.labels.write(write, labels)
-        for channel, volume in self.score_maps:
-            assert scores is not None
-            volume.write(write, np.rint(scores[channel] * 255).astype(np.uint8) * is_kept)
+        for (_, volume), scores in zip(self.score_maps, maps, strict=True):
+            volume.write(write, scores)
         counts = np.bincount(labels.ravel(), minlength=len(self.classes) + 1)
         events = [event for network in self.networks for event in network.predictor().events]
         return {"voxels": counts.tolist(), "events": events, "skipped": ""}
@@ -137,27 +135,23 @@ class SegmentBlock:
         halos = [network.halo_voxels for network in self.networks]
         return as_shape(np.max([SMALLEST_MARGIN, *halos], axis=0))
 
-    def predicted(
-        self, write: Box, image: ReadBox
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-        """Return labels and, if kept or needed, scores (1 + classes, z, y, x) of a box."""
-        if self.abstain is None:
-            return self._predicted_alone(write, image)
-        return compete(
-            (network.scores(write, image) for network in self.networks),
-            [network.applied.competitor for network in self.networks],
-            self.classes,
-            abstain=self.abstain,
-        )
+    def predicted(self, write: Box, image: ReadBox) -> NDArray[np.uint8]:
+        """Return labels of a box and then each score map, uint8, (1 + maps, z, y, x)."""
+        channels = [channel for channel, _ in self.score_maps]
+        if self.abstain is None and not self.networks[0].is_rescaled:
+            return self.networks[0].maps(write, image, channels)
+        labels, scores = self._competed(write, image)
+        return np.stack([labels, *(np.rint(scores[c] * 255).astype(np.uint8) for c in channels)])
 
-    def _predicted_alone(
+    def _competed(
         self, write: Box, image: ReadBox
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-        (network,) = self.networks
-        if not (network.is_rescaled or self.score_maps):
-            return network.labels(write, image), None
-        scores = network.scores(write, image)
-        return _highest(scores), scores
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        found = (network.scores(write, image) for network in self.networks)
+        if self.abstain is None:
+            (scores,) = found
+            return _highest(scores), scores
+        competitors = [network.applied.competitor for network in self.networks]
+        return compete(found, competitors, self.classes, abstain=self.abstain)
 
 
 def _highest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

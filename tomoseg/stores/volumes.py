@@ -15,7 +15,6 @@ from tomoseg.errors import StoreError
 from tomoseg.sampling import Shape, as_shape
 from tomoseg.stores.folders import Folder
 
-
 LARGEST_CHUNK = (64, 128, 128)
 
 
