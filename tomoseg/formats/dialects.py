@@ -133,9 +133,15 @@ class WriteOptions:
     spacing_angstrom
         Class → distance of segments along its filaments, Å; others take
         :data:`SPACING_ANGSTROM`.
+    radius_angstrom
+        Class → radius of its particles or filaments, Å, for programs that draw them.
+    colours
+        Class → ``"#rrggbb"``, in the order of the labels, for programs that draw them.
     """
 
     spacing_angstrom: Mapping[str, float] = field(default_factory=dict)
+    radius_angstrom: Mapping[str, float] = field(default_factory=dict)
+    colours: Mapping[str, str] = field(default_factory=dict)
 
 
 class Dialect(Protocol):
