@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from tomoseg.formats.dialects import TomoContext, TomogramPoints, WriteOptions
 from tomoseg.formats.portal import Portal
 from tomoseg.sampling import Sampling
 
+COPICK_PYTHON = os.environ.get("TOMOSEG_COPICK_PYTHON")
 GRID = Sampling((100, 250, 240), (10.0, 10.0, 10.0))
 CONTEXT = TomoContext("TS_01", GRID)
 PLACES = np.array([[400.0, 1005.0, 602.5], [448.0, 1069.0, 662.5]])
@@ -144,3 +147,29 @@ def test_wrong_and_missing_fields_are_named(text, fact) -> None:
 def test_extra_fields_and_empty_lines_are_ignored() -> None:
     data = "\n" + POINT.replace("}}", '}, "score": 1}') + "\n"
     assert len(Portal().read(data.encode(), [CONTEXT], name="x")[0].particles[0]) == 1
+
+
+READ = """
+import json, sys
+from copick.impl.mlcroissant import _parse_ndjson_picks
+names = ("pickable_object_name", "user_id", "session_id", "run_name")
+file = _parse_ndjson_picks(sys.stdin.read(), 10.0, **dict.fromkeys(names, "x"))
+print(json.dumps([[(p.location.x, p.location.y, p.location.z), p.transformation_]
+                  for p in file.points]))
+"""
+
+
+@pytest.mark.skipif(not COPICK_PYTHON, reason="TOMOSEG_COPICK_PYTHON names no interpreter")
+def test_copick_reads_what_is_written() -> None:
+    data = written(particles=[ORIENTED])["p/x_orientedpoint.ndjson"]
+    ran = subprocess.run(
+        [str(COPICK_PYTHON), "-c", READ],
+        input=data.decode(),
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    places, matrices = zip(*json.loads(ran.stdout.splitlines()[-1]), strict=True)
+    np.testing.assert_allclose(places, PLACES[:, ::-1], atol=1e-6)
+    np.testing.assert_allclose(np.array(matrices)[:, :3, :3], ROTATIONS, atol=1e-9)
