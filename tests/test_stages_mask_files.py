@@ -12,7 +12,7 @@ import pytest
 import tifffile
 import trimesh
 import zarr
-from ome_zarr_models.v04 import Image as ImageV04
+from ome_zarr_models.v04.image_label import ImageLabelAttrs as LabelV04
 from ome_zarr_models.v05 import Image as ImageV05
 
 from tomoseg.blocks import Box
@@ -123,7 +123,10 @@ def test_an_overlay_of_copick_has_each_class_and_all_labels(exported):
     )
     group = opened(context.folder / f"{place}classes-multilabel.zarr", 2)
     np.testing.assert_array_equal(group["0"][:], labels)
-    ImageV04.from_zarr(group)
+    about = LabelV04.model_validate(dict(group.attrs))
+    (multiscale,) = about.multiscales
+    assert multiscale.datasets[0].coordinateTransformations[0].scale == [12.0] * 3
+    assert [row.label_value for row in about.image_label.colors] == [0, 1, 2, 3, 4, 5, 6]
     one = opened(context.folder / f"{place}single-membrane.zarr", 2)
     np.testing.assert_array_equal(one["0"][:], labels == 3)
     objects = context.folder.read_json("copick/config.json")["pickable_objects"]

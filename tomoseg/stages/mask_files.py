@@ -10,7 +10,7 @@ Labels are read once a class, a strip of blocks at a time, and go to all formats
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from tomoseg.formats.meshes import place_of, write_obj, write_stl
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.tiff_writer import TiffWriter
 from tomoseg.sampling import Sampling
+from tomoseg.sections import MaskFormat
 from tomoseg.stages.context import Context
 from tomoseg.stores import Folder, Volume, write_mask_metadata
 
@@ -95,7 +96,7 @@ class _Is:
     label: int
 
     def __call__(self, labels: Voxels) -> Voxels:
-        return (labels == self.label).astype(np.uint8)
+        return np.asarray(labels == self.label, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class _Shares:
         return np.asarray(mask.reshape(z, f, y, f, x, f).mean(axis=(1, 3, 5), dtype=np.float32))
 
 
-def _place(context: Context, name: str, kind: str) -> str:
+def _place(context: Context, name: str, kind: MaskFormat) -> str:
     if kind == "copick":
         return _overlay(context, name, multilabel=False)
     return f"masks/{context.name}__{name}.{SUFFIXES[kind]}"
@@ -126,7 +127,11 @@ def _overlay(context: Context, name: str, *, multilabel: bool) -> str:
 
 
 def _write(
-    context: Context, places: dict[str, str], name: str, colours: dict[int, str], select: Select
+    context: Context,
+    places: Mapping[str, MaskFormat],
+    name: str,
+    colours: Mapping[int, str],
+    select: Select,
 ) -> None:
     """Write what ``select`` makes of the labels to every place, path → format."""
     volume = context.volume(context.label_path("semantic"))
@@ -147,7 +152,7 @@ def _write(
 
 @contextmanager
 def _opened(
-    context: Context, path: str, kind: str, name: str, colours: dict[int, str]
+    context: Context, path: str, kind: MaskFormat, name: str, colours: Mapping[int, str]
 ) -> Iterator[Writer]:
     """Yield a writer of one file, which appears when the block ends well."""
     header = context.header
@@ -165,7 +170,7 @@ def _opened(
 
 @contextmanager
 def _opened_zarr(
-    context: Context, group: Folder, name: str, colours: dict[int, str], kind: str
+    context: Context, group: Folder, name: str, colours: Mapping[int, str], kind: MaskFormat
 ) -> Iterator[Writer]:
     """Yield the only level of a group whose metadata is written last."""
     shape, shard = context.header.sampling.shape, context.recipe.blocks.shape
