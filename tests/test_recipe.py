@@ -188,7 +188,10 @@ def test_files_that_cannot_be_read(tmp_path):
         ("ingest.bin=2", "ingest", "bin", 2),
         ("source.voxel_size_angstrom=13.48", "source", "voxel_size_angstrom", 13.48),
         ("source.contrast=bright", "source", "contrast", "bright"),
-        ("export.masks=no", "export", "masks", False),
+        ("export.masks=no", "export", "masks", ()),
+        ("export.masks=tiff", "export", "masks", ("tiff",)),
+        ("export.masks=[tiff, mrc, tiff]", "export", "masks", ("tiff", "mrc")),
+        ("export.meshes=[stl]", "export", "meshes", ("stl",)),
         ("blocks.shape=[32, 64, 128]", "blocks", "shape", (32, 64, 128)),
         ("session.tomogram_name_remove=['^a=b']", "session", "tomogram_name_remove", ("^a=b",)),
         ("segment.halo=48", "segment", "halo", 48),
@@ -395,3 +398,9 @@ def test_secrets_are_not_written(monkeypatch):
 def test_a_recipe_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Recipe().ingest.bin = 3
+
+
+def test_masks_as_they_were_told_before_are_the_default():
+    assert load_recipe(None, ["export.masks=true"]) == Recipe()
+    with pytest.raises(RequestError, match=r"export\.masks\.1"):
+        load_recipe(None, ["export.masks=[mrc, png]"])

@@ -21,7 +21,7 @@ from tomoseg.filaments import TracingSettings, tracing_defaults
 from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
 from tomoseg.particles import PickingSettings
 from tomoseg.sampling import Shape
-from tomoseg.sections import ComputeSection, Count, Section
+from tomoseg.sections import ComputeSection, ExportSection, Section
 
 ABSTAIN = 0.5
 PLACES = (
@@ -210,26 +210,6 @@ class SegmentSection(Section):
     def choices(self) -> tuple[NetworkChoice, ...]:
         """The networks that compete, or the one model."""
         return self.networks or (NetworkChoice(model=self.model),)
-
-
-class ExportSection(Section):
-    """Files for other programs.
-
-    Parameters
-    ----------
-    masks
-        Write an MRC mask a class.
-    spacing_angstrom
-        Distance of segments along the filaments of a class, Å; others take the format's default.
-    tilt_series_pixel_size_angstrom, tilt_series_size_xyz
-        Bin-1 pixel size and size of the tomogram in bin-1 pixels, for RELION; without them the
-        tomogram itself counts as bin 1.
-    """
-
-    masks: bool = True
-    spacing_angstrom: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    tilt_series_pixel_size_angstrom: float | None = Field(default=None, gt=0)
-    tilt_series_size_xyz: tuple[Count, Count, Count] | None = None
 
 
 class Recipe(Section):

@@ -1,11 +1,18 @@
-"""What sections of a recipe are made of, and the one that says where blocks run."""
+"""What sections of a recipe are made of; where blocks run, and what is written for others."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 # One block is read, one computed and one written at a time on a GPU.
 GPU_THREADS = 3
@@ -301,3 +308,38 @@ def most(number: int | ElasticSection) -> int:
     (3, 16)
     """
     return number if isinstance(number, int) else number.maximum
+
+
+MaskFormat = Literal["mrc", "tiff", "ome_zarr", "copick"]
+MeshFormat = Literal["obj", "stl"]
+
+
+class ExportSection(Section):
+    """Files for other programs.
+
+    Parameters
+    ----------
+    masks
+        Formats of a mask a class: ``mrc``, ``tiff``, ``ome_zarr``, ``copick`` (segmentations of an
+        overlay); true is ``mrc``, false none.
+    meshes
+        Formats of a surface a class, for figures: ``obj``, ``stl``.
+    spacing_angstrom
+        Distance of segments along the filaments of a class, Å; others take the format's default.
+    tilt_series_pixel_size_angstrom, tilt_series_size_xyz
+        Bin-1 pixel size and size of the tomogram in bin-1 pixels, for RELION; without them the
+        tomogram itself counts as bin 1.
+    """
+
+    masks: tuple[MaskFormat, ...] = ("mrc",)
+    meshes: tuple[MeshFormat, ...] = ()
+    spacing_angstrom: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    tilt_series_pixel_size_angstrom: float | None = Field(default=None, gt=0)
+    tilt_series_size_xyz: tuple[Count, Count, Count] | None = None
+
+    @field_validator("masks", "meshes", mode="before")
+    @classmethod
+    def _one_none_or_many(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return ("mrc",) if value else ()
+        return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else (value,)

@@ -192,13 +192,14 @@ def _with_mask(session: Session, check: Check) -> Check:
 
 
 def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
-    """Estimate what a tomogram's results take: labels compress at least tenfold, masks do not."""
+    """Estimate what a tomogram's results take: labels compress at least tenfold, files do not."""
     import numpy as np
 
     voxels = float(np.prod(source.shape))
     stored = float(np.prod(source.binned(session.recipe.ingest.bin).shape))
     classes = len(session.classes)
-    masks = voxels * classes if session.recipe.export.masks else 0.0
+    sizes = {"mrc": 1.0, "tiff": 1.0, "ome_zarr": 0.1, "copick": 0.2}
+    masks = voxels * classes * sum(sizes[kind] for kind in session.recipe.export.masks)
     labels = stored * (2 + 4 * classes) / 10
     return int(stored * np.dtype(dtype).itemsize * 8 / 7 + labels + stored + masks) + PAGES_BYTES
 

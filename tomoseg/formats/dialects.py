@@ -139,9 +139,9 @@ class WriteOptions:
         Class → distance of segments along its filaments, Å; others take
         :data:`SPACING_ANGSTROM`.
     radius_angstrom
-        Class → radius of its particles, Å, where a program draws or boxes them.
+        Class → radius of its particles or filaments, Å, for programs that draw them.
     colours
-        Class → ``#rrggbb``, where a program draws it.
+        Class → ``"#rrggbb"``, in the order of the labels, for programs that draw them.
     """
 
     spacing_angstrom: Mapping[str, float] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod, sqrt
@@ -16,7 +15,7 @@ from tomoseg import __version__
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
 from tomoseg.formats.mrc_header import FIELDS, HEADER_BYTES, MODES, Layout, parse_header
-from tomoseg.formats.ranges import byte_count, read_exactly, refuse_outside
+from tomoseg.formats.ranges import byte_count, read_exactly, refuse_outside, run_starts
 from tomoseg.sampling import Header, Shape, as_shape
 
 
@@ -191,7 +190,7 @@ class MrcWriter:
         voxels = _converted(array, self._dtype)
         moments = _Moments.of(voxels)
         self._seen = moments if self._seen is None else self._seen.merge(moments)
-        starts = list(_run_starts(box, self._shape))
+        starts = list(run_starts(box, self._shape))
         for start, run in zip(starts, voxels.reshape(len(starts), -1), strict=True):
             self._file.seek(HEADER_BYTES + start * self._dtype.itemsize)
             self._file.write(run.data)
@@ -275,17 +274,3 @@ def _converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if not np.isfinite(voxels).all():
         raise RequestError(f"a value is not finite as {dtype.name}")
     return voxels
-
-
-def _run_starts(box: Box, shape: Shape) -> Iterator[int]:
-    """Give the first voxel (in C order of the volume) of each contiguous run of a box.
-
-    All runs of a box have the same length: its voxels over the number of runs.
-    """
-    _, rows, columns = shape
-    whole_rows = box.shape[2] == columns
-    whole_sections = whole_rows and box.shape[1] == rows
-    (top, first_row, left), (bottom, last_row, _) = box.begin, box.end
-    for z in range(top, top + 1 if whole_sections else bottom):
-        for y in range(first_row, first_row + 1 if whole_rows else last_row):
-            yield (z * rows + y) * columns + left

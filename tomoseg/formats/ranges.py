@@ -121,3 +121,17 @@ def read_exactly(file: BinaryIO, offset: int, count: int) -> bytes:
         parts.append(part)
         missing -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def run_starts(box: Box, shape: Shape) -> Iterator[int]:
+    """Give the first voxel (in C order of the volume) of each contiguous run of a box.
+
+    All runs of a box have the same length: its voxels over the number of runs.
+    """
+    _, rows, columns = shape
+    whole_rows = box.shape[2] == columns
+    whole_sections = whole_rows and box.shape[1] == rows
+    (top, first_row, left), (bottom, last_row, _) = box.begin, box.end
+    for z in range(top, top + 1 if whole_sections else bottom):
+        for y in range(first_row, first_row + 1 if whole_rows else last_row):
+            yield (z * rows + y) * columns + left

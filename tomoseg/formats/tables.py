@@ -31,6 +31,11 @@ def filaments_csv(filaments: Iterable[Filament], sampling: Sampling) -> str:
 
     Columns are :data:`FILAMENT_COLUMNS`; an unknown score is an empty field.
     """
+    return csv_text(filament_rows(filaments, sampling))
+
+
+def filament_rows(filaments: Iterable[Filament], sampling: Sampling) -> pd.DataFrame:
+    """Return :func:`filaments_csv` as a table."""
     tables = [
         _rows(
             f.points_angstrom,
@@ -45,7 +50,7 @@ def filaments_csv(filaments: Iterable[Filament], sampling: Sampling) -> str:
         )
         for f in filaments
     ]
-    return _csv(tables, FILAMENT_COLUMNS)
+    return _joined(tables, FILAMENT_COLUMNS)
 
 
 def particles_csv(particles: Iterable[Particles], sampling: Sampling) -> str:
@@ -54,6 +59,11 @@ def particles_csv(particles: Iterable[Particles], sampling: Sampling) -> str:
     Columns are :data:`PARTICLE_COLUMNS`. The nine ``xaxis_x`` … ``zaxis_z`` are the particle's
     axes in the tomogram, xyz: no dialect of angles has to be known to read them.
     """
+    return csv_text(particle_rows(particles, sampling))
+
+
+def particle_rows(particles: Iterable[Particles], sampling: Sampling) -> pd.DataFrame:
+    """Return :func:`particles_csv` as a table."""
     tables = [
         _rows(
             p.points_angstrom,
@@ -67,7 +77,7 @@ def particles_csv(particles: Iterable[Particles], sampling: Sampling) -> str:
         )
         for p in particles
     ]
-    return _csv(tables, PARTICLE_COLUMNS)
+    return _joined(tables, PARTICLE_COLUMNS)
 
 
 def read_filaments_csv(text: str) -> list[Filament]:
@@ -78,7 +88,11 @@ def read_filaments_csv(text: str) -> list[Filament]:
     FormatError
         If a column is missing or holds something that is not a number.
     """
-    table = _read(text, FILAMENT_COLUMNS)
+    return filaments_of(read_rows(text, FILAMENT_COLUMNS))
+
+
+def filaments_of(table: pd.DataFrame) -> list[Filament]:
+    """Return the filaments in rows of :data:`FILAMENT_COLUMNS`."""
     return [
         Filament(
             str(name),
@@ -98,7 +112,11 @@ def read_particles_csv(text: str) -> list[Particles]:
     FormatError
         If a column is missing or holds something that is not a number.
     """
-    table = _read(text, PARTICLE_COLUMNS)
+    return particles_of(read_rows(text, PARTICLE_COLUMNS))
+
+
+def particles_of(table: pd.DataFrame) -> list[Particles]:
+    """Return the particles in rows of :data:`PARTICLE_COLUMNS`."""
     return [
         Particles(
             str(name),
@@ -119,20 +137,30 @@ def _rows(points_angstrom: Points, sampling: Sampling, columns: dict[str, Any]) 
     return pd.DataFrame({**columns, **positions}, index=range(len(points_angstrom)))
 
 
-def _csv(tables: list[pd.DataFrame], columns: list[str]) -> str:
+def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     table = pd.concat(tables) if tables else pd.DataFrame()
-    text: str = table.reindex(columns=columns).to_csv(
-        index=False, float_format="%.6f", lineterminator="\n"
-    )
+    return table.reindex(columns=columns)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """Return a table as CSV, lengths to a millionth."""
+    text: str = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
     return text
 
 
-def _read(text: str, columns: list[str]) -> pd.DataFrame:
+def read_rows(text: str, columns: list[str]) -> pd.DataFrame:
+    """Return a table whose ``columns`` are numbers, but the class; others are left as they are.
+
+    Raises
+    ------
+    FormatError
+        If one is missing or holds something that is not a number.
+    """
     numbers = {column: np.float64 for column in columns if column != "class"}
     try:
         table = pd.read_csv(
             io.StringIO(text),
-            dtype={"class": str, **numbers},
+            dtype={"class": str, "tomogram": str, **numbers},
             keep_default_na=False,
             na_values={"score": [""]},
         )

@@ -1,21 +1,18 @@
-"""Export: masks, filaments and particles as files that other programs read."""
+"""Export: masks, surfaces, filaments and particles as files that other programs read."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from tomoseg.blocks import BlockGrid, Box
 from tomoseg.formats import relion, tables
 from tomoseg.formats.dialects import TomoContext
-from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.star import write_star
-from tomoseg.sampling import Sampling, Shape
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.coordinates import read_filaments, read_particles
+from tomoseg.stages.mask_files import write_masks, write_meshes
 from tomoseg.stores import Ledger
 
 TOMOGRAMS = "tomograms.star"
@@ -29,43 +26,13 @@ def _settings(context: Context) -> Any:
 
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
-    files = []
-    if context.recipe.export.masks:
-        files += [_write_mask(context, name) for name in context.classes]
+    files = [*write_masks(context), *write_meshes(context)]
     for name in context.recipe.trace or {}:
         files += _write_filaments(context, name)
     for name in context.recipe.pick or {}:
         files += _write_particles(context, name)
     # Each class names the table of tomograms.
     return {"files": list(dict.fromkeys(files)), "notes": list(_tomogram(context).notes)}
-
-
-def _write_mask(context: Context, name: str) -> str:
-    """Write one class as 0 and 1 on the source's grid, a strip of blocks at a time."""
-    path = f"masks/{context.name}__{name}.mrc"
-    label = context.label(name)
-    volume = context.volume(context.label_path("semantic"))
-    header, grid = context.header, context.sampling
-    bins = header.sampling.bins(context.recipe.ingest.bin)
-    depth, height, _ = context.recipe.blocks.shape
-    with (
-        context.folder.publishing(path) as file,
-        MrcWriter(file, header, "int8", label=f"mask of {name}") as writer,
-    ):
-        for block in BlockGrid(grid.shape, (depth, height, grid.shape[2])):
-            mask = (volume.read(block.write) == label).astype(np.int8)
-            box, mask = _on_source(block.write, mask, bins, header.sampling)
-            writer.write(box, mask)
-    return path
-
-
-def _on_source(
-    box: Box, mask: np.ndarray[Any, np.dtype[np.int8]], bins: Shape, source: Sampling
-) -> tuple[Box, np.ndarray[Any, np.dtype[np.int8]]]:
-    """Repeat each voxel of a binned box over the source voxels that it stands for."""
-    for axis, factor in enumerate(bins):
-        mask = np.repeat(mask, factor, axis=axis)
-    return box.scaled(bins).clip(source.shape), mask
 
 
 def _tomogram(context: Context) -> TomoContext:

@@ -20,6 +20,7 @@ from tomoseg.stores.omezarr import (
     label_names,
     write_image_metadata,
     write_label_metadata,
+    write_mask_metadata,
 )
 from tomoseg.stores.volumes import Volume, inner_chunk
 
@@ -42,4 +43,5 @@ __all__ = [
     "open_file",
     "write_image_metadata",
     "write_label_metadata",
+    "write_mask_metadata",
 ]

@@ -38,21 +38,34 @@ def write_label_metadata(
     group: Folder, name: str, levels: list[Sampling], colours: Mapping[int, str]
 ) -> None:
     """Publish one label image below an OME-Zarr image and add it to the list of labels."""
-    # The background is always told: readers want a list of colours, and not an empty one.
-    rows = [{"label-value": 0, "rgba": [0, 0, 0, 0]}] + [
-        {"label-value": value, "rgba": [*bytes.fromhex(colour.lstrip("#")), 255]}
-        for value, colour in colours.items()
-    ]
     attributes = {
         "ome": {
             "version": "0.5",
             "multiscales": [_multiscale(name, levels)],
-            "image-label": {"source": {"image": "../../"}, "colors": rows},
+            "image-label": {"source": {"image": "../../"}, "colors": _colours(colours)},
         }
     }
     _write_group(group / "labels" / name, attributes)
     known = set(label_names(group)) | {name}
     _write_group(group / "labels", {"ome": {"version": "0.5", "labels": sorted(known)}})
+
+
+def write_mask_metadata(
+    group: Folder, name: str, grid: Sampling, colours: Mapping[int, str], *, version: str = "0.5"
+) -> None:
+    """Publish one level of labels by itself, as an image that says that it is labels.
+
+    ``version`` is 0.5, or 0.4 for a group of zarr v2.
+    """
+    label = {"version": version, "colors": _colours(colours)}
+    multiscale = _multiscale(name, [grid])
+    if version == "0.4":
+        group.write_json(".zgroup", {"zarr_format": 2})
+        both = {"multiscales": [{"version": "0.4"} | multiscale], "image-label": label}
+        group.write_json(".zattrs", both)
+        return
+    ome = {"version": version, "multiscales": [multiscale], "image-label": label}
+    _write_group(group, {"ome": ome})
 
 
 def label_names(group: Folder) -> list[str]:
@@ -61,6 +74,14 @@ def label_names(group: Folder) -> list[str]:
         return []
     attributes = group.read_json("labels/zarr.json").get("attributes", {})
     return list(attributes.get("ome", {}).get("labels", []))
+
+
+def _colours(colours: Mapping[int, str]) -> list[dict[str, Any]]:
+    # The background is always told: readers want a list of colours, and not an empty one.
+    return [{"label-value": 0, "rgba": [0, 0, 0, 0]}] + [
+        {"label-value": value, "rgba": [*bytes.fromhex(colour.lstrip("#")), 255]}
+        for value, colour in colours.items()
+    ]
 
 
 def _write_group(folder: Folder, attributes: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import zarr
+from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
@@ -32,6 +33,24 @@ class Volume:
 
     folder: Folder
     path: str
+
+    def create_flat(self, shape: Shape, dtype: str, *, chunk: Shape) -> None:
+        """Create labels as zarr v2 has them, in chunks of a file each, replacing what was there.
+
+        For programs that do not read v3; a chunk is then what :meth:`write` takes for a shard.
+        """
+        self.folder.remove(self.path)
+        zarr.create_array(
+            zarr_store(self.folder),
+            name=self.path,
+            shape=shape,
+            dtype=dtype,
+            chunks=chunk,
+            compressors=Blosc(cname="zstd", clevel=3),
+            fill_value=0,
+            zarr_format=2,
+            chunk_key_encoding={"name": "v2", "separator": "/"},
+        )
 
     def create(self, shape: Shape, dtype: str, *, shard: Shape, is_labels: bool = False) -> None:
         """Create the array empty, replacing what was there."""
