@@ -130,7 +130,7 @@ def _degrees(first: Angles, tilt: Angles, last: Angles) -> Angles:
     They are rounded to 1e-9, so that -180 and 180, one direction, are written one way.
     """
     radians: Angles = np.stack([first, tilt, last], axis=1)
-    degrees: Angles = np.round(np.degrees(radians), 9)
+    degrees: Angles = np.round(radians * (180.0 / np.pi), 9)
     degrees[:, [0, 2]] = (degrees[:, [0, 2]] + 180.0) % 360.0 - 180.0
     return degrees
 

@@ -140,7 +140,7 @@ def _read_table(text: str) -> Points:
 def _number(field: str, row: int) -> float:
     """Return a number; the difference of axes, column 28, may be complex and is not used."""
     try:
-        return complex(field.replace("i", "j")).real
+        return complex(f"{field[:-1]}j").real if field.endswith("i") else float(field)
     except ValueError as error:
         raise FormatError(
             f"line {row + 1} holds {field!r}, which is no number", remedy="Give a table of Dynamo"

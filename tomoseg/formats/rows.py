@@ -91,31 +91,13 @@ def rows_of(tomograms: Sequence[TomogramPoints], options: WriteOptions) -> Rows:
     """
     parts = []
     for place, points in enumerate(tomograms):
-        checked_numbers(points.filaments, points.context)
+        _check_numbers(points.filaments, points.context)
         parts += [
             _segment_rows(place, line, options.spacing_angstrom.get(line.name))
             for line in points.filaments
         ]
         parts += [_particle_rows(place, particles) for particles in points.particles]
     return joined(parts)
-
-
-def checked_numbers(filaments: Sequence[Filament], context: TomoContext) -> list[int]:
-    """Return the numbers of a tomogram's filaments, which identify them in a table.
-
-    Raises
-    ------
-    RequestError
-        If they are not unique or one is below 1.
-    """
-    numbers = [filament.number for filament in filaments]
-    if len(set(numbers)) < len(numbers) or min(numbers, default=1) < 1:
-        raise RequestError(
-            f"filament ids must be unique and at least 1; they are {sorted(numbers)[:5]} …",
-            remedy="Number the filaments of a tomogram together, from 1",
-            tomogram=context.tomo_name,
-        )
-    return numbers
 
 
 def half_sets(tomogram: NDArray[np.generic], filament: Integers) -> Integers:
@@ -150,9 +132,8 @@ def lines_alone(rows: Rows) -> Rows:
     if it has two rows or more, and every row's z axis lies within 30° of the line through them.
     """
     filament = rows.filament.copy()
-    for place, number in {*zip(rows.tomogram.tolist(), filament.tolist(), strict=True)}:
-        members = np.flatnonzero((rows.tomogram == place) & (rows.filament == number))
-        if number < 1 or not _is_line(rows.select(members)):
+    for members in _groups(rows.tomogram, rows.filament):
+        if filament[members[0]] < 1 or not _is_line(rows, members):
             filament[members] = 0
     return replace(rows, filament=filament)
 
@@ -194,25 +175,45 @@ def finite(values: Points, what: str) -> Points:
     return values
 
 
-def _is_line(rows: Rows) -> bool:
-    points = rows.points_angstrom
+def _check_numbers(filaments: Sequence[Filament], context: TomoContext) -> None:
+    """Refuse numbers that do not identify the filaments of a tomogram in a table."""
+    numbers = [filament.number for filament in filaments]
+    if len(set(numbers)) < len(numbers) or min(numbers, default=1) < 1:
+        raise RequestError(
+            f"filament ids must be unique and at least 1; they are {sorted(numbers)[:5]} …",
+            remedy="Number the filaments of a tomogram together, from 1",
+            tomogram=context.tomo_name,
+        )
+
+
+def _groups(*keys: Integers) -> list[Integers]:
+    """Return the places of the rows that have the same keys, in their order, a group an array."""
+    if not len(keys[0]):
+        return []
+    order = np.lexsort(keys[::-1])
+    is_new = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
+    return np.split(order, np.flatnonzero(is_new) + 1)
+
+
+def _is_line(rows: Rows, members: Integers) -> bool:
+    points = rows.points_angstrom[members]
     if len(points) < 2 or not np.gradient(points, axis=0).any(axis=1).all():
         return False
-    along = np.einsum("ni,ni->n", tangents(points)[:, ::-1], rows.orientations[:, :, 2])
+    axes = rows.orientations[members, :, 2]
+    along = np.einsum("ni,ni->n", tangents(points)[:, ::-1], axes)
     return bool((abs(along) > np.cos(np.radians(_ALONG_DEGREES))).all())
 
 
 def _points_in(rows: Rows, context: TomoContext, name: str) -> TomogramPoints:
-    filaments = [
-        _filament(rows.select(rows.filament == number), int(number), context, name)
-        for number in np.unique(rows.filament[rows.filament > 0])
-    ]
+    groups = [members for members in _groups(rows.filament) if rows.filament[members[0]] > 0]
+    filaments = [_filament(rows.select(members), context, name) for members in groups]
     rest = rows.select(rows.filament <= 0)
     particles = Particles(name, rest.points_angstrom, rest.scores, rest.orientations)
     return TomogramPoints(context, filaments, [particles] if len(rest) else [])
 
 
-def _filament(rows: Rows, number: int, context: TomoContext, name: str) -> Filament:
+def _filament(rows: Rows, context: TomoContext, name: str) -> Filament:
+    number = int(rows.filament[0])
     if len(rows) < 2:
         raise FormatError(
             f"helical tube {number} of {context.tomo_name} has one segment",
