@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from tomoseg.coordinates import (
     Filament,
     Particles,
+    flip_z,
     frames,
     numbered,
     resample,
     tangents,
 )
 from tomoseg.errors import RequestError
+from tomoseg.sampling import Sampling
 
 Points = NDArray[np.float64]
 
@@ -153,3 +155,36 @@ def test_numbering_starts_at_1_and_keeps_the_rest() -> None:
     found = numbered([Filament("actin", 7, line, 0.5), Filament("microtubule", 7, line)])
     assert [(f.number, f.name) for f in found] == [(1, "actin"), (2, "microtubule")]
     assert found[0].score == 0.5
+
+
+GRID = Sampling((5, 4, 3), (2.0, 1.0, 1.0))
+
+
+def test_slices_in_the_opposite_order_mirror_z_alone() -> None:
+    """Voxels 0 and 4 of five slices of 2 Å change places; the middle stays."""
+    points = np.array([[0.0, 1, 2], [8, 3, 0], [4, 0, 0], [-1, 0, 0]])
+    wanted = [[8.0, 1, 2], [0, 3, 0], [4, 0, 0], [9, 0, 0]]
+    assert flip_z(points, GRID).tolist() == wanted
+    line = Filament("actin", 7, points, 0.5, polarity_known=True).flip_z(GRID)
+    assert line.points_angstrom.tolist() == wanted
+    assert (line.name, line.number, line.score, line.polarity_known) == ("actin", 7, 0.5, True)
+
+
+def test_a_mirrored_frame_is_right_handed_and_looks_the_mirrored_way() -> None:
+    """x and z are mirrored with the volume; y = z × x. From x = -z, y = y, z = x."""
+    turn = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    particles = Particles("ribosome", np.zeros((1, 3)), np.ones(1), turn[None])
+    [mirrored] = particles.flip_z(GRID).orientations
+    assert mirrored[:, 0].tolist() == [0, 0, 1]
+    assert mirrored[:, 1].tolist() == [0, -1, 0]
+    assert mirrored[:, 2].tolist() == [1, 0, 0]
+    assert np.linalg.det(mirrored) == pytest.approx(1)
+    again = particles.flip_z(GRID).flip_z(GRID)
+    np.testing.assert_array_equal(again.orientations, particles.orientations)
+    assert len(Particles.at("x", np.zeros(0)).flip_z(GRID)) == 0
+
+
+def test_numbering_keeps_the_polarity() -> None:
+    line = np.array([[0.0, 0, 0], [0, 0, 9]])
+    [found] = numbered([Filament("actin", 7, line, polarity_known=True)])
+    assert found.polarity_known

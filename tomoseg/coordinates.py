@@ -7,12 +7,13 @@ Positions are in Å, zyx, relative to the centre of the source's first voxel. Or
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.errors import RequestError
+from tomoseg.sampling import Sampling
 
 Points = NDArray[np.float64]
 
@@ -31,6 +32,8 @@ class Filament:
         float64, shape (n ≥ 2, 3), zyx, Å, in order along the filament.
     score
         Mean evidence along the line, 0..1; NaN if unknown.
+    polarity_known
+        Whether the order of the points is that of the filament's own polarity.
 
     Raises
     ------
@@ -42,6 +45,7 @@ class Filament:
     number: int
     points_angstrom: Points
     score: float = float("nan")
+    polarity_known: bool = False
 
     def __post_init__(self) -> None:
         """Check shape and finiteness."""
@@ -62,6 +66,10 @@ class Filament:
     def length_angstrom(self) -> float:
         """Length along the line, Å."""
         return float(self.track_angstrom[-1])
+
+    def flip_z(self, sampling: Sampling) -> Filament:
+        """Return the line in the mirrored volume, see :func:`flip_z`."""
+        return replace(self, points_angstrom=flip_z(self.points_angstrom, sampling))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +106,48 @@ class Particles:
             self.orientations[is_kept],
         )
 
+    def flip_z(self, sampling: Sampling) -> Particles:
+        """Return the particles in the mirrored volume, see :func:`flip_z`.
+
+        Notes
+        -----
+        The x and z axes are mirrored with the volume; the y axis then points the other way, so
+        that the frame is right-handed again. What averages is the mirror image of the particle.
+        """
+        mirrored = self.orientations * np.array([[1.0], [1.0], [-1.0]]) * [1.0, -1.0, 1.0]
+        points = flip_z(self.points_angstrom, sampling)
+        return replace(self, points_angstrom=points, orientations=mirrored)
+
     @classmethod
     def at(cls, name: str, points_angstrom: Points, scores: Points | None = None) -> Particles:
         """Return particles of unknown orientation."""
         points = np.asarray(points_angstrom, dtype=np.float64).reshape(-1, 3)
         known = np.full(len(points), np.nan) if scores is None else np.asarray(scores, np.float64)
         return cls(name, points, known, np.tile(np.eye(3), (len(points), 1, 1)))
+
+
+def flip_z(points_angstrom: Points, sampling: Sampling) -> Points:
+    """Mirror positions in a volume whose slices come in the opposite order.
+
+    Voxel z becomes n - 1 - z. A tomogram whose hand is wrong is mended by this alone, never by
+    rotations; programs differ in the sign of the tilt angle.
+
+    Parameters
+    ----------
+    points_angstrom
+        float64, shape (n, 3), zyx, Å.
+    sampling
+        Grid of the source tomogram.
+
+    Examples
+    --------
+    >>> grid = Sampling((100, 250, 240), (10.0, 10.0, 10.0))
+    >>> flip_z(np.array([[400.0, 1005.0, 602.5]]), grid).tolist()
+    [[590.0, 1005.0, 602.5]]
+    """
+    voxels = sampling.to_voxels(points_angstrom)
+    voxels[:, 0] = sampling.shape[0] - 1 - voxels[:, 0]
+    return sampling.to_angstrom(voxels)
 
 
 def resample(points: Points, spacing: float) -> Points:
@@ -194,9 +238,7 @@ def frames(points_zyx: Points) -> Points:
 
 def numbered(filaments: Iterable[Filament]) -> list[Filament]:
     """Return the same lines with ids 1, 2, … in the order given."""
-    return [
-        Filament(f.name, i, f.points_angstrom, f.score) for i, f in enumerate(filaments, start=1)
-    ]
+    return [replace(filament, number=i) for i, filament in enumerate(filaments, start=1)]
 
 
 def _perpendicular(direction: Points) -> Points:

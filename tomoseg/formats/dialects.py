@@ -7,7 +7,7 @@ class of the kind of :class:`Dialect`; :mod:`tomoseg.coordinates` is what they a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,6 +19,8 @@ from tomoseg.sampling import Sampling, Triple, xyz
 # The length of a tubulin dimer; the rise of one actin subunit.
 SPACING_ANGSTROM = {"microtubule": 82.0, "actin": 27.5}
 DEFAULT_SPACING_ANGSTROM = 82.0
+
+Origin = Literal["corner", "centre"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,15 @@ class TomogramPoints:
     filaments: Sequence[Filament] = ()
     particles: Sequence[Particles] = ()
 
+    def flip_z(self) -> TomogramPoints:
+        """Return the points in the tomogram with its slices in the opposite order."""
+        sampling = self.context.sampling
+        return replace(
+            self,
+            filaments=[filament.flip_z(sampling) for filament in self.filaments],
+            particles=[particles.flip_z(sampling) for particles in self.particles],
+        )
+
 
 @dataclass(frozen=True)
 class WriteOptions:
@@ -142,11 +153,18 @@ class WriteOptions:
         Class → radius of its particles or filaments, Å, for programs that draw them.
     colours
         Class → ``"#rrggbb"``, in the order of the labels, for programs that draw them.
+    origin
+        From where Dynamo's tables count: from the corner of the first voxel, whose centre then
+        is at 0.5, as Dynamo itself does, or from its centre, as many converters do.
+    tilt_range_degrees
+        First and last angle of the tilt series: the missing wedge in Dynamo's tables.
     """
 
     spacing_angstrom: Mapping[str, float] = field(default_factory=dict)
     radius_angstrom: Mapping[str, float] = field(default_factory=dict)
     colours: Mapping[str, str] = field(default_factory=dict)
+    origin: Origin = "corner"
+    tilt_range_degrees: tuple[float, float] = (-60.0, 60.0)
 
 
 class Dialect(Protocol):

@@ -26,13 +26,10 @@ import pandas as pd
 from tomoseg.coordinates import Particles, Points
 from tomoseg.errors import FormatError
 from tomoseg.formats.dialects import TomoContext
-from tomoseg.formats.relion import (
-    COORDINATES,
-    SCORE,
-    SHIFTS,
-    particles_of,
-)
-from tomoseg.formats.star import read_star
+from tomoseg.formats.relion import COORDINATES, particles_of
+from tomoseg.formats.relion_columns import SCORE, SHIFTS, with_optics
+from tomoseg.formats.rows import shares
+from tomoseg.formats.star import decoded, read_star
 from tomoseg.formats.tables import PARTICLE_COLUMNS, read_particles_csv
 from tomoseg.sampling import Sampling, xyz
 
@@ -95,10 +92,7 @@ def _text(data: bytes) -> str:
             f"{len(data)} bytes are more than the {LARGEST_BYTES} that a table of picks may have",
             remedy="Split the table by tomogram",
         )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"this is no text: {error}", remedy="Check the file") from error
+    return decoded(data)
 
 
 def _read(text: str, suffix: str, sampling: Sampling, tomogram: str | None) -> list[Particles]:
@@ -117,7 +111,7 @@ def _star_picks(
         if COORDINATES[0] in table:
             return _centred_picks(_rows_of(table, tomogram), sampling)
         if _PIXELS[0] in table:
-            rows = _rows_of(_with_optics(table, blocks.get("optics")), tomogram)
+            rows = _rows_of(with_optics(table, blocks.get("optics")), tomogram)
             return _pixel_picks(rows, sampling)
         if _CORNER[0] in table:
             return _cryolo_boxes(table, sampling)
@@ -148,21 +142,12 @@ def _are_alike(one: str, other: str) -> bool:
     return long.startswith(short) and not long[len(short) : len(short) + 1].isalnum()
 
 
-def _with_optics(table: pd.DataFrame, optics: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the table with the columns of each row's optics group that it lacks itself."""
-    key = "rlnOpticsGroup"
-    if optics is None or key not in optics or key not in table:
-        return table
-    more = [key, *(column for column in optics if column not in table)]
-    return table.merge(optics[more].drop_duplicates(key), on=key, how="left")
-
-
 def _centred_picks(rows: pd.DataFrame, sampling: Sampling) -> Particles:
     """Read RELION 5's positions, refined shifts included."""
     _checked(_columns(rows, COORDINATES))
     context = TomoContext("tomogram", sampling)
     found = particles_of(rows.assign(rlnTomoName="tomogram"), UNNAMED, context=context)
-    return replace(found, scores=_shares(found.scores))
+    return replace(found, scores=shares(found.scores))
 
 
 def _pixel_picks(rows: pd.DataFrame, sampling: Sampling) -> Particles:
@@ -268,12 +253,7 @@ def _positions(rows: pd.DataFrame, names: Sequence[str], sampling: Sampling) -> 
 
 
 def _scores(rows: pd.DataFrame, column: str) -> Points:
-    return _shares(_columns(rows, [column])[:, 0] if column in rows else np.full(len(rows), np.nan))
-
-
-def _shares(scores: Points) -> Points:
-    """Return scores with NaN for what stands for unknown, such as -9999, or is another merit."""
-    return np.where((scores >= 0) & (scores <= 1), scores, np.nan)
+    return shares(_columns(rows, [column])[:, 0] if column in rows else np.full(len(rows), np.nan))
 
 
 def _columns(rows: pd.DataFrame, names: Sequence[str]) -> Points:

@@ -8,23 +8,38 @@ A(rlnTomoSubtomogram*) · A(rlnAngle*).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from tomoseg.coordinates import Filament, Particles, Points
-from tomoseg.errors import FormatError, RequestError
-from tomoseg.formats.angles import relion_angles, relion_orientations
-from tomoseg.formats.dialects import TomoContext, segments
+from tomoseg.coordinates import Filament, Particles
+from tomoseg.formats.angles import relion_angles
+from tomoseg.formats.dialects import TomoContext, TomogramPoints, WriteOptions
+from tomoseg.formats.relion_columns import (
+    PARTICLE_ANGLES,
+    SCORE,
+    SUBTOMOGRAM_ANGLES,
+    TRACK,
+    TUBE,
+    Columns,
+    check_columns,
+    checked_names,
+    columns_of,
+    helical_columns,
+    is_helical,
+    named,
+    score_columns,
+    shared_rows,
+    table_with,
+    turned_shifts,
+)
+from tomoseg.formats.rows import Integers, Rows, joined, points_of, rows_of
+from tomoseg.formats.star import decoded, read_star, write_star
 from tomoseg.sampling import Sampling, xyz
 
 COORDINATES = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
-SUBTOMOGRAM_ANGLES = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
-PARTICLE_ANGLES = [f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi")]
-SHIFTS = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
-SCORE = "rlnAutopickFigureOfMerit"
 
 # Filaments lie along x of the subtomogram, so that tilt 90 and psi 0 is along them.
 _ALONG_X = np.asarray(Rotation.from_euler("Y", 90, degrees=True).as_matrix())
@@ -52,34 +67,12 @@ def filaments_table(
 
     Notes
     -----
-    Polarity is unknown: the flip ratio is 0.5. Half sets go by whole filament, because segments
-    that overlap would leak between halves.
+    Where polarity is unknown, the flip ratio is 0.5. Half sets go by whole filament, because
+    segments that overlap would leak between halves.
     """
-    ids = [filament.number for filament in filaments]
-    if len(set(ids)) < len(ids) or min(ids, default=1) < 1:
-        raise RequestError(
-            f"filament ids must be unique and at least 1; they are {sorted(ids)[:5]} …",
-            remedy="Number the filaments of a tomogram together, from 1",
-        )
-    sampled = [segments(filament, spacing_angstrom) for filament in filaments]
-    counts = [len(orientations) for _, _, orientations in sampled]
-    nothing = np.empty((0, 3)), np.empty(0), np.empty((0, 3, 3))
-    points, track, orientations = (
-        np.concatenate(parts) for parts in zip(nothing, *sampled, strict=True)
-    )
-    columns: dict[str, ArrayLike] = {
-        **_named(COORDINATES, context.centred(points)),
-        **_named(SUBTOMOGRAM_ANGLES, relion_angles(orientations @ _ALONG_X)),
-        **_named(PARTICLE_ANGLES, np.tile([0.0, 90.0, 0.0], (len(points), 1))),
-        "rlnAngleTiltPrior": 90.0,
-        "rlnAnglePsiPrior": 0.0,
-        "rlnHelicalTubeID": np.repeat(np.array(ids, np.int64), counts),
-        "rlnHelicalTrackLengthAngst": track,
-        "rlnAnglePsiFlipRatio": 0.5,
-        "rlnRandomSubset": np.repeat(1 + np.arange(len(ids)) % 2, counts),
-        "rlnOpticsGroup": 1,
-    }
-    return _table(context, len(points), columns)
+    spacings = {} if spacing_angstrom is None else {f.name: spacing_angstrom for f in filaments}
+    rows = rows_of([TomogramPoints(context, filaments)], WriteOptions(spacings))
+    return _rows_table(rows, [context], helical=True)
 
 
 def particles_table(particles: Particles, *, context: TomoContext) -> pd.DataFrame:
@@ -90,14 +83,8 @@ def particles_table(particles: Particles, *, context: TomoContext) -> pd.DataFra
     Angles stand in rlnAngle* alone, where also Warp and M look for them. The score stands in
     rlnAutopickFigureOfMerit where it is known for every particle.
     """
-    columns: dict[str, ArrayLike] = {
-        **_named(COORDINATES, context.centred(particles.points_angstrom)),
-        **_named(PARTICLE_ANGLES, relion_angles(particles.orientations)),
-        "rlnOpticsGroup": 1,
-    }
-    if np.isfinite(particles.scores).all():
-        columns[SCORE] = particles.scores
-    return _table(context, len(particles), columns)
+    rows = rows_of([TomogramPoints(context, particles=[particles])], WriteOptions())
+    return _rows_table(rows, [context], helical=False)
 
 
 def micrograph_table(particles: Particles, name: str, *, sampling: Sampling) -> pd.DataFrame:
@@ -119,13 +106,20 @@ def micrograph_table(particles: Particles, name: str, *, sampling: Sampling) -> 
     return pd.DataFrame(columns, index=range(len(particles)))
 
 
-def optics_table(context: TomoContext) -> pd.DataFrame:
-    """Return the optics group of the particles, block ``optics``: what a tomogram alone tells."""
+def optics_groups(contexts: Sequence[TomoContext]) -> Integers:
+    """Return the number of each tomogram's optics group, from 1: a group a pixel size."""
+    pixels = list(dict.fromkeys(context.pixel_angstrom for context in contexts))
+    return np.array([1 + pixels.index(c.pixel_angstrom) for c in contexts], np.int64)
+
+
+def optics_table(*contexts: TomoContext) -> pd.DataFrame:
+    """Return the optics groups of particles, block ``optics``: what tomograms alone tell."""
+    pixels = list(dict.fromkeys(float(context.pixel_angstrom) for context in contexts))
     return pd.DataFrame(
         {
-            "rlnOpticsGroup": [1],
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnTomoTiltSeriesPixelSize": [float(context.pixel_angstrom)],
+            "rlnOpticsGroup": np.arange(1, len(pixels) + 1),
+            "rlnOpticsGroupName": [f"opticsGroup{i}" for i in range(1, len(pixels) + 1)],
+            "rlnTomoTiltSeriesPixelSize": pixels,
         }
     )
 
@@ -141,9 +135,9 @@ def tomograms_table(contexts: Sequence[TomoContext]) -> pd.DataFrame:
             "rlnTomoTiltSeriesPixelSize": float(context.pixel_angstrom),
             "rlnTomoTomogramBinning": context.sampling.voxel_angstrom / context.pixel_angstrom,
             **{f"rlnTomoSize{axis}": n for axis, n in zip("XYZ", context.size_xyz, strict=True)},
-            "rlnOpticsGroupName": "opticsGroup1",
+            "rlnOpticsGroupName": f"opticsGroup{group}",
         }
-        for context in contexts
+        for context, group in zip(contexts, optics_groups(contexts), strict=True)
     ]
     return pd.DataFrame(rows)
 
@@ -161,18 +155,12 @@ def filaments_of(table: pd.DataFrame, name: str, *, context: TomoContext) -> lis
     Raises
     ------
     FormatError
-        If a column is missing, or a tube has fewer than two segments.
+        If a column is missing or holds no numbers, or a tube's id is below 1 or it has fewer
+        than two segments.
     """
-    rows = _rows_of(
-        table, [*COORDINATES, "rlnHelicalTubeID", "rlnHelicalTrackLengthAngst"], context
-    )
-    filaments = []
-    for number, tube in rows.groupby("rlnHelicalTubeID"):
-        if len(tube) < 2:
-            raise FormatError(f"helical tube {number} of {context.tomo_name} has one segment")
-        points = _positions(tube.sort_values("rlnHelicalTrackLengthAngst"), context)
-        filaments.append(Filament(name, int(number), points))
-    return filaments
+    check_columns(table, ["rlnTomoName", *COORDINATES, TUBE, TRACK])
+    [points] = points_of(_read_rows(table, [context], helical=True), [context], name)
+    return list(points.filaments)
 
 
 def particles_of(table: pd.DataFrame, name: str, *, context: TomoContext) -> Particles:
@@ -181,46 +169,87 @@ def particles_of(table: pd.DataFrame, name: str, *, context: TomoContext) -> Par
     Raises
     ------
     FormatError
-        If a coordinate's column is missing.
+        If a coordinate's column is missing, or one holds no numbers.
     """
-    rows = _rows_of(table, COORDINATES, context)
-    orientations = _orientations(rows, SUBTOMOGRAM_ANGLES) @ _orientations(rows, PARTICLE_ANGLES)
-    scores = rows.get(SCORE, pd.Series(np.nan, index=rows.index)).to_numpy(np.float64)
-    return Particles(name, _positions(rows, context), scores, orientations)
+    rows = _read_rows(table, [context], helical=False)
+    return Particles(name, rows.points_angstrom, rows.scores, rows.orientations)
 
 
-def _rows_of(table: pd.DataFrame, needed: list[str], context: TomoContext) -> pd.DataFrame:
-    missing = [column for column in ["rlnTomoName", *needed] if column not in table]
-    if missing:
-        raise FormatError(f"the table lacks the columns {', '.join(missing)}")
-    return table[table["rlnTomoName"].astype(str) == context.tomo_name]
+class Relion5:
+    """Particles of RELION 5, a class of any number of tomograms in a table.
 
-
-def _positions(rows: pd.DataFrame, context: TomoContext) -> Points:
-    """Return zyx, Å. A refined shift is given in the subtomogram's axes and subtracted.
-
-    Source: ``rlnOrigin_to_rlnCoordinate_row`` of RELION 5's Python programs.
+    Beside it stand a table of the tomograms and the optimisation set that names both. Columns
+    that are not known are ignored.
     """
-    turned = np.einsum(
-        "nij,nj->ni", _orientations(rows, SUBTOMOGRAM_ANGLES), _columns(rows, SHIFTS)
-    )
-    return context.from_centred(_columns(rows, COORDINATES) - turned)
+
+    name = "relion5"
+    scope: Literal["class", "tomogram"] = "class"
+
+    def write(
+        self, points: Sequence[TomogramPoints], stem: str, options: WriteOptions
+    ) -> dict[str, bytes]:
+        """Return the table of particles, the table of tomograms and the optimisation set."""
+        contexts = [each.context for each in points]
+        particles = _rows_table(rows_of(points, options), contexts, helical=is_helical(points))
+        paths = [f"{stem}.star", f"{stem}__tomograms.star"]
+        written = {
+            paths[0]: {"optics": optics_table(*contexts), "particles": particles},
+            f"{stem}__optimisation_set.star": {"optimisation_set": optimisation_set_table(*paths)},
+            paths[1]: {"global": tomograms_table(contexts)},
+        }
+        return {path: write_star(blocks).encode() for path, blocks in written.items()}
+
+    def read(
+        self, data: bytes, contexts: Sequence[TomoContext], *, name: str
+    ) -> list[TomogramPoints]:
+        """Return the filaments, where tubes have ids, or the particles of a table.
+
+        Raises
+        ------
+        FormatError
+            If a column is missing or holds no numbers, no row is of a tomogram given, or a
+            tube's id is below 1 or it has fewer than two segments.
+        """
+        table = table_with(read_star(decoded(data)), COORDINATES[0])
+        rows = _read_rows(table, contexts, helical=TUBE in table)
+        checked_names(table["rlnTomoName"], contexts)
+        return points_of(rows, contexts, name)
 
 
-def _orientations(rows: pd.DataFrame, columns: list[str]) -> Points:
-    angles = _columns(rows, columns)
-    return relion_orientations(angles) if len(angles) else np.empty((0, 3, 3))
+def _rows_table(rows: Rows, contexts: Sequence[TomoContext], *, helical: bool) -> pd.DataFrame:
+    centred = np.empty((len(rows), 3))
+    for place, context in enumerate(contexts):
+        members = rows.tomogram == place
+        centred[members] = context.centred(rows.points_angstrom[members])
+    columns: Columns = {
+        "rlnTomoName": np.array([c.tomo_name for c in contexts], object)[rows.tomogram],
+        **named(COORDINATES, centred),
+        **(_along_x(rows) if helical else named(PARTICLE_ANGLES, relion_angles(rows.orientations))),
+        "rlnOpticsGroup": optics_groups(contexts)[rows.tomogram],
+        **score_columns(rows),
+    }
+    return pd.DataFrame(columns, index=range(len(rows)))
 
 
-def _columns(rows: pd.DataFrame, columns: list[str]) -> Points:
-    """Return columns side by side, shape (n, k); those that are missing are zeros."""
-    zeros = np.zeros(len(rows))
-    return np.stack([np.asarray(rows.get(c, zeros), np.float64) for c in columns], axis=1)
+def _along_x(rows: Rows) -> Columns:
+    return {
+        **named(SUBTOMOGRAM_ANGLES, relion_angles(rows.orientations @ _ALONG_X)),
+        **named(PARTICLE_ANGLES, np.tile([0.0, 90.0, 0.0], (len(rows), 1))),
+        **helical_columns(rows, 90.0, 0.0),
+    }
 
 
-def _named(columns: list[str], values: NDArray[np.float64]) -> dict[str, ArrayLike]:
-    return dict(zip(columns, values.T, strict=True))
-
-
-def _table(context: TomoContext, count: int, columns: dict[str, ArrayLike]) -> pd.DataFrame:
-    return pd.DataFrame({"rlnTomoName": context.tomo_name, **columns}, index=range(count))
+def _read_rows(table: pd.DataFrame, contexts: Sequence[TomoContext], *, helical: bool) -> Rows:
+    check_columns(table, ["rlnTomoName", *COORDINATES])
+    names = table["rlnTomoName"].astype(str)
+    parts = [table[names == context.tomo_name] for context in contexts]
+    rows = [
+        shared_rows(
+            part,
+            np.full(len(part), place, np.int64),
+            context.from_centred(columns_of(part, COORDINATES) - turned_shifts(part)),
+            helical=helical,
+        )
+        for place, (part, context) in enumerate(zip(parts, contexts, strict=True))
+    ]
+    return joined(rows)

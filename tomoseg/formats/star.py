@@ -15,21 +15,23 @@ import pandas as pd
 from tomoseg import __version__
 from tomoseg.errors import FormatError, RequestError
 
-# RELION looks at this number to tell its own generations of columns apart.
-RELION_VERSION = "# version 50001"
+# RELION looks at these numbers to tell its own generations of columns apart.
+RELION_5, RELION_4 = 50001, 30001
 
 _TOKEN = re.compile(r""""[^"]*"|'[^']*'|\S+""")
 # "001" is a name, not the number 1.
 _TEXT_COLUMNS = ("Name", "File")
 
 
-def write_star(blocks: Mapping[str, pd.DataFrame]) -> str:
+def write_star(blocks: Mapping[str, pd.DataFrame], *, version: int = RELION_5) -> str:
     """Return the text of a STAR file.
 
     Parameters
     ----------
     blocks
         Tables by name, such as ``"particles"``; columns without their leading underscore.
+    version
+        RELION's number for the generation of the columns.
 
     Raises
     ------
@@ -41,8 +43,22 @@ def write_star(blocks: Mapping[str, pd.DataFrame]) -> str:
         header = "".join(f"_{column} #{i}\n" for i, column in enumerate(table.columns, start=1))
         rows = zip(*(_column_text(table[column]) for column in table.columns), strict=True)
         body = "".join("\t".join(row) + "\n" for row in rows)
-        parts.append(f"\n{RELION_VERSION}\n\ndata_{name}\n\nloop_\n{header}{body}\n")
+        parts.append(f"\n# version {version}\n\ndata_{name}\n\nloop_\n{header}{body}\n")
     return "".join(parts)
+
+
+def decoded(data: bytes) -> str:
+    """Return the text of a file.
+
+    Raises
+    ------
+    FormatError
+        If it is no text.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"this is no text: {error}", remedy="Check the file") from error
 
 
 def read_star(text: str) -> dict[str, pd.DataFrame]:

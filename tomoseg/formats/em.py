@@ -1,0 +1,61 @@
+"""The EM format of TOM, AV3 and STOPGAP: a header of 512 bytes and an array.
+
+Source: ``tom_emread.m`` of TOM and ``sg_emread.m`` of STOPGAP. Byte 0 names the machine and with
+it the byte order, byte 3 the kind of number, the integers that follow the size along x, y and z.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.errors import FormatError
+
+HEADER_BYTES = 512
+_ORDER = {6: "<", 0: ">", 3: ">", 5: ">"}
+_KINDS = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
+_PC, _FLOAT = 6, 5
+
+
+def read_em(data: bytes) -> NDArray[Any]:
+    """Return the array of an EM file, shape (z, y, x), read-only, in this machine's byte order.
+
+    Raises
+    ------
+    FormatError
+        If the machine or the kind of number is unknown or complex, a size is below 0, or there
+        are fewer bytes than the sizes ask for. No more memory is taken than the file has.
+    """
+    if len(data) < HEADER_BYTES:
+        raise FormatError(
+            f"{len(data)} bytes are fewer than the {HEADER_BYTES} of an EM header",
+            remedy="Check the file",
+        )
+    machine, kind = data[0], data[3]
+    if machine not in _ORDER or kind not in _KINDS:
+        raise FormatError(
+            f"machine {machine} and kind of number {kind} are none of {sorted(_ORDER)} and "
+            f"{sorted(_KINDS)}: this is no EM file that can be read",
+            remedy="Check the file",
+        )
+    x, y, z = struct.unpack(f"{_ORDER[machine]}3i", data[4:16])
+    dtype = np.dtype(f"{_ORDER[machine]}{_KINDS[kind]}")
+    # Python's integers do not overflow, whatever the header says.
+    needed = x * y * z * dtype.itemsize
+    if min(x, y, z) < 0 or needed > len(data) - HEADER_BYTES:
+        raise FormatError(
+            f"sizes {x}, {y}, {z} need {needed} bytes; the file has {len(data) - HEADER_BYTES}",
+            remedy="The file is cut short or its header is wrong: copy it again",
+        )
+    values = np.frombuffer(data, dtype, count=x * y * z, offset=HEADER_BYTES)
+    return values.astype(dtype.newbyteorder("="), copy=False).reshape(z, y, x)
+
+
+def write_em(values: NDArray[np.float32]) -> bytes:
+    """Return an EM file of an array, shape (z, y, x)."""
+    z, y, x = values.shape
+    header = struct.pack("<4B3i", _PC, 0, 0, _FLOAT, x, y, z).ljust(HEADER_BYTES, b"\0")
+    return header + np.ascontiguousarray(values, "<f4").tobytes()
