@@ -69,7 +69,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     if any(one.fill_holes_nm3 > 0 for one in settings.values()):
         source = _filled(context, ledger, source, settings)
     values = {name: context.label(name) for name in settings}
-    joined = _connected(context, ledger, Components(ledger, "objects", source, values, 26), grid)
+    joined = connected(context, ledger, Components(ledger, "objects", source, values, 26), grid)
     kept = {
         name: merged.select(cleanup.kept_objects(merged.table, settings[name], context.sampling))
         for name, merged in joined.items()
@@ -169,9 +169,9 @@ def _filled(
         name: merged.select(
             cleanup.fillable_holes(merged.table, settings[name], sampling, sampling.shape)
         )
-        for name, merged in _connected(context, ledger, holes, grid).items()
+        for name, merged in connected(context, ledger, holes, grid).items()
     }
-    _send_lookups(ledger, "fill", joined, grid)
+    send_lookups(ledger, "fill", joined, grid)
     work = partial(_fill, holes=holes, target=target, mask=stored_mask(context))
     context.run_pass(ledger, "fill", work, grid)
     return target
@@ -236,7 +236,7 @@ class Components:
         return arrays
 
 
-def _connected(
+def connected(
     context: Context, ledger: Ledger, components: Components, grid: BlockGrid
 ) -> dict[str, labels.Merged]:
     """Label every block, then join what touches across faces, edges and corners."""
@@ -286,7 +286,7 @@ def _moved(block: Block, step: tuple[int, int, int]) -> tuple[int, int, int]:
     return z, y, x
 
 
-def _send_lookups(
+def send_lookups(
     ledger: Ledger, label: str, merged: Mapping[str, labels.Merged], grid: BlockGrid
 ) -> None:
     """Put each block's table from local to final ids where its task finds it."""
@@ -302,7 +302,7 @@ def _relabel(
     kept: Mapping[str, labels.Merged],
     grid: BlockGrid,
 ) -> None:
-    _send_lookups(ledger, "relabel", kept, grid)
+    send_lookups(ledger, "relabel", kept, grid)
     values = {name: context.label(name) for name in kept}
     work = RelabelBlock(
         Components(ledger, "objects", source, values, 26),
