@@ -165,9 +165,10 @@ def enclosures(
     if is_open.all() or not len(walls):
         return Enclosures()
     number, border = len(voxels), 0
-    edges = np.concatenate(
-        [walls + (0, number), [(border, p + 1) for p in np.flatnonzero(is_open)]]
-    )
+    # One graph: node 0 is the border, then the parts, then the objects.
+    exits = np.flatnonzero(is_open) + 1
+    shifted = walls + np.array([0, number])
+    edges = np.concatenate([shifted, np.stack([np.full_like(exits, border), exits], axis=1)])
     inside: dict[int, Ints] = {}
     for one in np.unique(walls[~is_open[walls[:, 0] - 1], 1]).tolist():
         group = _groups(edges[edges[:, 1] != number + one], int(edges.max()) + 1)

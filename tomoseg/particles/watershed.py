@@ -172,7 +172,7 @@ def candidate_basins(
     around = block.core.grow((steps + 1,) * 3).within(_read(block)).clip(block.values.shape)
     if not block.core.size or not (block.values[around.slices] > 0).any():
         return Basins.none()
-    is_label, depth = _depths(block.values, sampling, grid, settings)
+    is_label, depth = _depths(block, sampling, grid, settings)
     places, top, is_settled = _climbed(is_label[around.slices], depth[around.slices], steps)
     heights = depth[around.slices][tuple(places.T)]
     places += np.add(around.begin, block.begin).astype(np.int64)
@@ -229,24 +229,31 @@ def _read(block: BinnedBlock) -> Box:
 
 
 def _depths(
-    values: NDArray[np.float32], sampling: Sampling, grid: Sampling, settings: PickingSettings
+    block: BinnedBlock, sampling: Sampling, grid: Sampling, settings: PickingSettings
 ) -> tuple[NDArray[np.bool_], Depth]:
-    """Return where the label is and how deep in it, Å; what is beyond the border does not count."""
+    """Return where the label is and how deep in it, Å; the volume's border is no edge."""
     sigmas = (0.0 if sampling.is_flat else SIGMA_BINS, SIGMA_BINS, SIGMA_BINS)
     truncate = SMOOTHING_BINS / SIGMA_BINS
-    soft = ndimage.gaussian_filter(values, sigmas, mode="nearest", truncate=truncate)
+    soft = ndimage.gaussian_filter(block.values, sigmas, mode="nearest", truncate=truncate)
     is_label = soft >= IS_LABEL
+    inside = np.nonzero(is_label)
+    edge = np.nonzero(ndimage.binary_dilation(is_label) & ~is_label)
     reach = REACH_RADII * settings.label_angstrom
-    # Bins that are cubes are measured in bins: squares of integers are exact wherever the block.
-    size = grid.voxel_size_angstrom[-1]
-    if is_label.all():
-        depth = np.full(values.shape, reach, np.float32)
-    else:
-        edges = np.array(grid.voxel_size_angstrom) / size
-        depth = ndimage.distance_transform_edt(is_label, sampling=edges)
-        depth = np.minimum(depth * size, reach).astype(np.float32)
+    depth = np.zeros(is_label.shape, np.float32)
+    depth[inside] = reach
+    if len(edge[0]) and len(inside[0]):
+        # In the volume's frame the same two places give the same distance in every block. A tree
+        # takes memory for the label's voxels alone, a distance transform sixty bytes for each.
+        tree, places = (_angstrom(index, block.begin, grid) for index in (edge, inside))
+        near, _ = cKDTree(tree).query(places, distance_upper_bound=reach)
+        depth[inside] = np.minimum(near, reach)
     smooth = ndimage.gaussian_filter(depth, sigmas, mode="nearest", truncate=truncate)
     return is_label, smooth
+
+
+def _angstrom(index: tuple[Ints, ...], begin: Shape, grid: Sampling) -> Values:
+    """Return the places in the volume of the bins at an index into a block."""
+    return (np.stack(index, axis=1) + begin) * np.array(grid.voxel_size_angstrom)
 
 
 def _climbed(
