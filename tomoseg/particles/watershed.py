@@ -29,7 +29,7 @@ from tomoseg.coordinates import Particles
 from tomoseg.errors import RequestError
 from tomoseg.particles.limits import Picks, Values, solid, suppress
 from tomoseg.particles.settings import PickingSettings
-from tomoseg.sampling import Sampling, Shape, as_shape
+from tomoseg.sampling import Sampling, Shape, Triple, as_shape
 
 Depth = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -172,7 +172,7 @@ def candidate_basins(
     around = block.core.grow((steps + 1,) * 3).within(_read(block)).clip(block.values.shape)
     if not block.core.size or not (block.values[around.slices] > 0).any():
         return Basins.none()
-    is_label, depth = _depths(block, sampling, grid, settings)
+    is_label, depth = _depths(block.values, sampling, grid, settings)
     places, top, is_settled = _climbed(is_label[around.slices], depth[around.slices], steps)
     heights = depth[around.slices][tuple(places.T)]
     places += np.add(around.begin, block.begin).astype(np.int64)
@@ -229,31 +229,38 @@ def _read(block: BinnedBlock) -> Box:
 
 
 def _depths(
-    block: BinnedBlock, sampling: Sampling, grid: Sampling, settings: PickingSettings
+    values: Depth, sampling: Sampling, grid: Sampling, settings: PickingSettings
 ) -> tuple[NDArray[np.bool_], Depth]:
     """Return where the label is and how deep in it, Å; the volume's border is no edge."""
     sigmas = (0.0 if sampling.is_flat else SIGMA_BINS, SIGMA_BINS, SIGMA_BINS)
     truncate = SMOOTHING_BINS / SIGMA_BINS
-    soft = ndimage.gaussian_filter(block.values, sigmas, mode="nearest", truncate=truncate)
+    soft = ndimage.gaussian_filter(values, sigmas, mode="nearest", truncate=truncate)
     is_label = soft >= IS_LABEL
-    inside = np.nonzero(is_label)
-    edge = np.nonzero(ndimage.binary_dilation(is_label) & ~is_label)
     reach = REACH_RADII * settings.label_angstrom
-    depth = np.zeros(is_label.shape, np.float32)
-    depth[inside] = reach
-    if len(edge[0]) and len(inside[0]):
-        # In the volume's frame the same two places give the same distance in every block. A tree
-        # takes memory for the label's voxels alone, a distance transform sixty bytes for each.
-        tree, places = (_angstrom(index, block.begin, grid) for index in (edge, inside))
-        near, _ = cKDTree(tree).query(places, distance_upper_bound=reach)
-        depth[inside] = np.minimum(near, reach)
+    depth = _edge_distance(is_label, grid.voxel_size_angstrom, reach, flat=sampling.is_flat)
     smooth = ndimage.gaussian_filter(depth, sigmas, mode="nearest", truncate=truncate)
     return is_label, smooth
 
 
-def _angstrom(index: tuple[Ints, ...], begin: Shape, grid: Sampling) -> Values:
-    """Return the places in the volume of the bins at an index into a block."""
-    return (np.stack(index, axis=1) + begin) * np.array(grid.voxel_size_angstrom)
+def _edge_distance(
+    is_label: NDArray[np.bool_], sizes: Triple, reach: float, *, flat: bool
+) -> Depth:
+    """Return the distance of the label's bins to its edge, at most the reach, float32.
+
+    One axis after the other, squares of at most the reach are added up in a fixed order: the same
+    in every block, and with less memory than a transform that goes on beyond the reach.
+    """
+    squared = np.where(is_label, np.float32(reach**2), np.float32(0))
+    for axis, size in enumerate(sizes):
+        before = np.moveaxis(squared, axis, 0)
+        after = before.copy()
+        bins = 0 if flat and axis == 0 else min(int(reach / size), len(before) - 1)
+        for shift in range(1, bins + 1):
+            square = np.float32((shift * size) ** 2)
+            np.minimum(after[shift:], before[:-shift] + square, out=after[shift:])
+            np.minimum(after[:-shift], before[shift:] + square, out=after[:-shift])
+        squared = np.moveaxis(after, 0, axis)
+    return np.sqrt(squared)
 
 
 def _climbed(
