@@ -1,7 +1,9 @@
 """Basins: touching particles apart, exactly the same whatever the blocks."""
 
+import importlib.util
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from tomoseg.particles import (
 from tomoseg.particles import watershed as watershed_module
 from tomoseg.sampling import Sampling
 
+CROWDS = Path(__file__).parent / "benchmarks" / "particles.py"
 VOXEL = 10.0
 RIBOSOME = PickingSettings(method="watershed", radius_angstrom=120.0)
 SHAPE = (64, 96, 96)
@@ -76,9 +79,9 @@ def crowd(seed, noise, shape=SHAPE):
 
 @pytest.mark.parametrize("block", [(32, 48, 40), (24, 96, 64), (63, 95, 95)])
 def test_blocks_leave_no_trace(block):
-    label = crowd(3, 0.4)
-    whole, parts = picked(label), picked(label, block=block)
-    assert len(whole) > 6
+    label, settings = crowd(3, 0.4), replace(RIBOSOME, minimum_volume_fraction=0.8)
+    whole, parts = picked(label, settings), picked(label, settings, block=block)
+    assert len(whole) > 3
     assert whole.left_out["too small"] > 0
     assert whole.left_out == parts.left_out
     np.testing.assert_array_equal(whole.particles.points_angstrom, parts.particles.points_angstrom)
@@ -132,6 +135,19 @@ def test_as_a_watershed_of_another_library_has_it():
     assert len(theirs) == len(picks) == len(CENTRES)
     assert away.max() < 0.5 * VOXEL
     np.testing.assert_allclose(picks.volumes_nm3, sizes[row], rtol=0.05)
+
+
+def test_a_noisy_crowd_is_picked_as_well_as_by_another_library():
+    """A smaller version of tests/benchmarks/particles.py; components find next to nothing here."""
+    spec = importlib.util.spec_from_file_location("crowds", CROWDS)
+    crowds = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(crowds)
+    centres, shape = crowds.crowd(40, 0.6, 3)
+    score = crowds.score_map(centres, shape, 0.4, 3)
+    found = {method: crowds.f1_of(method, score, centres) for method in crowds.METHODS}
+    assert found["watershed"] >= max(0.95, found["watershed of scikit-image"] - 0.02)
+    assert found["peaks"] >= 0.98
+    assert found["components"] < 0.5
 
 
 @pytest.mark.parametrize(("radius", "count"), [(12, 1), (17, 1), (24, 0)])

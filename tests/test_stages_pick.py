@@ -17,7 +17,7 @@ from tomoseg.stages.context import RAW_LABELS
 from tomoseg.stages.pick import read_particles
 
 SHAPE, VOXEL = (40, 64, 72), 12.0
-WHOLE, BLOCKS = (64, 256, 256), (16, 24, 40)
+WHOLE, BLOCKS = (64, 256, 256), (24, 40, 40)
 CLASSES = ("microtubule", "actin", "single_membrane", "double_membrane", "ribosome", "carbon_edge")
 # In a vesicle around its own place, beside it, far from it, and at the carbon.
 VESICLE = INSIDE = (20, 20, 20)

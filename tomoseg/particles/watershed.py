@@ -34,6 +34,7 @@ from tomoseg.sampling import Sampling, Shape, Triple, as_shape
 Depth = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+ALL = slice(None)
 SIGMA_BINS = 1.0
 SMOOTHING_BINS = 4
 IS_LABEL = 0.5
@@ -58,10 +59,13 @@ class Basins:
         int64, shape (n,): size.
     centre_sum
         int64, shape (n, 3), zyx: sum of the indices of its bins, exact.
+    is_particle
+        bool, shape (n,): whether the top is one of a particle.
     """
 
     tops: Ints
     heights: Values
+    is_particle: NDArray[np.bool_]
     bins: Ints
     centre_sum: Ints
 
@@ -78,16 +82,17 @@ class Basins:
     def none(cls) -> Basins:
         """Return no basins."""
         numbers, points = np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
-        return cls(points, np.zeros(0), numbers, points)
+        return cls(points, np.zeros(0), np.zeros(0, bool), numbers, points)
 
-    def gathered(self, owner: Ints, heads: Ints) -> Basins:
-        """Add up the parts of each owner 0..n-1, whose top is at row ``heads[owner]``."""
-        bins = np.bincount(owner, self.bins, len(heads))
-        sums = [np.bincount(owner, axis, len(heads)) for axis in self.centre_sum.T]
+    def gathered(self, owner: Ints, heads: Ints, rows: NDArray[Any] | slice = ALL) -> Basins:
+        """Add up the parts at some rows by owner 0..n-1, whose top is at row ``heads[owner]``."""
+        bins = np.bincount(owner, self.bins[rows], len(heads))
+        sums = [np.bincount(owner, axis, len(heads)) for axis in self.centre_sum[rows].T]
         # Sums of integers below 2^53 are exact in float64.
         return Basins(
             self.tops[heads],
             self.heights[heads],
+            self.is_particle[heads],
             bins.astype(np.int64),
             np.stack(sums, axis=1).astype(np.int64),
         )
@@ -116,13 +121,16 @@ def basin_factor(settings: PickingSettings, sampling: Sampling) -> int:
 def basin_halo(settings: PickingSettings, sampling: Sampling) -> Shape:
     """Return the voxels of the labels to read around a core; a multiple of the factor.
 
-    The smoothing of the labels, the depth, its smoothing, the steps and a neighbour of the last.
+    The smoothing of the labels, the depth, its smoothing, the steps and the window of a top.
     """
     factor = basin_factor(settings, sampling)
     grid = sampling.binned(factor)
-    bins = 2 * SMOOTHING_BINS + _steps(settings, sampling, grid) + 1
+    bins = 2 * SMOOTHING_BINS + _steps(settings, sampling, grid)
     reach = REACH_RADII * settings.label_angstrom
-    return as_shape(factor * (bins + ceil(reach / size)) for size in grid.voxel_size_angstrom)
+    return as_shape(
+        factor * (bins + window + ceil(reach / size))
+        for window, size in zip(_window(settings, grid), grid.voxel_size_angstrom, strict=True)
+    )
 
 
 def candidate_basins(
@@ -155,8 +163,9 @@ def candidate_basins(
     Notes
     -----
     Smoothed with σ = 1 bin, above ½, and the distance to what is not, smoothed again. Of equally
-    deep neighbours the first in the order zyx is stepped to. Tops lower than 0.3 radii are no
-    particles; nor is what a ball of 1.5 radii fits into, whose middle has no top.
+    deep neighbours the first in the order zyx is stepped to. A particle's top is the deepest place
+    within 0.8 radii along each axis. Tops lower than 0.3 radii are left out, and so is what a
+    ball of 1.5 radii fits into, whose middle has no top.
     """
     factor = basin_factor(settings, sampling)
     block = binned_block(
@@ -169,21 +178,26 @@ def candidate_basins(
     )
     grid = sampling.binned(factor)
     steps = _steps(settings, sampling, grid)
-    around = block.core.grow((steps + 1,) * 3).within(_read(block)).clip(block.values.shape)
+    window = _window(settings, grid)
+    around = block.core.grow(as_shape(steps + n for n in window)).within(_read(block))
+    around = around.clip(as_shape(block.values.shape))
     if not block.core.size or not (block.values[around.slices] > 0).any():
         return Basins.none()
     is_label, depth = _depths(block.values, sampling, grid, settings)
-    places, top, is_settled = _climbed(is_label[around.slices], depth[around.slices], steps)
-    heights = depth[around.slices][tuple(places.T)]
-    places += np.add(around.begin, block.begin).astype(np.int64)
-    reach = REACH_RADII * settings.label_angstrom
-    is_top = (heights >= HIGH_RADII * settings.label_angstrom) & (heights < reach * (1 - 1e-4))
+    is_label, depth = is_label[around.slices], depth[around.slices]
+    places, top, is_settled = _climbed(is_label, depth, steps)
+    here = tuple(places.T)
+    highest = ndimage.maximum_filter(depth, size=[2 * n + 1 for n in window], mode="nearest")
+    radius = settings.label_angstrom
+    is_high = (depth >= HIGH_RADII * radius) & (depth < REACH_RADII * radius * (1 - 1e-4))
+    is_particle = (is_high & (depth == highest))[here]
+    places = places + np.add(around.begin, block.begin).astype(np.int64)
     inside = (places >= block.core.begin) & (places < block.core.end)
-    mine = inside.all(axis=1) & is_settled & is_top[top]
+    mine = inside.all(axis=1) & is_settled & is_high[here][top]
     heads, owner = np.unique(top[mine], return_inverse=True)
-    parts = Basins(places, heights.astype(np.float64), np.ones(len(places), np.int64), places)
-    owned = Basins(parts.tops, parts.heights, parts.bins[mine], parts.centre_sum[mine])
-    return owned.gathered(owner, heads)
+    ones = np.ones(len(places), np.int64)
+    every = Basins(places, depth[here].astype(np.float64), is_particle, ones, places)
+    return every.gathered(owner, heads, mine)
 
 
 def pick_basins(
@@ -194,20 +208,25 @@ def pick_basins(
     Returns
     -------
     Particles at their basins' centres of mass, deepest first; the score is the share of the
-    label's ball that the basin fills, at most 1. A top nearer than 0.8 radii to a higher one is
-    part of that one's particle.
+    label's ball that the basin fills, at most 1. Of particles' tops nearer than 0.8 radii the
+    highest stands; the basins of all other tops go to the nearest one within 1.5 radii.
     """
     grid = sampling.binned(basin_factor(settings, sampling))
     parts = [each.as_arrays() for each in (Basins.none(), *found)]
     every = Basins(**{key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
     _, heads, owner = np.unique(every.tops, axis=0, return_index=True, return_inverse=True)
     basins = every.gathered(owner.reshape(-1), heads)
-    distance = APART_RADII * settings.label_angstrom
     points = grid.to_angstrom(basins.tops)
-    kept = suppress(points, basins.heights, distance)
+    particles = np.flatnonzero(basins.is_particle)
+    apart = APART_RADII * settings.label_angstrom
+    kept = particles[suppress(points[particles], basins.heights[particles], apart)]
     if len(kept):
-        near = cKDTree(points[kept]).query_ball_point(points, np.nextafter(distance, 0))
-        basins = basins.gathered(np.array([min(rows) for rows in near]), kept)
+        reach = REACH_RADII * settings.label_angstrom
+        distance, owner = cKDTree(points[kept]).query(points, distance_upper_bound=reach)
+        rows = np.flatnonzero(np.isfinite(distance))
+        basins = basins.gathered(owner[rows], kept, rows)
+    else:
+        basins = Basins.none()
     centres = basins.centre_sum / basins.bins[:, None]
     return solid(
         Particles.at(name, grid.to_angstrom(centres)),
@@ -221,6 +240,12 @@ def _steps(settings: PickingSettings, sampling: Sampling, grid: Sampling) -> int
     """Return how many steps a voxel may take: 1.5 radii along the shortest edge of a bin."""
     sizes = grid.voxel_size_angstrom[1 if sampling.is_flat else 0 :]
     return ceil(REACH_RADII * settings.label_angstrom / min(sizes))
+
+
+def _window(settings: PickingSettings, grid: Sampling) -> Shape:
+    """Return the bins on each side of a particle's top among which it is the highest."""
+    apart = APART_RADII * settings.label_angstrom
+    return as_shape(max(1, int(apart / size)) for size in grid.voxel_size_angstrom)
 
 
 def _read(block: BinnedBlock) -> Box:
