@@ -62,7 +62,7 @@ def picked(score, settings=RIBOSOME, block=None, voxel=(VOXEL,) * 3):
         name="ribosome",
         sampling=Sampling(score.shape, voxel),
         settings=settings,
-    )
+    ).particles
 
 
 @pytest.mark.parametrize("radius", [60.0, 120.0, 240.0])
@@ -201,7 +201,7 @@ def test_components_large_enough_are_particles_in_angstrom():
         name="ribosome",
         sampling=Sampling((100, 100, 100), (VOXEL,) * 3, (5.0, 5.0, 5.0)),
         settings=RIBOSOME,
-    )
+    ).particles
     np.testing.assert_array_equal(found.points_angstrom, [(105, 205, 305), (15, 505, 505)])
     np.testing.assert_allclose(found.scores, [0.5, 1.0], atol=1e-3)
 
@@ -279,7 +279,7 @@ def test_components_of_a_micrograph_are_measured_by_their_area():
         name="apoferritin",
         sampling=Sampling((1, 300, 320), PIXEL),
         settings=replace(APOFERRITIN, border="drop"),
-    )
+    ).particles
     np.testing.assert_array_equal(found.points_angstrom, [(0, 80, 120)])
     np.testing.assert_allclose(found.scores, [0.5], atol=1e-3)
 

@@ -17,8 +17,9 @@ from tomoseg.sampling import Sampling
 from tomoseg.session import plan_session
 from tomoseg.stages import run_stage
 from tomoseg.stages.context import RAW_LABELS
-from tomoseg.stages.coordinates import read_filaments, read_particles
 from tomoseg.stages.networks import halo_of
+from tomoseg.stages.pick import read_particles
+from tomoseg.stages.trace import read_filaments
 from tomoseg.stores import Folder, OmeZarrReader
 
 WHOLE, BLOCKS = (64, 256, 256), (8, 16, 24)

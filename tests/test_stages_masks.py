@@ -236,7 +236,7 @@ def thirds(context_of, tmp_path):
     codes = np.ones(SHAPE, np.int8)
     codes[:, :, 20:], codes[:, :, 40:] = 2, 0
     write_mrc(tmp_path / "mask.mrc", codes)
-    pick = {"ribosome": {"radius_angstrom": 40.0}}
+    pick = {"ribosome": {"radius_angstrom": 40.0, "surroundings_angstrom": 0}}
     mask = {"mask": "{folder}/mask.mrc"}
     trace = {"actin": {"radius_angstrom": 36.0, "minimum_length_angstrom": 240.0}}
     context = context_of(source=mask, pick=pick, trace=trace, blocks={"shape": (8, 16, 24)})
@@ -254,7 +254,7 @@ def test_particles_are_picked_inside_alone(thirds):
     scores.write(Box.whole(SHAPE), (255 * (away < 40 / 12)).astype(np.uint8))
     thirds.records.write_json("clean.json", {"digest": "planted", "summary": {}})
     found = run_stage(thirds, "pick")["summary"]["ribosome"]
-    assert found == {"particles": 1, "left_out": 2}
+    assert found == {"particles": 1, "left_out": {"outside the mask": 2}}
     (point,) = thirds.records.read_arrays("particles/ribosome.npz")["points_angstrom"] / 12
     assert np.linalg.norm(point - centres[0]) < 1
 

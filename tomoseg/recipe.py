@@ -255,6 +255,7 @@ class Recipe(Section):
             "clean": self.clean,
             "trace": self.trace,
             "pick": self.pick,
+            "pick.exclude": [o for one in (self.pick or {}).values() for o in one.exclude],
             "export.spacing_angstrom": self.export.spacing_angstrom,
         }
         for key, given in named.items():

@@ -7,11 +7,12 @@ at 0) and in Å from the centre of its first voxel. What is read back are the Å
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tomoseg.coordinates import Filament, Particles, Points
 from tomoseg.errors import FormatError
@@ -78,6 +79,22 @@ def particle_rows(particles: Iterable[Particles], sampling: Sampling) -> pd.Data
         for p in particles
     ]
     return _joined(tables, PARTICLE_COLUMNS)
+
+
+def surroundings_csv(name: str, columns: Mapping[str, NDArray[Any]]) -> str:
+    """Return a row a particle of one class, numbered as in :func:`particles_csv`.
+
+    Parameters
+    ----------
+    columns
+        Heading → numbers, shape (n,); one that is not known (NaN) is an empty field.
+    """
+    number = len(next(iter(columns.values())))
+    leading = {"class": [name] * number, "particle": np.arange(1, number + 1)}
+    text: str = pd.DataFrame({**leading, **columns}).to_csv(
+        index=False, float_format="%.3f", lineterminator="\n"
+    )
+    return text
 
 
 def read_filaments_csv(text: str) -> list[Filament]:

@@ -10,11 +10,12 @@ from typing import Any
 from tomoseg import __version__
 from tomoseg.stages.clean import CLEAN
 from tomoseg.stages.context import Context, Stage
-from tomoseg.stages.coordinates import PICK, TRACE
 from tomoseg.stages.export import EXPORT
 from tomoseg.stages.ingest import INGEST
+from tomoseg.stages.pick import PICK
 from tomoseg.stages.picture import REPORT, class_summaries
 from tomoseg.stages.segment import SEGMENT
+from tomoseg.stages.trace import TRACE
 from tomoseg.stores import Ledger, digest
 
 __all__ = ["STAGES", "Context", "Stage", "class_summaries", "digest_of", "run_stage"]

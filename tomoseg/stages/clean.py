@@ -68,7 +68,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     if any(one.fill_holes_nm3 > 0 for one in settings.values()):
         source = _filled(context, ledger, source, settings)
     objects = Components(ledger, "objects", source, 26, {OBJECTS: None})
-    joined = _connected(context, ledger, objects, grid)[OBJECTS]
+    joined = connected(context, ledger, objects, grid)[OBJECTS]
     kept = joined.select(_kept(context, joined.table, settings))
     _relabel(context, ledger, objects, kept, grid)
     classes = {name: kept.table.value == context.label(name) for name in settings}
@@ -186,9 +186,9 @@ def _filled(
         name: merged.select(
             cleanup.fillable_holes(merged.table, settings[name], sampling, sampling.shape)
         )
-        for name, merged in _connected(context, ledger, holes, grid).items()
+        for name, merged in connected(context, ledger, holes, grid).items()
     }
-    _send_lookups(ledger, "fill", joined, grid)
+    send_lookups(ledger, "fill", joined, grid)
     work = partial(_fill, holes=holes, values=holed, target=target, mask=stored_mask(context))
     context.run_pass(ledger, "fill", work, grid)
     return target
@@ -274,7 +274,7 @@ def _of(voxels: NDArray[np.uint8], value: int | None) -> NDArray[np.uint8] | NDA
     return voxels if value is None else voxels != value
 
 
-def _connected(
+def connected(
     context: Context, ledger: Ledger, components: Components, grid: BlockGrid
 ) -> dict[str, labels.Merged]:
     """Label every block, then join what touches across faces, edges and corners."""
@@ -324,7 +324,7 @@ def _moved(block: Block, step: tuple[int, int, int]) -> tuple[int, int, int]:
     return z, y, x
 
 
-def _send_lookups(
+def send_lookups(
     ledger: Ledger, label: str, merged: Mapping[str, labels.Merged], grid: BlockGrid
 ) -> None:
     """Put each block's table from local to final ids where its task finds it."""
@@ -340,7 +340,7 @@ def _relabel(
     kept: labels.Merged,
     grid: BlockGrid,
 ) -> None:
-    _send_lookups(ledger, "relabel", {OBJECTS: kept}, grid)
+    send_lookups(ledger, "relabel", {OBJECTS: kept}, grid)
     semantic, instances = (context.volume(context.label_path(name)) for name in IMAGES)
     work = partial(_number, objects=objects, semantic=semantic, instances=instances)
     context.run_pass(ledger, "relabel", work, grid)

@@ -11,8 +11,9 @@ from tomoseg.formats import relion, tables
 from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.star import write_star
 from tomoseg.stages.context import Context, Stage
-from tomoseg.stages.coordinates import read_filaments, read_particles
 from tomoseg.stages.mask_files import write_masks, write_meshes
+from tomoseg.stages.pick import read_particles, read_surroundings
+from tomoseg.stages.trace import read_filaments
 from tomoseg.stores import Ledger
 
 TOMOGRAMS = "tomograms.star"
@@ -60,15 +61,25 @@ def _write_particles(context: Context, name: str) -> list[str]:
     found, sampling = read_particles(context, name), context.header.sampling
     text = tables.particles_csv([found], sampling)
     stem = f"particles/{context.name}__{name}"
+    files = _write_surroundings(context, name, stem)
     if sampling.shape[0] > 1:
         table = relion.particles_table(found, context=_tomogram(context))
-        return _write_table(context, stem, table, text)
+        return [*_write_table(context, stem, table, text), *files]
     micrograph = PurePosixPath(context.source_url).name
     picks = relion.micrograph_table(found, micrograph, sampling=sampling)
     # RELION expects the one table of such a file without a name.
     context.folder.write(f"{stem}.star", write_star({"": picks}).encode())
     context.folder.write(f"{stem}.csv", text.encode())
-    return [f"{stem}.star", f"{stem}.csv"]
+    return [f"{stem}.star", f"{stem}.csv", *files]
+
+
+def _write_surroundings(context: Context, name: str, stem: str) -> list[str]:
+    columns = read_surroundings(context, name)
+    if columns is None:
+        return []
+    path = f"{stem}__surroundings.csv"
+    context.folder.write(path, tables.surroundings_csv(name, columns).encode())
+    return [path]
 
 
 def _write_table(context: Context, stem: str, table: pd.DataFrame, csv: str) -> list[str]:

@@ -18,7 +18,8 @@ from tomoseg.report.pictures import (
 )
 from tomoseg.report.summary import ClassSummary
 from tomoseg.stages.context import Context, Stage
-from tomoseg.stages.coordinates import read_filaments, read_particles
+from tomoseg.stages.pick import read_particles
+from tomoseg.stages.trace import read_filaments
 from tomoseg.stores import Ledger
 
 PROJECTED_NM = 60.0

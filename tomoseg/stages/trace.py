@@ -1,4 +1,4 @@
-"""Trace filaments and pick particles: evidence over blocks, points in one piece."""
+"""Trace filaments: evidence over blocks, lines in one piece."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg import particles
 from tomoseg.blocks import Block, BlockGrid
-from tomoseg.coordinates import Filament, Particles, numbered
+from tomoseg.coordinates import Filament, numbered
 from tomoseg.filaments import (
     RidgePoints,
     TracingSettings,
@@ -20,10 +19,9 @@ from tomoseg.filaments import (
     tracing_halo,
     working_factor,
 )
-from tomoseg.particles import PickingSettings
 from tomoseg.sampling import Sampling
 from tomoseg.stages.context import Context, Stage
-from tomoseg.stages.masks import INSIDE, codes_at, inside_parts
+from tomoseg.stages.masks import inside_parts
 from tomoseg.stages.segment import evidence, read_evidence
 from tomoseg.stores import Ledger, Volume
 
@@ -120,61 +118,4 @@ def read_filaments(context: Context, name: str) -> list[Filament]:
     ]
 
 
-def _pick_settings(context: Context) -> Any:
-    return {name: asdict(one) for name, one in (context.recipe.pick or {}).items()}
-
-
-def _pick(context: Context, ledger: Ledger) -> dict[str, Any]:
-    summary = {}
-    for name, settings in (context.recipe.pick or {}).items():
-        pick = _pick_components if settings.method == "components" else _pick_peaks
-        picked = pick(context, ledger, name, settings)
-        found = picked.select(codes_at(context, picked.points_angstrom) == INSIDE)
-        context.records.write_arrays(
-            f"particles/{name}.npz",
-            {
-                "points_angstrom": found.points_angstrom,
-                "scores": found.scores,
-                "orientations": found.orientations,
-            },
-        )
-        summary[name] = {"particles": len(found), "left_out": len(picked) - len(found)}
-    return summary
-
-
-def _pick_peaks(
-    context: Context, ledger: Ledger, name: str, settings: PickingSettings
-) -> Particles:
-    sampling = context.sampling
-    work = FindPoints(ledger, f"peaks-{name}", *evidence(context, name), sampling, settings, _peaks)
-    grid = BlockGrid(
-        sampling.shape,
-        context.recipe.blocks.shape,
-        halo=particles.picking_halo(settings, sampling),
-        stride=(particles.picking_factor(settings, sampling),) * 3,
-    )
-    receipts = context.run_pass(ledger, work.label, work, grid)
-    found = [particles.Peaks(**ledger.read_arrays(receipt)) for receipt in receipts]
-    return particles.pick_peaks(found, name=name, sampling=sampling, settings=settings)
-
-
-def _peaks(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
-    return vars(particles.candidate_peaks(*block, **how))
-
-
-def _pick_components(
-    context: Context, ledger: Ledger, name: str, settings: PickingSettings
-) -> Particles:
-    table = context.records.read_arrays(f"objects/{name}.npz")
-    return particles.pick_components(
-        table["centres"], table["voxels"], name=name, sampling=context.sampling, settings=settings
-    )
-
-
-def read_particles(context: Context, name: str) -> Particles:
-    """Return the picked particles of a class."""
-    return Particles(name, **context.records.read_arrays(f"particles/{name}.npz"))
-
-
 TRACE = Stage("trace", ("clean",), _trace_settings, _trace)
-PICK = Stage("pick", ("clean",), _pick_settings, _pick)
