@@ -11,11 +11,12 @@ import pandas as pd
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.formats import relion, tables
 from tomoseg.formats.dialects import TomoContext
+from tomoseg.formats.measures import measures_csv
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.star import write_star
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.stages.context import Context, Stage
-from tomoseg.stages.coordinates import read_filaments, read_particles
+from tomoseg.stages.coordinates import measured, read_filaments, read_particles
 from tomoseg.stores import Ledger
 
 TOMOGRAMS = "tomograms.star"
@@ -86,7 +87,10 @@ def _write_filaments(context: Context, name: str) -> list[str]:
         spacing_angstrom=context.recipe.export.spacing_angstrom.get(name),
     )
     text = tables.filaments_csv(found, context.header.sampling)
-    return _write_table(context, f"filaments/{context.name}__{name}", table, text)
+    stem = f"filaments/{context.name}__{name}"
+    numbers = measures_csv(measured(context, name, found))
+    context.folder.write(f"{stem}__measures.csv", numbers.encode())
+    return [*_write_table(context, stem, table, text), f"{stem}__measures.csv"]
 
 
 def _write_particles(context: Context, name: str) -> list[str]:
