@@ -43,7 +43,7 @@ class Scale:
         """Return scores, float32, of any numbers; what is no number scores 0."""
         with np.errstate(over="ignore", invalid="ignore"):
             found = self._raw(values.astype(np.float32))
-            return np.nan_to_num(found).clip(0, 1).astype(np.float32)
+            return np.asarray(np.nan_to_num(found).clip(0, 1), np.float32)
 
     def _raw(self, values: NDArray[np.float32]) -> NDArray[Any]:
         if self.is_logistic:
