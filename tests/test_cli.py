@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tomoseg import __version__, cli
+from tomoseg.cli import networks
 from tomoseg.coordinates import Filament, Particles
 from tomoseg.formats.tables import filaments_csv, particles_csv
 from tomoseg.nets.settings import TrainingProgress
@@ -20,7 +21,7 @@ from tomoseg.stores import Folder
 
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 HEAVY = ("torch", "zarr", "dask", "distributed", "pandas", "matplotlib", "skimage", "prefect")
-COMMANDS = ("run", "validate", "status", "info", "simulate", "train", "evaluate")
+COMMANDS = ("run", "validate", "status", "info", "simulate", "train", "evaluate", "trace")
 
 
 @pytest.fixture
@@ -462,7 +463,7 @@ def test_evaluate_scores_particles_as_the_challenge_does(tomoseg, tmp_path):
 
 
 def test_training_tells_what_is_known_and_no_more():
-    line = cli._training_line(
+    line = networks._training_line(
         TrainingProgress(
             step=7,
             fraction=0.5,

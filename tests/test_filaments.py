@@ -201,17 +201,18 @@ def test_a_bundle_is_as_many_filaments_as_it_has(spacing_nm):
 
 
 @pytest.mark.parametrize(
-    ("gap_nm", "count"),
-    [(10, 1), (40, 1), (110, 2)],
-    ids=["coasted over", "linked", "too wide"],
+    ("gap_nm", "count", "settings"),
+    [(10, 1, MICROTUBULE), (40, 1, MICROTUBULE), (110, 2, MICROTUBULE)]
+    + [(gap, count, tracing_defaults("actin")) for gap, count in ((7, 1), (40, 1), (70, 2))],
 )
-def test_gaps_are_bridged_up_to_the_link_length(gap_nm, count):
+def test_gaps_are_bridged_up_to_the_link_length(gap_nm, count, settings):
     half = gap_nm * 10 / VOXEL / 2
     pieces = [
         straight((30, 30, 8), (30, 30, 110 - half)),
         straight((30, 30, 110 + half), (30, 30, 212)),
     ]
-    assert len(traced(seen(draw((60, 60, 220), pieces)))) == count
+    score = seen(draw((60, 60, 220), pieces, settings.radius_angstrom / VOXEL))
+    assert len(traced(score, settings)) == count
 
 
 def test_a_tube_that_leaves_the_volume_is_traced_to_its_border():

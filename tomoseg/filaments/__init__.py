@@ -12,6 +12,7 @@ from tomoseg.coordinates import Filament, numbered
 from tomoseg.filaments.finish import length_of, smooth, trim
 from tomoseg.filaments.follow import Ridge, follow_all
 from tomoseg.filaments.link import link
+from tomoseg.filaments.measure import FilamentMeasures, measure
 from tomoseg.filaments.ridge import RidgePoints, ridge_points
 from tomoseg.filaments.settings import (
     RIDGE_FLOOR,
@@ -23,8 +24,10 @@ from tomoseg.filaments.settings import (
 from tomoseg.sampling import Sampling
 
 __all__ = [
+    "FilamentMeasures",
     "RidgePoints",
     "TracingSettings",
+    "measure",
     "ridge_points",
     "trace",
     "tracing_defaults",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.interpolate import make_lsq_spline
+from scipy.interpolate import BSpline, make_lsq_spline
 
 from tomoseg.coordinates import Points, resample
 from tomoseg.filaments.follow import Ridge
@@ -33,7 +33,7 @@ def trim(line: Points, ridge: Ridge, settings: TracingSettings) -> Points:
     """
     radius = settings.radius_angstrom
     for _ in range(2):
-        dense = _evenly(line, radius / TIP_SAMPLES)
+        dense = evenly(line, radius / TIP_SAMPLES)
         tip = ridge.strength_at(dense[: 3 * TIP_SAMPLES])
         real = tip >= np.median(tip[min(TIP_SAMPLES, len(tip) - 1) :]) / 2
         real |= ridge.depth(dense[: len(tip)]) < radius
@@ -49,17 +49,35 @@ def smooth(line: Points, settings: TracingSettings) -> Points:
     float64, shape (n ≥ 2, 3), zyx, Å, from end to end of the line.
     """
     spacing = settings.step_angstrom
+    _, spline = spline_through(line, knots=KNOT_RADII * settings.radius_angstrom, spacing=spacing)
+    steps = max(1, round(length_of(line) / spacing))
+    return np.asarray(spline(np.linspace(0.0, 1.0, steps + 1)))
+
+
+def spline_through(line: Points, *, knots: float, spacing: float) -> tuple[Points, BSpline]:
+    """Fit a least-squares cubic spline to a line, shape (n ≥ 2, 3).
+
+    Parameters
+    ----------
+    knots
+        Distance of its knots along the line, about.
+    spacing
+        Distance at which the line is sampled for the fit, at most.
+
+    Returns
+    -------
+    Where the samples are along the line, 0..1, shape (m,), and the spline over 0..1.
+    """
     length = length_of(line)
     # A few more samples than coefficients, whatever the length of the line.
-    dense = _evenly(line, min(spacing, length / 16))
+    dense = evenly(line, min(spacing, length / 16))
     track = np.linspace(0.0, 1.0, len(dense))
-    pieces = max(1, round(length / (KNOT_RADII * settings.radius_angstrom)))
-    knots = np.concatenate([[0.0] * 4, np.arange(1, pieces) / pieces, [1.0] * 4])
-    spline = make_lsq_spline(track, dense, knots, k=3)
-    return np.asarray(spline(np.linspace(0.0, 1.0, max(2, round(length / spacing) + 1))))
+    pieces = max(1, round(length / knots))
+    places = np.concatenate([[0.0] * 4, np.arange(1, pieces) / pieces, [1.0] * 4])
+    return track, make_lsq_spline(track, dense, places, k=3)
 
 
-def _evenly(line: Points, spacing: float) -> Points:
+def evenly(line: Points, spacing: float) -> Points:
     """Place points from end to end of a line, equally far apart and at most as stated."""
     length = length_of(line)
     return resample(line, length / np.ceil(length / spacing))

@@ -90,7 +90,7 @@ class TracingSettings:
 _ACTIN = TracingSettings(
     radius_angstrom=35.0,
     gap_angstrom=80.0,
-    link_angstrom=250.0,
+    link_angstrom=400.0,
     link_degrees=25.0,
     minimum_length_angstrom=400.0,
 )

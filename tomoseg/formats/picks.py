@@ -25,9 +25,10 @@ import pandas as pd
 
 from tomoseg.coordinates import Particles, Points
 from tomoseg.errors import FormatError
+from tomoseg.formats.angles import relion_orientations
 from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.relion import COORDINATES, particles_of
-from tomoseg.formats.relion_columns import SCORE, SHIFTS, with_optics
+from tomoseg.formats.relion_columns import PARTICLE_ANGLES, SCORE, SHIFTS, with_optics
 from tomoseg.formats.rows import shares
 from tomoseg.formats.star import decoded, read_star
 from tomoseg.formats.tables import PARTICLE_COLUMNS, read_particles_csv
@@ -86,6 +87,25 @@ def read_picks(
         raise FormatError(f"{name}: {error.message}", remedy=error.remedy) from error
 
 
+def named_tomograms(data: bytes, name: str) -> list[str]:
+    """Return the tomograms that the rows of a STAR file name, sorted; none for other tables.
+
+    Raises
+    ------
+    FormatError
+        If the file is too large or no text.
+    """
+    text = _text(data)
+    if not re.search(r"^data_", text, re.MULTILINE):
+        return []
+    try:
+        blocks = read_star(text)
+    except FormatError as error:
+        raise FormatError(f"{name}: {error.message}", remedy=error.remedy) from error
+    columns = [table[c] for table in blocks.values() for c in _NAME_COLUMNS if c in table]
+    return sorted(set(_stems(columns[0]))) if columns else []
+
+
 def _text(data: bytes) -> str:
     if len(data) > LARGEST_BYTES:
         raise FormatError(
@@ -125,7 +145,7 @@ def _rows_of(table: pd.DataFrame, tomogram: str | None) -> pd.DataFrame:
     column = next((column for column in _NAME_COLUMNS if column in table), None)
     if column is None or tomogram is None or not len(table):
         return table
-    names = table[column].astype(str).map(lambda name: _SUFFIX.sub("", PurePosixPath(name).name))
+    names = _stems(table[column])
     known = sorted(set(names))
     meant = [tomogram] if tomogram in known else [n for n in known if _are_alike(n, tomogram)]
     if len(meant) != 1:
@@ -135,6 +155,11 @@ def _rows_of(table: pd.DataFrame, tomogram: str | None) -> pd.DataFrame:
             remedy="Give this tomogram's table, or make the names equal",
         )
     return table[names == meant[0]]
+
+
+def _stems(names: pd.Series[str]) -> pd.Series[str]:
+    """Return names of tomograms without folder and suffix."""
+    return names.astype(str).map(lambda name: _SUFFIX.sub("", PurePosixPath(name).name))
 
 
 def _are_alike(one: str, other: str) -> bool:
@@ -161,7 +186,18 @@ def _pixel_picks(rows: pd.DataFrame, sampling: Sampling) -> Particles:
         shifts = shifts * pixel_angstrom[:, : shifts.shape[1]]
     points = pixels * pixel_angstrom
     points[:, : shifts.shape[1]] -= shifts
-    return Particles.at(UNNAMED, xyz(_checked(points)), _scores(rows, SCORE))
+    found = Particles.at(UNNAMED, xyz(_checked(points)), _scores(rows, SCORE))
+    return replace(found, orientations=_orientations(rows))
+
+
+def _orientations(rows: pd.DataFrame) -> Points:
+    """Return the orientations of picks in 3D, shape (n, 3, 3); identity where they are unknown."""
+    if not len(rows) or not {_PIXELS[2], *PARTICLE_ANGLES} <= set(rows):
+        return np.tile(np.eye(3), (len(rows), 1, 1))
+    angles = _columns(rows, PARTICLE_ANGLES)
+    # Programs write -9999 where they know no angle.
+    is_known = (np.abs(angles) <= 360).all(axis=1, keepdims=True)
+    return relion_orientations(np.where(is_known, angles, 0.0))
 
 
 def _pixel_angstrom(rows: pd.DataFrame, sampling: Sampling) -> Points:

@@ -24,6 +24,7 @@ from tomoseg.report.summary import (
     SessionSummary,
     TomogramSummary,
     counts,
+    course,
     described,
     numbered,
     readable,
@@ -177,11 +178,16 @@ def _classes(item: TomogramSummary) -> str:
     total = prod(item.sampling.shape)
     rows = "".join(
         f'<tr><th scope="row">{swatch(found.colour)}{escaped(found.name)}</th>'
-        + "".join(f"<td>{text}</td>" for text in counts(found, total))
+        + "".join(f"<td>{text}</td>" for text in _cells(found, total))
         + "</tr>\n"
         for found in item.classes
     )
     return f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
+
+
+def _cells(found: ClassSummary, total: int) -> tuple[str, str, str]:
+    volume, part, objects = counts(found, total)
+    return volume, part, ", ".join(filter(None, (objects, course(found))))
 
 
 def _timings(item: TomogramSummary) -> str:

@@ -30,6 +30,9 @@ class ClassSummary:
         Number of traced filaments; None if the class is not traced.
     filament_length_um
         Their total length in µm; None if the class is not traced.
+    curvature_per_um, packed_share
+        Mean over that length of the curvature, 1/µm, and the part of it, 0..1, with another
+        filament side by side; None if there is no filament.
     particles
         Number of particles; None if the class is not picked.
 
@@ -45,6 +48,8 @@ class ClassSummary:
     volume_nm3: float = 0.0
     filaments: int | None = None
     filament_length_um: float | None = None
+    curvature_per_um: float | None = None
+    packed_share: float | None = None
     particles: int | None = None
 
     def __post_init__(self) -> None:
@@ -191,6 +196,18 @@ def counts(found: ClassSummary, total_voxels: int) -> tuple[str, str, str]:
         objects.append(numbered(found.particles, "particle"))
     part = 100 * found.voxels / total_voxels
     return f"{found.volume_nm3:,.0f}", f"{part:.2f}", ", ".join(objects) or "–"
+
+
+def course(found: ClassSummary) -> str:
+    """Return how a class's filaments run, as text; empty if there are none.
+
+    >>> course(ClassSummary("actin", "#ffb000", curvature_per_um=0.412, packed_share=0.25))
+    'curvature 0.41 per µm, 25% side by side'
+    """
+    if found.curvature_per_um is None or found.packed_share is None:
+        return ""
+    bend, packed = found.curvature_per_um, 100 * found.packed_share
+    return f"curvature {bend:.2f} per µm, {packed:.0f}% side by side"
 
 
 def numbered(count: int, noun: str) -> str:

@@ -9,11 +9,12 @@ import pandas as pd
 
 from tomoseg.formats import relion, tables
 from tomoseg.formats.dialects import TomoContext
+from tomoseg.formats.measures import measures_csv
 from tomoseg.formats.star import write_star
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.mask_files import write_masks, write_meshes
 from tomoseg.stages.pick import read_particles, read_surroundings
-from tomoseg.stages.trace import read_filaments
+from tomoseg.stages.trace import measured, read_filaments
 from tomoseg.stores import Ledger
 
 TOMOGRAMS = "tomograms.star"
@@ -54,7 +55,10 @@ def _write_filaments(context: Context, name: str) -> list[str]:
         spacing_angstrom=context.recipe.export.spacing_angstrom.get(name),
     )
     text = tables.filaments_csv(found, context.header.sampling)
-    return _write_table(context, f"filaments/{context.name}__{name}", table, text)
+    stem = f"filaments/{context.name}__{name}"
+    numbers = measures_csv(measured(context, name, found))
+    context.folder.write(f"{stem}__measures.csv", numbers.encode())
+    return [*_write_table(context, stem, table, text), f"{stem}__measures.csv"]
 
 
 def _write_particles(context: Context, name: str) -> list[str]:

@@ -41,6 +41,8 @@ def class_summaries(context: Context) -> tuple[ClassSummary, ...]:
             volume_nm3=cleaned[name]["volume_nm3"],
             filaments=traced.get(name, {}).get("filaments"),
             filament_length_um=traced.get(name, {}).get("length_um"),
+            curvature_per_um=traced.get(name, {}).get("curvature_per_um"),
+            packed_share=traced.get(name, {}).get("packed_share"),
             particles=picked.get(name, {}).get("particles"),
         )
         for name, colour in context.colours.items()

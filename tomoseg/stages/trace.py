@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.blocks import Block, BlockGrid
-from tomoseg.coordinates import Filament, numbered
+from tomoseg.coordinates import Filament, Points, numbered
 from tomoseg.filaments import (
+    FilamentMeasures,
     RidgePoints,
     TracingSettings,
+    measure,
     ridge_points,
     trace,
     tracing_halo,
@@ -21,7 +23,7 @@ from tomoseg.filaments import (
 )
 from tomoseg.sampling import Sampling
 from tomoseg.stages.context import Context, Stage
-from tomoseg.stages.masks import inside_parts
+from tomoseg.stages.masks import OUTSIDE, codes_at, inside_parts
 from tomoseg.stages.segment import evidence, read_evidence
 from tomoseg.stores import Ledger, Volume
 
@@ -37,13 +39,31 @@ def _trace(context: Context, ledger: Ledger) -> dict[str, Any]:
     }
     for name, lines in found.items():
         context.records.write_arrays(f"filaments/{name}.npz", _as_arrays(lines))
-    return {
-        name: {
-            "filaments": len(lines),
-            "length_um": sum(line.length_angstrom for line in lines) / 1e4,
-        }
-        for name, lines in found.items()
-    }
+    return {name: _summary(context, name, lines) for name, lines in found.items()}
+
+
+def _summary(context: Context, name: str, lines: list[Filament]) -> dict[str, Any]:
+    """Return number and total length of filaments, and means over their length."""
+    length = sum(line.length_angstrom for line in lines)
+    summary: dict[str, Any] = {"filaments": len(lines), "length_um": length / 1e4}
+    if lines:
+        found = measured(context, name, lines)
+        weights = [one.length_angstrom / length for one in found]
+        summary["curvature_per_um"] = np.dot(weights, [one.curvature_mean_per_um for one in found])
+        summary["packed_share"] = np.dot(weights, [one.packed_share for one in found])
+    return summary
+
+
+def measured(context: Context, name: str, lines: list[Filament]) -> list[FilamentMeasures]:
+    """Measure the filaments of a class; what ends at the volume or at its mask is cut there."""
+
+    def is_inside(points: Points) -> NDArray[np.bool_]:
+        inside: NDArray[np.bool_] = context.header.sampling.contains(points)
+        inside[inside] = codes_at(context, points[inside]) != OUTSIDE
+        return inside
+
+    settings = (context.recipe.trace or {})[name]
+    return measure(lines, is_inside, radius_angstrom=settings.radius_angstrom)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,258 @@
+"""Tracing other programs' evidence: whatever a file holds, the same lines come out."""
+
+import json
+import sys
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+import starfile
+import tifffile
+import zarr
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from tomoseg import cli
+from tomoseg.coordinates import frames, resample
+from tomoseg.formats.angles import relion_angles
+from tomoseg.formats.tables import read_filaments_csv
+
+DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+SHAPE, VOXEL = (60, 90, 150), 12.0
+ENDS = np.array([[(30, 25, 12), (30, 70, 138)], [(28, 75, 15), (34, 20, 100)]]) * VOXEL
+RADIUS = 100.0
+
+
+@pytest.fixture
+def tomoseg(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tomoseg", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tubes():
+    """Score map of two tubes that cross, 0..1, soft over a voxel."""
+    places = VOXEL * np.moveaxis(np.indices(SHAPE), 0, -1)
+    score = np.zeros(SHAPE)
+    for begin, end in ENDS:
+        share = (places - begin) @ (end - begin) / np.sum((end - begin) ** 2)
+        away = np.linalg.norm(places - begin - share[..., None] * (end - begin), axis=-1)
+        tube = ((RADIUS - away) / VOXEL + 0.5).clip(0, 1)
+        score = np.maximum(score, np.where((share >= 0) & (share <= 1), tube, 0))
+    return score.astype(np.float32)
+
+
+def write_mrc(path, voxels, voxel=VOXEL):
+    with mrcfile.new(path) as file:
+        file.set_data(voxels)
+        file.voxel_size = voxel
+    return path
+
+
+def correlations(tubes):
+    noise = np.random.default_rng(0).normal(0.05, 0.02, SHAPE)
+    return (noise + 0.4 * tubes**2).astype(np.float32)
+
+
+EVIDENCE = {
+    "mask": (lambda t: (t > 0.5).astype(np.int8), []),
+    "labels": (lambda t: np.where(t > 0.5, 3, 5 * (t > 0.1)).astype(np.int8), ["--label", 3]),
+    "probabilities": (lambda t: t, []),
+    "ais": (lambda t: np.rint(255 * t).astype(np.float32), ["--scale", "ais"]),
+    "int8": (lambda t: np.rint(127 * t).astype(np.int8), []),
+    "logits": (lambda t: (16 * t - 8).astype(np.float32), ["--scale", "logits"]),
+    "correlations": (correlations, ["--scale", "correlation"]),
+    "range": (lambda t: (3000 * t - 700).astype(np.int16), ["--scale=-700,2300"]),
+    "threshold": (lambda t: (3000 * t - 700).astype(np.int16), ["--scale", "800,800"]),
+}
+
+
+def away(points, lines=ENDS):
+    """Distance of points from the nearest of straight lines."""
+    parts = [np.linalg.norm(np.cross(points - a, (b - a)), axis=1) for a, b in lines]
+    return np.min([p / np.linalg.norm(b - a) for p, (a, b) in zip(parts, lines, strict=True)], 0)
+
+
+def check_two_tubes(path, furthest=0.3 * RADIUS):
+    found = read_filaments_csv(path.read_text())
+    assert len(found) == 2
+    for line in found:
+        assert np.median(away(line.points_angstrom)) < 0.1 * RADIUS
+        assert away(line.points_angstrom).max() < furthest
+    lengths = sorted(line.length_angstrom for line in found)
+    true = sorted(np.linalg.norm(ENDS[:, 1] - ENDS[:, 0], axis=1))
+    np.testing.assert_allclose(lengths, true, atol=RADIUS)
+
+
+@pytest.mark.parametrize("kind", EVIDENCE)
+def test_any_map_gives_the_same_lines(tomoseg, tmp_path, tubes, kind):
+    convert, how = EVIDENCE[kind]
+    path = write_mrc(tmp_path / "other.mrc", convert(tubes))
+    out = tmp_path / "out"
+    code, said, err = tomoseg("trace", path, "--as", "tube", "--radius", RADIUS, "-o", out, *how)
+    assert (code, err.count("error")) == (0, 0)
+    assert "2 filaments, 0." in said
+    check_two_tubes(out / "other__tube.csv")
+    table = starfile.read(out / "other__tube.star", always_dict=True)["particles"]
+    assert sorted(table["rlnHelicalTubeID"].unique()) == [1, 2]
+    numbers = pd.read_csv(out / "other__tube__measures.csv")
+    assert (numbers["straightness"] > 0.99).all()
+    record = json.loads((out / "other__tube__trace.json").read_text())
+    assert record["settings"]["radius_angstrom"] == RADIUS
+    assert record["read_as"]["name"] == {"labels": "label 3", "correlations": "correlation"}.get(
+        kind, {"probabilities": "probability", "threshold": "range"}.get(kind, kind)
+    )
+
+
+def test_tiff_and_zarr_are_read_too(tomoseg, tmp_path, tubes):
+    tifffile.imwrite(tmp_path / "a.tif", (tubes > 0.5).astype(np.uint8))
+    group = zarr.create_group(tmp_path / "b.zarr")
+    group.create_array("0", data=(tubes > 0.5).astype(np.uint8))
+    axes = [{"name": n, "type": "space", "unit": "angstrom"} for n in "zyx"]
+    scale = [{"type": "scale", "scale": [VOXEL] * 3}]
+    levels = [{"path": "0", "coordinateTransformations": scale}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
+    for name, how in (("a.tif", ["--voxel-size", VOXEL]), ("b.zarr", [])):
+        words = ["--as", "tube", "--radius", RADIUS, "-o", tmp_path / "out", *how]
+        code, _, err = tomoseg("trace", tmp_path / name, *words)
+        assert (code, err.count("error")) == (0, 0)
+        check_two_tubes(tmp_path / "out" / f"{name[0]}__tube.csv")
+
+
+def test_any_blocks_give_the_same_lines(tomoseg, tmp_path, tubes):
+    path = write_mrc(tmp_path / "other.mrc", tubes)
+    for name, shape in (("one", "[64,128,256]"), ("many", "[32,48,64]")):
+        words = ["--as", "tube", "--radius", RADIUS, "-o", tmp_path / name]
+        assert tomoseg("trace", path, *words, "--set", f"blocks.shape={shape}")[0] == 0
+    one, many = (tmp_path / name / "other__tube.csv" for name in ("one", "many"))
+    assert one.read_bytes() == many.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("voxels", "words", "message"),
+    [
+        ([0, 1, 2, 3], ["--radius", 60], "--label"),
+        ([0, 1], [], "Use --radius"),
+        ([0, 1], ["--radius", 60, "--scale", "loud"], "--scale loud is none of"),
+        ([0, 1], ["--radius", 60, "--scale", "2,1"], "must not be above"),
+        ([0, 1], ["--radius", 60, "--scale", "mask", "--label", 1], "leave out --scale"),
+        ([0, 1], ["--radius", 5], "at least 1 is needed"),
+        ([0, 1], ["--radius", -5], "must not be negative"),
+        ([0, 1], ["--radius", 60, "--tomogram", "a.mrc"], "for tables of picks"),
+    ],
+)
+def test_requests_that_are_wrong_are_named(tomoseg, tmp_path, voxels, words, message):
+    grid = np.resize(np.array(voxels, np.int8), (8, 8, 8))
+    path = write_mrc(tmp_path / "other.mrc", grid)
+    code, _, err = tomoseg("trace", path, "-o", tmp_path / "out", *words)
+    assert code == 2
+    assert message in err
+
+
+def test_a_map_of_nothing_gives_no_line(tomoseg, tmp_path):
+    path = write_mrc(tmp_path / "other.mrc", np.zeros((30, 30, 30), np.int8))
+    words = ["trace", path, "-o", tmp_path / "out", "--as", "microtubule"]
+    code, said, _ = tomoseg(*words)
+    assert code == 0
+    assert "0 filaments" in said
+    assert (tmp_path / "out" / "other__microtubule__measures.csv").read_text().count("\n") == 1
+
+
+# Picks
+
+
+def pick_table(rng, *, is_oriented, strays=8):
+    """Picks 42 Å apart on the two tubes, off by some Å and some degrees, with a gap; strays."""
+    parts = [resample(ends, 42.0) for ends in ENDS]
+    parts[0] = np.delete(parts[0], slice(14, 20), axis=0)  # 29 nm
+    lost = Rotation.random(strays, rng=1).as_matrix()
+    turned = np.concatenate([*(frames(part) for part in parts), lost])
+    points = np.concatenate([*parts, rng.uniform(0, VOXEL * np.array(SHAPE), (strays, 3))])
+    points[:-strays] += rng.normal(0, 6, points[:-strays].shape)
+    columns = dict(zip([f"rlnCoordinate{a}" for a in "ZYX"], (points / 8).T, strict=True))
+    if is_oriented:
+        names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+        columns |= dict(zip(names, relion_angles(turned).T, strict=True))
+    return pd.DataFrame(columns | {"rlnMicrographName": "TS_01.tomostar"})
+
+
+@pytest.mark.parametrize("is_oriented", [True, False])
+@pytest.mark.parametrize("place", ["stated", "voxel size", "tomogram"])
+def test_picks_are_linked_to_the_tubes_they_lie_on(tomoseg, tmp_path, is_oriented, place):
+    table = pick_table(np.random.default_rng(1), is_oriented=is_oriented)
+    how = ["--voxel-size", 8] if place == "voxel size" else []
+    if place == "tomogram":
+        how = ["--tomogram", write_mrc(tmp_path / "TS_01.mrc", np.zeros((90, 135, 225), "i1"), 8)]
+    if place == "stated":
+        table["rlnDetectorPixelSize"] = 8.0
+    starfile.write({"particles": table}, tmp_path / "picks.star")
+    words = ["--as", "tube", "--radius", RADIUS, "-o", tmp_path / "out", *how]
+    code, said, err = tomoseg("trace", tmp_path / "picks.star", *words)
+    assert (code, err.count("error")) == (0, 0)
+    assert f"directions from: {'orientations' if is_oriented else 'neighbours'}" in said
+    # A stray pick beside the gap draws the line aside, within the tube.
+    check_two_tubes(tmp_path / "out" / "TS_01__tube.csv", furthest=RADIUS)
+    # RELION counts from the tomogram's centre: without its size there is no such table.
+    assert (tmp_path / "out" / "TS_01__tube.star").exists() == (place == "tomogram")
+
+
+def test_picks_that_say_not_where_they_are_are_refused(tomoseg, tmp_path):
+    table = pick_table(np.random.default_rng(1), is_oriented=False)
+    path, words = tmp_path / "picks.star", ["--as", "tube", "--radius", RADIUS, "-o", tmp_path]
+    starfile.write({"particles": table}, path, overwrite=True)
+    assert "--voxel-size" in tomoseg("trace", path, *words)[2]
+    centred = table.drop(columns="rlnMicrographName").rename(
+        columns=lambda name: name.replace("Coordinate", "CenteredCoordinate") + "Angst"
+    )
+    starfile.write({"particles": centred.assign(rlnTomoName="TS_01")}, path, overwrite=True)
+    code, _, err = tomoseg("trace", path, *words, "--voxel-size", 8)
+    assert (code, "Give the --tomogram." in err) == (2, True)
+    table["rlnMicrographName"] = np.where(table.index < 20, "TS_01", "TS_02")
+    starfile.write({"particles": table}, path, overwrite=True)
+    code, _, err = tomoseg("trace", path, *words, "--voxel-size", 8)
+    assert (code, "picks of 2 tomograms: TS_01, TS_02" in err) == (2, True)
+
+
+def test_a_table_of_several_classes_is_asked_for_one(tomoseg, tmp_path):
+    points = np.concatenate([resample(ends, 42.0) for ends in ENDS])
+    table = pd.DataFrame(points, columns=["z_angstrom", "y_angstrom", "x_angstrom"])
+    names = np.where(table.index < len(resample(ENDS[0], 42.0)), "tube", "rope")
+    table.assign(**{"class": names}).to_csv(tmp_path / "picks.csv", index=False)
+    words = ["trace", tmp_path / "picks.csv", "--radius", RADIUS, "-o", tmp_path]
+    code, _, err = tomoseg(*words)
+    assert (code, "picks of tube, rope" in err) == (2, True)
+    assert tomoseg(*words, "--as", "tube")[0] == 0
+    (line,) = read_filaments_csv((tmp_path / "picks__tube.csv").read_text())
+    assert away(line.points_angstrom, ENDS[:1]).max() < 0.2 * RADIUS
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the real data are not beside the repository")
+def test_real_template_matching_picks_lie_on_ten_microtubules(tomoseg, tmp_path):
+    name = "SPEF1MT2_001_8.48Apx"
+    path = DATA / "formats" / "picks" / f"{name}_particles.star"
+    code, said, _ = tomoseg("trace", path, "--as", "microtubule", "-o", tmp_path)
+    assert code == 0
+    assert "directions from: orientations" in said
+    # Seen by eye in a plot of the picks: ten lines side by side, in groups of six, three and one,
+    # nine of them across the field of 12 000 Å or most of it.
+    numbers = pd.read_csv(tmp_path / f"{name}__microtubule__measures.csv")
+    assert len(numbers) == 10
+    assert numbers["length_angstrom"].between(8000, 12300).all()
+    assert numbers["length_angstrom"].sum() == pytest.approx(114_000, rel=0.01)
+    assert (numbers["straightness"] > 0.99).all()
+    lines = read_filaments_csv((tmp_path / f"{name}__microtubule.csv").read_text())
+    picks = starfile.read(path)
+    points = 8.48 * picks[[f"rlnCoordinate{axis}" for axis in "ZYX"]].to_numpy()
+    course = np.concatenate([resample(line.points_angstrom, 5.0) for line in lines])
+    assert (cKDTree(course).query(points)[0] < 50).mean() > 0.99

@@ -1,0 +1,140 @@
+"""Commands on sessions: run one, check one before, look at one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tomoseg.cli.progress import progress
+from tomoseg.cli.words import DONE, SOME_FAILED, WRONG_REQUEST
+
+if TYPE_CHECKING:
+    from tomoseg.recipe import Recipe
+
+
+RecipeOption = Annotated[
+    Path | None, typer.Option("--recipe", "-r", help="YAML recipe; without one, sensible defaults.")
+]
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", help="Folder or URL for the results.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Change one key of the recipe; repeatable."),
+]
+DaskOption = Annotated[
+    str | None,
+    typer.Option("--dask", metavar="ADDRESS", help="Run on this Dask scheduler's workers."),
+]
+
+
+def run(
+    tomograms: Annotated[
+        list[str] | None, typer.Argument(help="MRC, TIFF, PNG or OME-Zarr files, folders or URLs.")
+    ] = None,
+    recipe: RecipeOption = None,
+    output: OutputOption = None,
+    set_: SetOption = None,
+    dask: DaskOption = None,
+) -> None:
+    """Segment, trace and pick: a session of tomograms in, results out.
+
+    Finished blocks are kept: run the same command again and it does only what is missing.
+    """
+    from tomoseg.session import check_session, plan_session, run_session
+
+    # A plain kill ends as Ctrl-C does: workers are stopped and the output is given free.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    session = plan_session(_recipe(recipe, tomograms, output, set_, dask))
+    check_session(session)
+    with progress() as show:
+        result = run_session(session, show)
+    _tell_result(result, str(session.output))
+
+
+def validate(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
+    tomograms: Annotated[list[str] | None, typer.Argument(help="Instead of session.input.")] = None,
+    output: OutputOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Check a recipe, its tomograms, their fit to the model and the disk, before any work."""
+    from tomoseg.session import check_session, gigabytes, plan_session, where_blocks_run
+
+    session = plan_session(_recipe(recipe, tomograms, output, set_, None))
+    checks = check_session(session, reads_masks=True)
+    for network in session.networks:
+        typer.echo(f"model {network.card.name}: {', '.join(network.classes)}")
+    typer.echo(f"blocks run on {where_blocks_run(session)}")
+    for check in checks:
+        if check.problem:
+            typer.echo(f"{check.name}: {check.problem}")
+        elif check.sampling is None:
+            typer.echo(f"{check.name}: {'; '.join(check.notes)}")
+        else:
+            z, y, x = check.sampling.shape
+            sizes = ", ".join(f"{size:.4g}" for size in check.network_voxels_angstrom)
+            typer.echo(
+                f"{check.name}: {x}×{y}×{z} voxels (xyz) of {check.sampling.voxel_angstrom:.4g} Å, "
+                f"{check.dtype}; network at {sizes} Å; "
+                f"rlnTomoName {check.name}" + "".join(f"; {note}" for note in check.notes)
+            )
+    needed = sum(check.bytes_needed for check in checks)
+    typer.echo(f"about {gigabytes(needed)} will be written to {session.output}")
+    bad = sum(bool(check.problem) for check in checks)
+    typer.echo(f"{len(checks) - bad} of {len(checks)} tomograms can be processed")
+    raise typer.Exit(WRONG_REQUEST if bad else DONE)
+
+
+def status(
+    output: Annotated[str, typer.Argument(help="Output of a session.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
+) -> None:
+    """Say what is done, what failed and why, and what is still to do."""
+    from tomoseg.status import session_status
+
+    state = session_status(output)
+    if as_json:
+        typer.echo(json.dumps(state, indent=1))
+    else:
+        typer.echo(f"{state['headline']}")
+        for row in state["tomograms"]:
+            typer.echo(
+                f"{row['name']}: {row['state']}" + (f" - {row['say']}" if row["say"] else "")
+            )
+    raise typer.Exit(SOME_FAILED if state["failed"] else DONE)
+
+
+def _recipe(
+    path: Path | None,
+    tomograms: list[str] | None,
+    output: str | None,
+    changes: list[str] | None,
+    dask: str | None,
+) -> Recipe:
+    from tomoseg.recipe import load_recipe
+
+    given: dict[str, Any] = {"session": {}, "compute": {}}
+    if tomograms:
+        given["session"]["input"] = tomograms
+    if output:
+        given["session"]["output"] = output
+    if dask:
+        given["compute"] = {"runner": "dask", "address": dask}
+    return load_recipe(path, changes or (), given=given)
+
+
+def _tell_result(result: dict[str, Any], output: str) -> None:
+    rows = result["tomograms"]
+    failed = [row for row in rows if row["state"] == "failed"]
+    for row in failed:
+        typer.echo(f"failed: {row['name']}: {row['error']}. {row['remedy']}".rstrip(), err=True)
+    typer.echo(
+        f"{len(rows) - len(failed)} of {len(rows)} tomograms done; look at {output}/index.html"
+    )
+    raise typer.Exit(SOME_FAILED if failed else DONE)

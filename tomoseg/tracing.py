@@ -1,0 +1,331 @@
+"""Trace filaments from what another program found: a mask, a map of scores, a table of picks."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg import __version__
+from tomoseg.blocks import BlockGrid, Box
+from tomoseg.coordinates import Filament, Particles, numbered
+from tomoseg.errors import FormatError, RequestError
+from tomoseg.filaments import (
+    RidgePoints,
+    TracingSettings,
+    measure,
+    ridge_points,
+    trace,
+    tracing_halo,
+    working_factor,
+)
+from tomoseg.filaments.evidence import (
+    CORRELATION,
+    SCALES,
+    Scale,
+    ValueRange,
+    correlation_scale,
+    guessed_scale,
+)
+from tomoseg.filaments.picks import PickTubes, between_picks, pick_directions
+from tomoseg.formats import relion, tables
+from tomoseg.formats.dialects import TomoContext
+from tomoseg.formats.measures import measures_csv
+from tomoseg.formats.picks import named_tomograms, read_picks
+from tomoseg.formats.star import write_star
+from tomoseg.sampling import Sampling, Shape
+from tomoseg.sources import Source, open_source, tomogram_name, unpacked
+from tomoseg.stores import Folder, checked_url, open_file
+
+TABLES = (".star", ".csv", ".tsv", ".txt", ".cbox")
+# Of the score map that picks are drawn in.
+PICK_BLOCK = (128, 128, 128)
+
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TraceRequest:
+    """What to trace, and as what.
+
+    Parameters
+    ----------
+    url
+        A volume (MRC, TIFF, OME-Zarr) or a table of picks (STAR, CSV, CBOX).
+    name
+        Class of the filaments.
+    settings
+        How they are traced.
+    block_shape
+        Voxels of a volume that are looked at in one piece.
+    scale
+        What a volume's values mean: a name of :data:`tomoseg.filaments.evidence.SCALES`,
+        ``correlation``, or ``LOW,HIGH``; None guesses where that is beyond doubt.
+    label
+        Of a volume of labels, the one to trace.
+    voxel_size_angstrom
+        Instead of the volume's own; of picks, the size of the pixels that they are counted in.
+    tomogram
+        The tomogram that picks lie in: its grid and its name. Without it nothing is written that
+        needs its size.
+    """
+
+    url: str
+    name: str
+    settings: TracingSettings
+    block_shape: Shape
+    scale: str | None = None
+    label: int | None = None
+    voxel_size_angstrom: float | None = None
+    tomogram: str | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether this is a table of picks."""
+        return PurePosixPath(self.url.lower()).suffix in TABLES
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What was traced, and how the evidence was read.
+
+    Parameters
+    ----------
+    stem
+        Name of the tomogram.
+    filaments
+        Longest first.
+    sampling
+        Grid of the tomogram; None if only its picks are known.
+    notes
+        How the evidence was read, for people and for the record.
+    """
+
+    stem: str
+    filaments: list[Filament]
+    sampling: Sampling | None
+    notes: dict[str, Any]
+
+
+def trace_file(request: TraceRequest, progress: Progress) -> Traced:
+    """Trace the filaments that a file is evidence of.
+
+    Raises
+    ------
+    RequestError
+        If what its values mean must be said, or a pick's pixel size is not known.
+    FormatError, VoxelSizeError
+        As the reader of the file says.
+    """
+    if request.is_table:
+        if request.scale or request.label is not None:
+            raise RequestError(
+                f"{request.url} is a table of picks: --scale and --label are for volumes"
+            )
+        return _from_picks(request, progress)
+    if request.tomogram is not None:
+        raise RequestError(f"{request.url} is a volume: --tomogram is for tables of picks")
+    return _from_volume(request, progress)
+
+
+def write_traced(traced: Traced, request: TraceRequest, output: Folder) -> list[str]:
+    """Write the lines as CSV, in numbers, and for RELION 5 where the tomogram's size is known.
+
+    Returns
+    -------
+    Paths in the output.
+    """
+    stem = f"{traced.stem}__{request.name}"
+    # Positions in voxels are counted in voxels of 1 Å where the tomogram's are not known.
+    grid = traced.sampling or Sampling((1, 1, 1), (1.0, 1.0, 1.0))
+    is_inside = _anywhere if traced.sampling is None else traced.sampling.contains
+    found = measure(traced.filaments, is_inside, radius_angstrom=request.settings.radius_angstrom)
+    texts = {
+        f"{stem}.csv": tables.filaments_csv(traced.filaments, grid),
+        f"{stem}__measures.csv": measures_csv(found),
+    }
+    if traced.sampling is not None:
+        tomogram = TomoContext(traced.stem, traced.sampling)
+        table = relion.filaments_table(traced.filaments, context=tomogram)
+        blocks = {"optics": relion.optics_table(tomogram), "particles": table}
+        texts[f"{stem}.star"] = write_star(blocks)
+    for path, text in texts.items():
+        output.write(path, text.encode())
+    output.write_json(
+        f"{stem}__trace.json",
+        {
+            "tomoseg": __version__,
+            "source": request.url,
+            "class": request.name,
+            "settings": asdict(request.settings),
+            **traced.notes,
+        },
+    )
+    return [*texts, f"{stem}__trace.json"]
+
+
+def _anywhere(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.ones(len(points), np.bool_)
+
+
+def _from_volume(request: TraceRequest, progress: Progress) -> Traced:
+    stem = tomogram_name(request.url)
+    with _opened(request.url, request.voxel_size_angstrom) as source:
+        sampling = source.header.sampling
+        scale = _scale(source, request)
+        read = _scores(source, scale, request.label)
+        found = _by_blocks(read, sampling, request, progress)
+    notes = {"read_as": asdict(scale), "sampling": sampling.as_dict()}
+    return Traced(stem, found, sampling, notes)
+
+
+def _scale(source: Source, request: TraceRequest) -> Scale:
+    """Return what the volume's values mean; look through it where that is not said."""
+    given = request.scale
+    if request.label is not None:
+        if given is not None:
+            raise RequestError("--label names the voxels to trace: leave out --scale")
+        return Scale(f"label {request.label}", 0, 0)
+    if given in SCALES:
+        return SCALES[given]
+    if given not in (None, CORRELATION):
+        return _range_scale(given)
+    grid = BlockGrid(source.header.sampling.shape, request.block_shape)
+    found = ValueRange.of(source.read(block.write) for block in grid)
+    if given == CORRELATION:
+        return correlation_scale((source.read(block.write) for block in grid), found)
+    return guessed_scale(found, np.dtype(source.header.dtype))
+
+
+def _range_scale(text: str) -> Scale:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise RequestError(
+            f"--scale {text} is none of {', '.join(SCALES)}, {CORRELATION}, nor LOW,HIGH"
+        ) from error
+    if not -np.inf < low <= high < np.inf:
+        raise RequestError(f"--scale {text}: the first value must not be above the second")
+    return Scale("range", low, high)
+
+
+def _scores(
+    source: Source, scale: Scale, label: int | None
+) -> Callable[[Box], NDArray[np.float32]]:
+    def read(box: Box) -> NDArray[np.float32]:
+        values = source.read(box)
+        return scale.scores(values if label is None else values == label)
+
+    return read
+
+
+def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
+    with open_file(request.url) as file:
+        data = file.read()
+    if request.tomogram is None:
+        room, found = None, _unplaced(data, request)
+        stem = next(iter(named_tomograms(data, request.url)), tomogram_name(request.url))
+    else:
+        stem = tomogram_name(request.tomogram)
+        with _opened(request.tomogram, request.voxel_size_angstrom) as source:
+            room = source.header.sampling
+        found = read_picks(data, request.url, room, tomogram=stem)
+    picks = _together(found, request)
+    radius = request.settings.radius_angstrom
+    directions, known_from = pick_directions(picks, radius)
+    notes = {"picks": len(picks), "directions_from": known_from}
+    if not np.isfinite(directions).all(axis=1).any():
+        return Traced(stem, [], room, notes)
+    tubes = PickTubes.of(picks.points_angstrom, directions, request.settings, room)
+    lines = [
+        between_picks(line, picks.points_angstrom, radius)
+        for line in _by_blocks(tubes.read, tubes.sampling, request, progress, block=PICK_BLOCK)
+    ]
+    shortest = request.settings.minimum_length_angstrom
+    long = [line for line in lines if line.length_angstrom >= shortest]
+    return Traced(stem, numbered(sorted(long, key=lambda one: -one.length_angstrom)), room, notes)
+
+
+def _unplaced(data: bytes, request: TraceRequest) -> list[Particles]:
+    """Read picks whose tomogram is not given, if they say by themselves where they are.
+
+    They do if they come out the same on any two grids.
+    """
+    names = named_tomograms(data, request.url)
+    if len(names) > 1:
+        raise RequestError(
+            f"{request.url} has picks of {len(names)} tomograms: {', '.join(names[:5])}",
+            remedy="Say with --tomogram which one to trace",
+        )
+    given = request.voxel_size_angstrom
+    grids = [Sampling((n,) * 3, (given or float(n),) * 3) for n in (2, 4)]
+    found, other = (read_picks(data, request.url, grid) for grid in grids)
+    for one, two in zip(found, other, strict=True):
+        if not np.array_equal(one.points_angstrom, two.points_angstrom):
+            raise RequestError(
+                f"{request.url} counts positions from the tomogram's centre or in its voxels",
+                remedy="Give the --tomogram"
+                + ("" if given else ", or the --voxel-size if they are voxels from its first one"),
+            )
+    return found
+
+
+def _together(found: list[Particles], request: TraceRequest) -> Particles:
+    """Return the picks of the class, or all if the table does not name it."""
+    named = [one for one in found if one.name == request.name]
+    if not named and len(found) > 1:
+        raise RequestError(
+            f"{request.url} has picks of {', '.join(one.name for one in found)}",
+            remedy="Name one of them with --as",
+        )
+    (picks,) = named or found
+    return picks
+
+
+def _by_blocks(
+    read: Callable[[Box], NDArray[np.float32]],
+    sampling: Sampling,
+    request: TraceRequest,
+    progress: Progress,
+    *,
+    block: Shape | None = None,
+) -> list[Filament]:
+    """Find ridges a block at a time, then follow them."""
+    settings = request.settings
+    factor = working_factor(settings, sampling)
+    grid = BlockGrid(
+        sampling.shape,
+        block or request.block_shape,
+        halo=tracing_halo(settings, sampling),
+        stride=(factor,) * 3,
+    )
+    parts = []
+    for done, one in enumerate(grid, start=1):
+        score = read(one.read)
+        if score.any():
+            parts.append(
+                ridge_points(
+                    score, one.core, begin=one.read.begin, sampling=sampling, settings=settings
+                )
+            )
+        progress(PurePosixPath(request.url).name, "trace", done, len(grid))
+    points = RidgePoints.concatenate(parts)
+    return trace(points, name=request.name, sampling=sampling, settings=settings)
+
+
+@contextmanager
+def _opened(url: str, voxel_size_angstrom: float | None) -> Iterator[Source]:
+    """Open a volume, unpacked into a temporary folder if it is compressed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = unpacked(checked_url(url), Folder(scratch))
+        try:
+            with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
+                yield source
+        except FormatError as error:
+            raise error.within(tomogram=url) from error
