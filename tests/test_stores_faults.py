@@ -194,7 +194,7 @@ def test_a_run_on_a_store_that_fails_a_request_in_twenty(
         (row,) = run_session(plan_session(recipe), lambda *progress: None)["tomograms"]
         assert row["state"] == "done", row
     proxy.fate = lambda request, times: None
-    print(sum(proxy.seen.values()), proxy.injected)
+
     disturbed, undisturbed = (everything(output) for output in outputs)
     assert len(undisturbed) > 20
     assert disturbed.keys() == undisturbed.keys()

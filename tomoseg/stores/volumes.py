@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -58,10 +59,14 @@ class Volume:
         StoreError
             If it is not there.
         """
-        try:
-            return zarr.open_array(zarr_store(self.folder), path=self.path, mode=cast(Any, mode))
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.folder}/{self.path} does not exist") from error
+        store = zarr_store(self.folder)
+        # Asked for any format, zarr looks for both: six more requests each time.
+        for known in (3, 2):
+            with contextlib.suppress(FileNotFoundError):
+                return zarr.open_array(
+                    store, path=self.path, mode=cast(Any, mode), zarr_format=cast(Any, known)
+                )
+        raise StoreError(f"{self.folder}/{self.path} does not exist")
 
     @property
     def exists(self) -> bool:
