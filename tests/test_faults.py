@@ -3,6 +3,7 @@
 import errno
 import getpass
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -193,6 +194,16 @@ class DyingStep(Step):
         return receipt
 
 
+@pytest.fixture
+def quick_workers(monkeypatch):
+    """Worker processes that are forked from one that has imported what they need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["distributed", "tomoseg.stages.context"])
+    for module in ("nanny", "process"):
+        monkeypatch.setattr(f"distributed.{module}.mp_context", context)
+
+
+@pytest.mark.usefixtures("quick_workers")
 def test_ten_workers_killed_in_one_run(tmp_path):
     """Each costs the block it was at and no other; where the receipt stood, not even that."""
     grid = BlockGrid((40, 64, 64), (8, 16, 16))

@@ -125,6 +125,8 @@ def proxy():
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
         environment.setenv("AWS_ENDPOINT_URL", proxy.url)
         environment.setenv("NO_PROXY", "127.0.0.1")
+        # What is tried again is judged, not how long it waits before.
+        environment.setattr("botocore.retryhandler.delay_exponential", lambda **_: 0.01)
         # Clients are remembered by what they were asked for, which is not the server's address.
         environment.setattr(s3fs.S3FileSystem, "_cache", CLIENTS)
         thread = threading.Thread(target=proxy.serve_forever, args=(0.05,))

@@ -218,11 +218,17 @@ class DaskRunner:
 
     def _outcome(self, future: Any, attempt: Attempt, name: str) -> dict[str, Any] | Attempt:
         """Return the receipt, or the next attempt; raise what no attempt can mend."""
-        if future.status == "cancelled":
-            raise _without_scheduler()
+        from distributed import CancelledError, KilledWorker
+
         if future.status == "error":
             return self._after_a_loss(future.exception(), attempt, name)
-        worker, result = future.result()
+        try:
+            worker, result = future.result()
+        except CancelledError as error:
+            raise _without_scheduler() from error
+        except KilledWorker as error:
+            # It had ended, but its worker died before it told, and so did the next.
+            return self._after_a_loss(error, attempt, name)
         if result is None:
             raise self._why_lost(worker, name)
         if not isinstance(result, TomosegError):
