@@ -200,7 +200,7 @@ def quick_workers(monkeypatch):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["distributed", "tomoseg.stages.context"])
     for module in ("nanny", "process"):
-        monkeypatch.setattr(f"distributed.{module}.mp_context", context)
+        monkeypatch.setattr(f"distributed.{module}.get_mp_context", lambda: context)
 
 
 @pytest.mark.usefixtures("quick_workers")
@@ -321,7 +321,7 @@ def test_a_receipt_cut_in_the_middle_is_named_and_its_block_done_again(values, u
 
 def test_a_damaged_shard_beside_its_receipt_is_named_with_what_mends_it(values, undisturbed):
     output = values["session"]["output"]
-    interrupted(values, "clean components", 1)
+    interrupted(values, "clean objects", 1)
     labels = Path(output, NAME, "tomogram.zarr", "work", "segmented")
     shard = sorted(path for path in labels.glob("c/*/*/*") if path.is_file())[-1]
     shard.write_bytes(shard.read_bytes()[:50])
