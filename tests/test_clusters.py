@@ -266,6 +266,8 @@ def test_pods_on_gpus(secrets):
     assert "nvidia.com/gpu" not in json.dumps(scheduler["resources"])
     environment = {one["name"]: one["value"] for one in worker["env"]}
     assert WORKER_ENVIRONMENT.items() <= environment.items()
+    allowed = {"name": "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "value": "0"}
+    assert allowed in scheduler["env"]
     assert environment["AWS_ENDPOINT_URL"] == "https://s3.facility.org"
     assert worker["envFrom"] == [{"secretRef": {"name": "s3-keys"}}]
     assert worker["volumeMounts"] == [{"name": "tomograms", "mountPath": "/data"}]

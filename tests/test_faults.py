@@ -3,23 +3,31 @@
 import errno
 import getpass
 import json
+import multiprocessing
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from distributed import Client
 
+from tomoseg.blocks import BlockGrid, Box
 from tomoseg.clusters import open_cluster
 from tomoseg.errors import ResourceError
 from tomoseg.recipe import recipe_from
+from tomoseg.runners import open_runner
 from tomoseg.session import plan_session, run_session
-from tomoseg.stores import Folder, living_owner
+from tomoseg.stages.context import Step
+from tomoseg.stores import Folder, Ledger, Volume, living_owner
 
 NAME = "simulated_0500"
 BLOCKS = 36
@@ -147,6 +155,182 @@ def test_a_lost_worker_costs_nothing_but_its_blocks(values, undisturbed):
 
         assert process(values, kill_once)["state"] == "done"
     assert len(killed) == 1
+    assert results(output) == undisturbed
+
+
+@dataclass(frozen=True)
+class Doubling:
+    """Doubles the voxels of a block and logs that it began; some blocks are a worker's last."""
+
+    source: Volume
+    target: Volume
+    log: Path
+    deaths: dict[str, str]
+
+    def __call__(self, block):
+        with self.log.open("a") as log:
+            log.write(f"{block.name}\n")
+        time.sleep(0.02)
+        self.die(block, "computing")
+        self.target.write(block.write, 2 * self.source.read(block.write))
+        self.die(block, "written")
+        return {}
+
+    def die(self, block, moment):
+        """End the process as ``kill -9`` does, the first time that this moment of it comes."""
+        mark = self.log.with_name(block.name)
+        if self.deaths.get(block.name) == moment and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class DyingStep(Step):
+    """A step whose worker may also die after the receipt, before it tells."""
+
+    def __call__(self, block):
+        receipt = super().__call__(block)
+        self.work.die(block, "receipt")
+        return receipt
+
+
+@pytest.fixture
+def quick_workers(monkeypatch):
+    """Worker processes that are forked from one that has imported what they need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["distributed", "tomoseg.stages.context"])
+    for module in ("nanny", "process"):
+        monkeypatch.setattr(f"distributed.{module}.get_mp_context", lambda: context)
+
+
+@pytest.mark.usefixtures("quick_workers")
+def test_ten_workers_killed_in_one_run(tmp_path):
+    """Each costs the block it was at and no other; where the receipt stood, not even that."""
+    grid = BlockGrid((40, 64, 64), (8, 16, 16))
+    voxels = np.random.default_rng(7).integers(1, 99, (40, 64, 64), np.int16)
+    source, target = (Volume(Folder(str(tmp_path / name)), "0") for name in ("in", "out"))
+    for volume in (source, target):
+        volume.create(voxels.shape, "int16", shard=(8, 16, 16))
+    source.write(Box.whole(voxels.shape), voxels)
+    # Apart, so that no block waits at two workers that die: it would be tried with none beside it.
+    chance = random.Random(7)
+    names = [block.name for block in grid]
+    moments = ["computing", "written", "receipt"] * 3 + ["computing"]
+    deaths = {names[8 * i + chance.randrange(4)]: moment for i, moment in enumerate(moments)}
+    work = Doubling(source, target, tmp_path / "log", deaths)
+    step = DyingStep(Ledger(Folder(str(tmp_path)), "double", "0" * 64), "double", work)
+    with (
+        open_cluster(workers=2, memory_gib=1.0) as address,
+        open_runner(address, stall_minutes=5.0) as runner,
+    ):
+        told = sum(1 for _ in runner.map(step, grid))
+    assert all((tmp_path / name).exists() for name in deaths)
+    assert told == len(grid) == 80
+    assert np.array_equal(target.read(Box.whole(voxels.shape)), 2 * voxels)
+    begun = Counter(work.log.read_text().split())
+    again = {name for name, moment in deaths.items() if moment != "receipt"}
+    assert begun == {name: 1 + (name in again) for name in names}
+
+
+SCHEDULER = """
+import sys
+from tomoseg.clusters import open_cluster
+with open_cluster(workers=1, memory_gib=2.0) as address:
+    print(address, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_scheduler_is_named_and_finished_blocks_are_kept(values, undisturbed):
+    output = values["session"]["output"]
+    command = [sys.executable, "-c", SCHEDULER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as cluster:
+        address = cluster.stdout.readline().strip()
+        values["compute"] = {"runner": "dask", "address": address, "stall_minutes": 5}
+
+        def kill(tomogram, work, done, total):
+            if work == "segment predict" and done >= 5:
+                cluster.kill()
+
+        row = process(values, kill)
+    assert row["state"] == "failed"
+    assert "the Dask scheduler went away" in row["error"]
+    assert row["remedy"] == "Start it and run again."
+    done = receipts(output)
+    assert 5 <= len(done) < BLOCKS
+    values["compute"] = {"runner": "serial"}
+    assert process(values)["state"] == "done"
+    after = receipts(output)
+    assert len(after) == BLOCKS
+    assert {path: after[path] for path in done} == done
+    assert results(output) == undisturbed
+
+
+def interrupted(values, moment, number):
+    """Run until so many blocks of a pass are done."""
+
+    def stop(tomogram, work, done, total):
+        if work == moment and done == number:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        process(values, stop)
+
+
+def test_writes_cut_in_the_middle_are_not_taken_for_done(values, undisturbed):
+    """Shards without a receipt are torn, receipts empty or still beside their names."""
+    output = values["session"]["output"]
+    interrupted(values, "segment predict", 6)
+    done = receipts(output)
+    assert len(done) == 6
+    empty, beside, *kept = sorted(done)
+    empty.write_bytes(b"")
+    beside.rename(beside.with_name(f".{beside.name}.0123abcd"))
+    shards = Path(output, NAME, "tomogram.zarr", "work", "segmented", "c")
+    for lost in (empty, beside):
+        shard = shards.joinpath(*lost.stem.split("-")[1:])
+        shard.write_bytes(shard.read_bytes()[:50])
+    assert process(values)["state"] == "done"
+    after = receipts(output)
+    assert {path: after[path] for path in kept} == {path: done[path] for path in kept}
+    assert after[empty] > done[empty]
+    assert after[beside] > done[beside]
+    beside.with_name(f".{beside.name}.0123abcd").unlink()
+    assert results(output) == undisturbed
+
+
+def test_a_receipt_cut_in_the_middle_is_named_and_its_block_done_again(values, undisturbed):
+    output = values["session"]["output"]
+    interrupted(values, "segment predict", 6)
+    done = receipts(output)
+    cut, *kept = sorted(done)
+    cut.write_bytes(cut.read_bytes()[:20])
+    row = process(values)
+    assert row["state"] == "failed"
+    assert f"the receipt of {cut.stem} was cut" in row["error"]
+    assert row["remedy"] == "Run again: that block alone is done again."
+    before = receipts(output)
+    assert len(before) == BLOCKS - 1
+    assert process(values)["state"] == "done"
+    after = receipts(output)
+    assert {path: after[path] for path in before} == before
+    assert {path: before[path] for path in kept} == {path: done[path] for path in kept}
+    assert results(output) == undisturbed
+
+
+def test_a_damaged_shard_beside_its_receipt_is_named_with_what_mends_it(values, undisturbed):
+    output = values["session"]["output"]
+    interrupted(values, "clean objects", 1)
+    labels = Path(output, NAME, "tomogram.zarr", "work", "segmented")
+    shard = sorted(path for path in labels.glob("c/*/*/*") if path.is_file())[-1]
+    shard.write_bytes(shard.read_bytes()[:50])
+    row = process(values)
+    assert row["state"] == "failed"
+    assert f"a shard of {labels} between" in row["error"]
+    assert "remove the array and run again" in row["remedy"]
+    shutil.rmtree(labels)
+    assert process(values)["state"] == "done"
     assert results(output) == undisturbed
 
 

@@ -5,9 +5,10 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from distributed import get_worker
+from distributed import Client, KilledWorker, LocalCluster, get_worker
 
 from tomoseg.clusters import open_cluster
 from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError
@@ -15,6 +16,7 @@ from tomoseg.runners import (
     ATTEMPTS,
     GPU_SHARE,
     STREAK,
+    Attempt,
     DaskRunner,
     SerialRunner,
     can_pass,
@@ -159,6 +161,39 @@ def test_a_block_that_kills_its_workers_is_named(tmp_path, trouble, kind, says):
         assert len(after) == 7
 
 
+def test_on_a_scheduler_that_is_not_ours_the_last_attempt_kills_one_worker(tmp_path):
+    """Unless told otherwise Dask sends a block to four workers before it tells of the losses."""
+    task = Troubled(tmp_path / "log", "poison")
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        open_runner(cluster.scheduler_address, stall_minutes=2.0) as runner,
+    ):
+        assert cluster.scheduler.allowed_failures == 3
+        with pytest.raises(BlockError, match="block item-13: each worker that tried the block"):
+            list(runner.map(task, range(20)))
+        tries = [worker for item, worker in task.begun if item == 13]
+        assert len(tries) == len(set(tries)) == 4 + 1
+        others = [item for item, _ in task.begun if item != 13]
+        assert len(set(others)) == len(others)
+
+
+def test_a_block_that_ended_on_a_worker_that_died_before_it_told_is_sent_again():
+    worker = SimpleNamespace(address="tcp://127.0.0.1:1")
+
+    def result():
+        raise KilledWorker("item-1", worker, 0)
+
+    future = SimpleNamespace(status="finished", result=result)
+    runner = DaskRunner(None, stall_minutes=1.0)
+    assert runner._outcome(future, Attempt(1), "item-1") == Attempt(1, number=2)
+    assert runner._outcome(future, Attempt(1, number=2), "item-1").is_alone
+
+
 def test_a_worker_that_keeps_failing_is_retired_once(tmp_path, caplog):
     with (
         open_cluster(workers=2, memory_gib=1.0) as address,
@@ -220,8 +255,6 @@ class Meet:
 
 def test_workers_that_come_late_find_blocks(tmp_path):
     """The first worker's block ends only once the third has one: more must be in flight."""
-    from distributed import Client, LocalCluster
-
     with (
         LocalCluster(
             n_workers=1,

@@ -31,6 +31,10 @@ GPU_WORKER: dict[str, Any] = {
     "resources": {"GPU": 1},
     "preload_nanny": ["tomoseg.devices"],
 }
+SCHEDULER_SETTINGS = {"distributed.scheduler.allowed-failures": 0}
+"""The runner counts losses and sends lost blocks out again itself; Dask would kill more workers."""
+SCHEDULER_ENVIRONMENT = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+"""The same where a scheduler runs elsewhere."""
 WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_MMAP_MAX_": "0",
@@ -208,8 +212,7 @@ def _worker_settings() -> Iterator[None]:
         {
             "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
             "distributed.scheduler.no-workers-timeout": "5 minutes",
-            # The runner counts losses and sends lost blocks out again itself.
-            "distributed.scheduler.allowed-failures": 0,
+            **SCHEDULER_SETTINGS,
         }
     ):
         yield
@@ -290,7 +293,7 @@ def kubernetes_manifest(
         image=pods.image,
         n_workers=pods.pods if isinstance(pods.pods, int) else pods.pods.minimum,
         resources=_pod_resources(compute, pods),
-        env={**pods.environment, **WORKER_ENVIRONMENT},
+        env={**pods.environment, **WORKER_ENVIRONMENT, **SCHEDULER_ENVIRONMENT},
         worker_command=_worker_command(compute),
         scheduler_service_type=pods.service,
     )
@@ -348,8 +351,10 @@ def _kubernetes(compute: ComputeSection) -> Iterator[str]:
 def _started(name: str, start: Callable[[], Any]) -> Iterator[Any]:
     """Start a cluster and close it in the end, jobs and pods with it."""
     quieten()
+    import dask
+
     try:
-        with explaining():
+        with explaining(), dask.config.set(SCHEDULER_SETTINGS):
             cluster = start()
     except TomosegError as error:
         raise ResourceError(

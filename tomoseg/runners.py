@@ -208,6 +208,7 @@ class DaskRunner:
             _attempted_here,
             task,
             attempt.item,
+            key if attempt.is_alone else "",
             key=key,
             pure=False,
             resources=resources,
@@ -217,11 +218,19 @@ class DaskRunner:
 
     def _outcome(self, future: Any, attempt: Attempt, name: str) -> dict[str, Any] | Attempt:
         """Return the receipt, or the next attempt; raise what no attempt can mend."""
-        if future.status == "cancelled":
-            raise _without_scheduler()
+        from distributed import CancelledError, KilledWorker
+
         if future.status == "error":
             return self._after_a_loss(future.exception(), attempt, name)
-        worker, result = future.result()
+        try:
+            worker, result = future.result()
+        except CancelledError as error:
+            raise _without_scheduler() from error
+        except KilledWorker as error:
+            # It had ended, but its worker died before it told, and so did the next.
+            return self._after_a_loss(error, attempt, name)
+        if result is None:
+            raise self._why_lost(worker, name)
         if not isinstance(result, TomosegError):
             self._streaks[worker] = 0
             return dict(result)
@@ -236,7 +245,9 @@ class DaskRunner:
         """Return the next attempt of a block whose worker died.
 
         Dask blames all blocks that the worker had, also those that waited there; the last attempt
-        is therefore made with no other block in flight.
+        is therefore made with no other block in flight. A scheduler that is not ours may send a
+        block to more workers (``allowed-failures``, 3 unless set) before it tells of the first that
+        died; the last attempt kills one, whatever is set there.
         """
         from distributed import KilledWorker
 
@@ -313,15 +324,33 @@ def _without_scheduler() -> ResourceError:
     return ResourceError("the Dask scheduler went away", remedy="Start it and run again.")
 
 
-def _attempted_here(task: Named, item: Any) -> tuple[str, dict[str, Any] | TomosegError]:
-    """Run one item on a Dask worker; return the worker and the receipt or what went wrong."""
+def _attempted_here(
+    task: Named, item: Any, once: str = ""
+) -> tuple[str, dict[str, Any] | TomosegError | None]:
+    """Run one item on a Dask worker; return the worker and the receipt or what went wrong.
+
+    What is to be begun ``once`` under that name, and was begun by a worker that is gone, is left
+    alone: then that worker and None are returned.
+    """
     from distributed import get_worker
 
-    worker = str(get_worker().address)
+    worker = get_worker()
+    if once and (gone := _begun_on(worker, once)):
+        return gone, None
     try:
-        return worker, attempted(task, item)
+        return str(worker.address), attempted(task, item)
     except TomosegError as error:
-        return worker, error
+        return str(worker.address), error
+
+
+def _begun_on(worker: Any, name: str) -> str | None:
+    """Return the worker that began what has this name; if none did, say that this one does."""
+    from distributed.utils import sync
+
+    for _, address in sync(worker.loop, worker.scheduler.events, topic=name):
+        return str(address)
+    sync(worker.loop, worker.scheduler.log_event, topic=name, msg=worker.address)
+    return None
 
 
 @contextlib.contextmanager

@@ -189,7 +189,9 @@ class ComputeSection(Section):
         ``local``, processes of this machine; ``cuda``, one process for each of its GPUs; both on
         the loopback interface. ``slurm`` and ``kubernetes``, as their sections say.
     address
-        Of a Dask scheduler that runs already, instead of a cluster.
+        Of a Dask scheduler that runs already, instead of a cluster. Best started with
+        ``DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=0``, as those that are started here: a block
+        that kills its workers is then named after three, else after five.
     workers
         Processes of this machine; without a number as many as there are cores, or GPUs.
     memory_gib

@@ -96,12 +96,17 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(file.metadata()[_RECORD])
+            return tensors, dict(json.loads(file.metadata()[_RECORD]))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"training state {path} is damaged: {error}",
-            remedy="Remove it to start the training anew.",
-        ) from error
+        raise damaged_state(path, error) from error
+
+
+def damaged_state(path: Path, error: Exception) -> ModelError:
+    """Return the error that names a training state which cannot be gone on from."""
+    return ModelError(
+        f"training state {path} is damaged: {error}",
+        remedy="Remove it to start the training anew.",
+    )
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from tomoseg.nets.architecture import (
     set_channels_last,
 )
 from tomoseg.nets.card import CARD_NAME
-from tomoseg.nets.checkpoint import load_network, load_state, save_state
+from tomoseg.nets.checkpoint import damaged_state, load_network, load_state, save_state
 from tomoseg.nets.settings import TrainingSettings
 
 STATE_NAME = "training.safetensors"
@@ -117,6 +118,19 @@ def _resume(state: TrainingState, settings: TrainingSettings, folder: Path) -> N
             f"{path} belongs to a training with other settings",
             remedy="Choose another output folder, or remove it to start anew.",
         )
+    try:
+        _restore(state, tensors, record)
+        best, stale = float(record["best"]), int(record["stale"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise damaged_state(path, error) from error
+    # Where the model is torn, the next validation writes one anew, however good. A better one than
+    # the state knows was written just before a kill, and will be again.
+    if best_score(folder) >= best:
+        state.best, state.stale = best, stale
+
+
+def _restore(state: TrainingState, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """Put back what was saved, but for the best score so far."""
     parts: dict[str, dict[str, Tensor]] = {
         "network": {}, "average": {}, "optimizer": {}, "losses": {},
     }  # fmt: skip
@@ -136,10 +150,6 @@ def _resume(state: TrainingState, settings: TrainingSettings, folder: Path) -> N
     state.validated_step = int(record["validated_step"])
     for losses in parts["losses"].values():
         state.losses = list(losses.to(state.device))
-    # Where the model is torn, the next validation writes one anew, however good. A better one than
-    # the state knows was written just before a kill, and will be again.
-    if best_score(folder) >= float(record["best"]):
-        state.best, state.stale = float(record["best"]), int(record["stale"])
 
 
 def _copy_weights(folder: Path, network: SegmentationNetwork) -> None:

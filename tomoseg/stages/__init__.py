@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tomoseg import __version__
+from tomoseg.errors import StoreError
 from tomoseg.stages.clean import CLEAN
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.export import EXPORT
@@ -63,10 +64,9 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
     """
     stage = STAGES[name]
     wanted = digest_of(context, name)
-    if context.records.exists(f"{name}.json"):
-        record = context.record(name)
-        if record["digest"] == wanted and _stands(context, stage, record):
-            return {**record, "is_reused": True}
+    record = _record_there(context, name)
+    if record is not None and record["digest"] == wanted and _stands(context, stage, record):
+        return {**record, "is_reused": True}
     ledger = Ledger(context.records, name, wanted)
     begun = time.monotonic()
     context.records.remove(f"{name}.json")
@@ -85,6 +85,14 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
     context.records.write_json(f"{name}.json", record)
     log.info("%s: %s done in %.1f s", context.name, name, record["seconds"])
     return {**record, "is_reused": False}
+
+
+def _record_there(context: Context, name: str) -> dict[str, Any] | None:
+    """Return what was recorded of a finished stage; None if nothing was, or it is cut."""
+    try:
+        return context.record(name)
+    except StoreError:
+        return None
 
 
 def _has_arrays(context: Context, stage: Stage) -> bool:

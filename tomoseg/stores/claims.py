@@ -243,7 +243,7 @@ def _highest(folder: Folder) -> tuple[int, Owner | None]:
     number = max(_numbers(folder), default=0)
     try:
         return number, Owner(**folder.read_json(_name(number))) if number else None
-    except (StoreError, ValueError, TypeError):
+    except (StoreError, TypeError):
         return number, None
 
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -103,7 +103,10 @@ class Folder:
 
     @contextlib.contextmanager
     def publishing(self, name: str) -> Iterator[BinaryIO]:
-        """Yield a seekable file that appears under ``name`` only when the block ends well."""
+        """Yield a seekable file that appears under ``name`` only when the block ends well.
+
+        What is published before lasts before what is published after, even through a power cut.
+        """
         system, path = _located(f"{self.url}/{name}")
         if self.is_local:
             target = Path(path)
@@ -113,7 +116,10 @@ class Folder:
             try:
                 with part.open("w+b") as file:
                     yield file
+                    file.flush()
+                    os.fsync(file.fileno())
                 part.replace(target)
+                _sync(target.parent)
             finally:
                 part.unlink(missing_ok=True)
             return
@@ -122,6 +128,27 @@ class Folder:
             file.seek(0)
             with system.open(path, "wb") as remote:
                 shutil.copyfileobj(file, remote, 8 << 20)
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Have files that others wrote here, such as shards, outlast a power cut.
+
+        Names of files that are not there are passed over. Object storage keeps what it answered.
+        """
+        if not self.is_local:
+            return
+        files = [self.path / name for name in names]
+        there = [file for file in files if file.exists()]
+        folders = {folder for file in there for folder in file.parents}
+        outside = set(self.path.parent.parents)
+        for place in (*there, *sorted(folders - outside, reverse=True)):
+            _sync(place)
+
+    def has_empty(self, names: Iterable[str]) -> bool:
+        """Tell whether a file of no bytes is among these; object storage never leaves one."""
+        if not self.is_local:
+            return False
+        files = (self.path / name for name in names)
+        return any(file.is_file() and file.stat().st_size == 0 for file in files)
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file or a folder of that name."""
@@ -156,8 +183,19 @@ class Folder:
         self.write(name, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
-        """Return the values of a JSON file."""
-        return json.loads(self.read(name))
+        """Return the values of a JSON file.
+
+        Raises
+        ------
+        StoreError
+            If it is not there, or is cut.
+        """
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise StoreError(
+                f"{self}/{name} is cut or damaged: {error}", remedy="Remove it and run again."
+            ) from error
 
     def write_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write named arrays as one ``.npz`` file."""
@@ -279,6 +317,21 @@ def _linked(target: Path, content: bytes) -> bool:
     finally:
         part.unlink(missing_ok=True)
     return True
+
+
+def _sync(place: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Some network file systems know no such thing for folders.
+    """
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _version(info: Mapping[str, Any]) -> str:

@@ -46,14 +46,30 @@ class Ledger:
         self.folder.write_json(f"{self.place}/{block}.json", dict(receipt))
 
     def read(self, block: str) -> dict[str, Any]:
-        """Return a block's receipt."""
-        return dict(self.folder.read_json(f"{self.place}/{block}.json"))
+        """Return a block's receipt; one that is cut is removed, so that its block is done again.
+
+        Raises
+        ------
+        StoreError
+            If it is not there, or was cut.
+        """
+        name = f"{self.place}/{block}.json"
+        try:
+            return dict(self.folder.read_json(name))
+        except StoreError as error:
+            if not self.folder.exists(name):
+                raise
+            self.folder.remove(name)
+            raise StoreError(
+                f"the receipt of {block} was cut ({error.message}) and is removed",
+                remedy="Run again: that block alone is done again.",
+            ) from error
 
     def find(self, block: str) -> dict[str, Any] | None:
         """Return a block's receipt; None if it is not finished or its receipt is cut."""
         try:
             return self.read(block)
-        except (StoreError, ValueError):
+        except StoreError:
             return None
 
     def write_arrays(self, block: str, arrays: Mapping[str, NDArray[Any]]) -> None:

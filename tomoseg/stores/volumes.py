@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -66,6 +69,7 @@ class Volume:
             fill_value=0,
             dimension_names=("z", "y", "x"),
         )
+        self.folder.settle([f"{self.path}/zarr.json"])
 
     def array(self, mode: str = "r") -> zarr.Array[Any]:
         """Open the zarr array.
@@ -75,10 +79,14 @@ class Volume:
         StoreError
             If it is not there.
         """
-        try:
-            return zarr.open_array(zarr_store(self.folder), path=self.path, mode=cast(Any, mode))
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.folder}/{self.path} does not exist") from error
+        store = zarr_store(self.folder)
+        # Asked for any format, zarr looks for both: six more requests each time.
+        for known in (3, 2):
+            with contextlib.suppress(FileNotFoundError):
+                return zarr.open_array(
+                    store, path=self.path, mode=cast(Any, mode), zarr_format=cast(Any, known)
+                )
+        raise StoreError(f"{self.folder}/{self.path} does not exist")
 
     @property
     def exists(self) -> bool:
@@ -96,17 +104,25 @@ class Volume:
         Raises
         ------
         StoreError
-            If the box leaves the array: zarr would hand out fewer voxels, or others.
+            If the box leaves the array (zarr would hand out fewer voxels, or others), or a shard is
+            cut.
         """
         array = self.array()
         if not Box.whole(as_shape(array.shape)).contains(box):
             raise StoreError(
                 f"box {box.begin}..{box.end} leaves {self.path} of shape {array.shape}"
             )
-        return np.asarray(array[box.slices])
+        try:
+            voxels = np.asarray(array[box.slices])
+        except (ValueError, RuntimeError) as error:
+            raise self._damaged(box, str(error)) from error
+        # zarr takes a shard of no bytes for one that was never written.
+        if self.folder.has_empty(self._shard_names(array, box)):
+            raise self._damaged(box, "it has no bytes")
+        return voxels
 
     def write(self, box: Box, voxels: NDArray[Any]) -> None:
-        """Write a union of whole shards.
+        """Write a union of whole shards; they outlast a power cut.
 
         Raises
         ------
@@ -126,7 +142,31 @@ class Volume:
                 f"{voxels.dtype} voxels of shape {voxels.shape} do not fit "
                 f"{array.dtype} box {box.shape} of {self.path}"
             )
-        array[box.slices] = voxels
+        names = list(self._shard_names(array, box))
+        try:
+            array[box.slices] = voxels
+        except (ValueError, RuntimeError):
+            # zarr reads the shards that it is to replace; one that a power cut tore must not stay.
+            for name in names:
+                self.folder.remove(name)
+            array[box.slices] = voxels
+        self.folder.settle(names)
+
+    def _shard_names(self, array: zarr.Array[Any], box: Box) -> Iterator[str]:
+        """Yield the files of the shards that a box touches, whether they are there or not."""
+        shard = array.shards or array.chunks
+        runs = [
+            range(b // s, -(-e // s)) for b, e, s in zip(box.begin, box.end, shard, strict=True)
+        ]
+        for place in product(*runs):
+            yield f"{self.path}/{array.metadata.encode_chunk_key(place)}"
+
+    def _damaged(self, box: Box, reason: str) -> StoreError:
+        return StoreError(
+            f"a shard of {self.folder}/{self.path} between {box.begin} and {box.end} is cut or "
+            f"damaged: {reason}",
+            remedy="If it is a result, remove the array and run again: it is made anew.",
+        )
 
 
 def inner_chunk(shard: Shape) -> Shape:
