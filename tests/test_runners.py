@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from dask import config as dask_config
 from distributed import Client, KilledWorker, LocalCluster, get_worker
 
 from tomoseg.clusters import open_cluster
@@ -15,12 +16,14 @@ from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError
 from tomoseg.runners import (
     ATTEMPTS,
     GPU_SHARE,
+    KEPT_MESSAGES,
     STREAK,
     Attempt,
     DaskRunner,
     SerialRunner,
     can_pass,
     open_runner,
+    quieten,
 )
 
 
@@ -305,3 +308,12 @@ def test_wrong_input_cannot_pass():
     assert not can_pass(FormatError("x"))
     assert not can_pass(ResourceError("x"))
     assert can_pass(StoreError("x"))
+
+
+def test_dask_keeps_few_of_its_messages_unless_a_person_wants_more():
+    with dask_config.set({KEPT_MESSAGES: None}):
+        quieten()
+        assert dask_config.get(KEPT_MESSAGES) == 10
+    with dask_config.set({KEPT_MESSAGES: 77}):
+        quieten()
+        assert dask_config.get(KEPT_MESSAGES) == 77
