@@ -28,7 +28,7 @@ from tomoseg.status import session_status
 from tomoseg.stores import Claim
 
 NAMES = ("simulated_0500", "simulated_0501")
-STAGES = ("ingest", "segment", "clean", "trace", "pick", "export", "report")
+STAGES = ("ingest", "segment", "clean", "trace", "pick", "sample", "export", "report")
 LABELS = ("semantic", "actin", "double_membrane", "ribosome", "carbon_edge")
 SECRET = "wJalrXUtnFEMI-planted-K7MDENG"
 # Open settings: random weights make little that looks like a filament.

@@ -24,7 +24,7 @@ from tomoseg.stores import Folder, OmeZarrReader
 WHOLE, BLOCKS = (64, 256, 256), (8, 16, 24)
 TINY_SHAPE = (48, 96, 96)
 ORIGIN_XYZ, START_XYZ = (-60.0, 24.0, 120.0), (-3, 5, 7)
-EVERY_STAGE = ("ingest", "segment", "clean", "trace", "pick", "export", "report")
+EVERY_STAGE = ("ingest", "segment", "clean", "trace", "pick", "sample", "export", "report")
 CLASSES = ("microtubule", "actin", "single_membrane", "double_membrane", "ribosome", "carbon_edge")
 
 

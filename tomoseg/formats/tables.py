@@ -7,11 +7,12 @@ at 0) and in Å from the centre of its first voxel. What is read back are the Å
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from tomoseg.coordinates import Filament, Particles, Points
 from tomoseg.errors import FormatError
@@ -48,12 +49,18 @@ def filaments_csv(filaments: Iterable[Filament], sampling: Sampling) -> str:
     return _csv(tables, FILAMENT_COLUMNS)
 
 
-def particles_csv(particles: Iterable[Particles], sampling: Sampling) -> str:
+def particles_csv(
+    particles: Iterable[Particles],
+    sampling: Sampling,
+    further: Mapping[str, ArrayLike] | None = None,
+) -> str:
     """Return a row a particle; classes may be mixed.
 
     Columns are :data:`PARTICLE_COLUMNS`. The nine ``xaxis_x`` … ``zaxis_z`` are the particle's
-    axes in the tomogram, xyz: no dialect of angles has to be known to read them.
+    axes in the tomogram, xyz: no dialect of angles has to be known to read them. ``further``
+    columns, of what else is known of the particles of one class, come last.
     """
+    known = further or {}
     tables = [
         _rows(
             p.points_angstrom,
@@ -63,11 +70,12 @@ def particles_csv(particles: Iterable[Particles], sampling: Sampling) -> str:
                 "particle": np.arange(1, len(p) + 1),
                 "score": p.scores,
                 **dict(zip(_AXES, p.orientations.transpose(2, 1, 0).reshape(9, -1), strict=True)),
+                **known,
             },
         )
         for p in particles
     ]
-    return _csv(tables, PARTICLE_COLUMNS)
+    return _csv(tables, [*PARTICLE_COLUMNS, *known])
 
 
 def read_filaments_csv(text: str) -> list[Filament]:
