@@ -159,7 +159,7 @@ def test_what_is_done_is_not_done_again(copy_of_reference):
         ({"export": {"masks": False}}, {"export"}),
         ({"pick": {"ribosome": {"radius_angstrom": 90.0}}}, {"pick", "export", "report"}),
         ({"trace": {}}, {"trace", "export", "report"}),
-        ({"clean": {}}, {"clean", "trace", "pick", "export", "report"}),
+        ({"clean": {}}, {"clean", "trace", "pick", "sample", "export", "report"}),
         ({"source": {"contrast": "bright"}}, set(STAGES) - {"ingest"}),
         ({"ingest": {"bin": 2}, "trace": {}}, set(STAGES)),
     ],

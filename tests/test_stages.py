@@ -186,7 +186,7 @@ def test_a_binned_tomogram_and_its_masks(tmp_path, tiny_model):
     source = write_mrc(tmp_path / "tomo.mrc", voxels, voxel_angstrom=6.0)
     bins = {"ingest": {"bin": 2}, "trace": {}, "pick": {}, **in_blocks((8, 8, 16))}
     context = context_for(tiny_model, source, tmp_path / "out", clean={}, **bins)
-    run(context, "ingest", "segment", "clean", "trace", "pick", "export")
+    run(context, "ingest", "segment", "clean", "trace", "pick", "sample", "export")
     image = stored(context, "0")
     assert image.shape == (10, 18, 21)
     means = voxels[:20, :36, :42].reshape(10, 2, 18, 2, 21, 2).mean(axis=(1, 3, 5))
