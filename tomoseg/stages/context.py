@@ -113,8 +113,9 @@ class Context:
 
     @property
     def scored(self) -> tuple[str, ...]:
-        """Classes whose score maps are kept: the traced and the picked ones, in label order."""
-        wanted = {*(self.recipe.trace or ()), *(self.recipe.pick or ())}
+        """Classes whose score maps are kept: traced, picked or sampled ones, in label order."""
+        recipe = self.recipe
+        wanted = {*(recipe.trace or ()), *(recipe.pick or ()), *(recipe.sample or ())}
         kept = wanted if self.recipe.segment.score_maps else set()
         return tuple(name for name in self.classes if name in kept)
 

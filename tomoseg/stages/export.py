@@ -1,4 +1,4 @@
-"""Export: masks, surfaces, filaments and particles as files that other programs read."""
+"""Export: masks, filaments, particles and surfaces as files that other programs read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tomoseg.formats.star import write_star
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.mask_files import write_masks, write_meshes
 from tomoseg.stages.pick import read_particles, read_surroundings
+from tomoseg.stages.sample import read_samples
 from tomoseg.stages.trace import measured, read_filaments
 from tomoseg.stores import Ledger
 
@@ -33,6 +34,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         files += _write_filaments(context, name)
     for name in context.recipe.pick or {}:
         files += _write_particles(context, name)
+    for name in context.recipe.sample or {}:
+        files += _write_surfaces(context, name)
     # Each class names the table of tomograms.
     return {"files": list(dict.fromkeys(files)), "notes": list(_tomogram(context).notes)}
 
@@ -86,6 +89,14 @@ def _write_surroundings(context: Context, name: str, stem: str) -> list[str]:
     return [path]
 
 
+def _write_surfaces(context: Context, name: str) -> list[str]:
+    found = read_samples(context, name)
+    table = relion.particles_table(found.particles, context=_tomogram(context))
+    columns = {key: value for key, value in vars(found).items() if key != "particles"}
+    text = tables.particles_csv([found.particles], context.header.sampling, columns)
+    return _write_table(context, f"surfaces/{context.name}__{name}", table, text)
+
+
 def _write_table(context: Context, stem: str, table: pd.DataFrame, csv: str) -> list[str]:
     """Write a class's points for RELION, with the optimisation set that names them, and as CSV."""
     tomogram = _tomogram(context)
@@ -105,4 +116,4 @@ def _write_table(context: Context, stem: str, table: pd.DataFrame, csv: str) -> 
     return [*written, f"{stem}.csv"]
 
 
-EXPORT = Stage("export", ("clean", "trace", "pick"), _settings, _run)
+EXPORT = Stage("export", ("clean", "trace", "pick", "sample"), _settings, _run)
