@@ -65,7 +65,7 @@ def picked(tmp_path, tiny_model, scene):
         volume.create(SHAPE, "uint8", shard=context.recipe.blocks.shape, is_labels=True)
         volume.write(Box.whole(SHAPE), scene)
         context.records.write_json("segment.json", {"digest": "planted", "summary": {}})
-        for stage in ("clean", "trace", "pick", "export"):
+        for stage in ("clean", "trace", "pick", "sample", "export"):
             run_stage(context, stage)
         return context
 
