@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tomoseg.blocks import BlockGrid
 from tomoseg.coordinates import Particles
 from tomoseg.stages.context import Context, Stage
-from tomoseg.stages.trace import FindPoints
 from tomoseg.stages.masks import INSIDE, codes_at
 from tomoseg.stages.segment import evidence
+from tomoseg.stages.trace import FindPoints
 from tomoseg.stores import Ledger
 from tomoseg.surfaces import (
     SheetPoints,
