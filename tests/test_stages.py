@@ -395,7 +395,7 @@ def test_tracing_and_picking_do_not_depend_on_the_blocks(tmp_path, tiny_model):
         plant(context, "scores/actin", tubes)
         plant(context, "scores/ribosome", spots)
         plant(context, RAW_LABELS, 6 * (spots > 127))
-        run(context, "clean", "trace", "pick", "sample")
+        run(context, "clean", "trace", "pick")
         lines = read_filaments(context, "actin")
         picked = [read_particles(context, name) for name in ("ribosome", "carbon_edge")]
         found.append(

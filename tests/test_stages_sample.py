@@ -45,7 +45,7 @@ def planted(folder, model, blocks):
     volume = context.volume("scores/single_membrane")
     volume.create(SHAPE, "uint8", shard=blocks, is_labels=True)
     volume.write(Box.whole(SHAPE), score)
-    for stage in ("segment", "clean", "trace", "pick", "sample"):
+    for stage in ("segment", "clean", "trace", "pick"):
         context.records.write_json(f"{stage}.json", {"digest": "planted", "summary": {}})
     return context
 
