@@ -44,6 +44,7 @@ def picked(tmp_path, tiny_model, scene):
     """Pick the scene's particles from its labels."""
 
     def pick(blocks=WHOLE, **settings):
+        given = {"surroundings_angstrom": 500.0, **settings}
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         with mrcfile.new(folder / "tomo.mrc") as file:
@@ -55,7 +56,7 @@ def picked(tmp_path, tiny_model, scene):
             "blocks": {"shape": blocks},
             "clean": {},
             "trace": {},
-            "pick": {"ribosome": {"method": "watershed", "radius_angstrom": RADIUS, **settings}},
+            "pick": {"ribosome": {"method": "watershed", "radius_angstrom": RADIUS, **given}},
             "export": {"masks": False},
         }
         session = plan_session(recipe_from(recipe))

@@ -88,23 +88,20 @@ def nearest_objects(
     limit_angstrom
         An object as far as this or farther is not seen.
     """
-    number = len(points_angstrom)
-    found = Nearest(np.full(number, np.nan), np.zeros(number, np.int64))
-    is_object = objects > 0
-    if not is_object.any() or not number:
+    here = objects[tuple((nearest_voxels(points_angstrom, sampling) - begin).T)].astype(np.int64)
+    found = Nearest(np.where(here > 0, 0.0, np.nan), here)
+    is_object, outside = objects > 0, np.flatnonzero(here == 0)
+    if not (limit_angstrom and len(outside) and is_object.any()):
         return found
     # The nearest voxel of an object that a point does not lie in is at its surface.
     surface = np.argwhere(is_object & ~ndimage.binary_erosion(is_object))
-    places = sampling.to_angstrom(surface + begin)
-    tree, numbers = cKDTree(places), objects[tuple(surface.T)]
-    distances, _ = tree.query(points_angstrom, distance_upper_bound=limit_angstrom)
-    seen = np.flatnonzero(np.isfinite(distances))
-    near = tree.query_ball_point(points_angstrom[seen], distances[seen] * (1 + TOLERANCE))
-    found.angstrom[seen] = distances[seen]
+    tree, numbers = cKDTree(sampling.to_angstrom(surface + begin)), objects[tuple(surface.T)]
+    distances, _ = tree.query(points_angstrom[outside], distance_upper_bound=limit_angstrom)
+    is_seen = np.isfinite(distances)
+    seen, distances = outside[is_seen], distances[is_seen]
+    near = tree.query_ball_point(points_angstrom[seen], distances * (1 + TOLERANCE))
+    found.angstrom[seen] = distances
     found.numbers[seen] = [numbers[rows].min() for rows in near]
-    here = objects[tuple((nearest_voxels(points_angstrom, sampling) - begin).T)]
-    found.angstrom[here > 0] = 0.0
-    found.numbers[here > 0] = here[here > 0]
     return found
 
 

@@ -10,7 +10,7 @@ Two passes over the blocks, whose sidecars the driver puts together by the parti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Self
@@ -37,7 +37,7 @@ from tomoseg.stores import Ledger, Volume
 MEMBRANE = "membrane"
 POINTS = "points"
 # Points are looked around together in cells of so many voxels, to bound what is read at once.
-CELL = 128
+CELL = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +157,8 @@ def objects_around(
         Class → Å; with 0 no object is near.
     """
     ledger.write_arrays(POINTS, {"points_angstrom": points_angstrom})
-    volumes = {name: ClassObjects.of(context, name) for name in limits_angstrom}
-    work = LookAround(ledger, context.sampling, volumes, dict(limits_angstrom))
+    objects = ClassObjects.of(context, limits_angstrom)
+    work = LookAround(ledger, context.sampling, objects, dict(limits_angstrom))
     grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
     voxels = nearest_voxels(points_angstrom, context.sampling)
     wanted = np.zeros(grid.counts, np.bool_)
@@ -184,21 +184,31 @@ def objects_around(
 
 @dataclass(frozen=True)
 class ClassObjects:
-    """The objects of one class among those of all."""
+    """The objects of some classes among those of all.
+
+    Parameters
+    ----------
+    semantic, instances
+        The label images.
+    labels
+        Class → label.
+    """
 
     semantic: Volume
     instances: Volume
-    label: int
+    labels: Mapping[str, int]
 
     @classmethod
-    def of(cls, context: Context, name: str) -> Self:
+    def of(cls, context: Context, names: Iterable[str]) -> Self:
         """Return those of a cleaned tomogram."""
         semantic, instances = (context.volume(context.label_path(image)) for image in IMAGES)
-        return cls(semantic, instances, context.label(name))
+        return cls(semantic, instances, {name: context.label(name) for name in names})
 
-    def read(self, box: Box) -> NDArray[np.uint32]:
-        """Return ids, uint32, zyx, 0 where there is none of the class."""
-        return np.asarray(self.instances.read(box) * (self.semantic.read(box) == self.label))
+    def read(self, box: Box) -> Iterator[tuple[str, NDArray[np.uint32]]]:
+        """Yield each class and its ids, uint32, zyx, 0 where there is none of it."""
+        labels, ids = self.semantic.read(box), self.instances.read(box)
+        for name, label in self.labels.items():
+            yield name, np.where(labels == label, ids, 0)
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,7 @@ class LookAround:
 
     ledger: Ledger
     sampling: Sampling
-    volumes: Mapping[str, ClassObjects]
+    objects: ClassObjects
     limits_angstrom: Mapping[str, float]
 
     def __call__(self, block: Block) -> Mapping[str, Any]:
@@ -216,24 +226,29 @@ class LookAround:
         columns: dict[str, list[NDArray[Any]]] = {"rows": []}
         for cell in _cells(nearest_voxels(points, self.sampling)):
             columns["rows"].append(rows[cell])
-            for name in self.volumes:
-                near, here = self._objects(name, points[cell])
-                for key, values in {**vars(near), "here": here}.items():
-                    columns.setdefault(f"{name}.{key}", []).append(values)
+            for key, values in self._around(points[cell]):
+                columns.setdefault(key, []).append(values)
         arrays = {key: np.concatenate(values) for key, values in columns.items()}
         self.ledger.write_arrays(receipt_name("around", block), arrays)
         return {"points": len(rows)}
 
-    def _objects(self, name: str, points: Points) -> tuple[Nearest, Ints]:
-        voxels, limit = nearest_voxels(points, self.sampling), self.limits_angstrom[name]
-        reach = as_shape(ceil(limit / size) + 1 for size in self.sampling.voxel_size_angstrom)
+    def _around(self, points: Points) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Yield column and values of each class, from one reading as far as any is looked for."""
+        voxels, furthest = nearest_voxels(points, self.sampling), max(self.limits_angstrom.values())
+        reach = as_shape(ceil(furthest / size) + 1 for size in self.sampling.voxel_size_angstrom)
         box = Box(as_shape(voxels.min(axis=0)), as_shape(voxels.max(axis=0) + 1))
-        box = box.grow(reach if limit else (0, 0, 0)).clip(self.sampling.shape)
-        objects = self.volumes[name].read(box)
-        near = nearest_objects(
-            objects, box.begin, points, sampling=self.sampling, limit_angstrom=limit
-        )
-        return near, objects[tuple((voxels - box.begin).T)].astype(np.int64)
+        box = box.grow(reach).clip(self.sampling.shape)
+        for name, objects in self.objects.read(box):
+            near = nearest_objects(
+                objects,
+                box.begin,
+                points,
+                sampling=self.sampling,
+                limit_angstrom=self.limits_angstrom[name],
+            )
+            here = objects[tuple((voxels - box.begin).T)].astype(np.int64)
+            for key, values in {**vars(near), "here": here}.items():
+                yield f"{name}.{key}", values
 
 
 def points_in(ledger: Ledger, block: Block, sampling: Sampling) -> tuple[Points, Ints]:
@@ -274,8 +289,7 @@ def enclosing_walls(
     parts = Components(ledger, "free", semantic, 6, labels)
     merged = connected(context, ledger, parts, grid)
     send_lookups(ledger, "free", merged, grid)
-    volumes = {name: ClassObjects.of(context, name) for name in classes}
-    work = FindWalls(parts, context.sampling, volumes)
+    work = FindWalls(parts, context.sampling, ClassObjects.of(context, classes))
     receipts = list(context.run_pass(ledger, "walls", work, grid))
     least = least_nm3 / context.sampling.voxel_volume_nm3
     return {
@@ -311,7 +325,7 @@ class FindWalls:
 
     parts: Components
     sampling: Sampling
-    objects: Mapping[str, ClassObjects]
+    objects: ClassObjects
 
     def __call__(self, block: Block) -> Mapping[str, Any]:
         """Write a block's sidecar, with the rows of its points."""
@@ -321,13 +335,12 @@ class FindWalls:
         semantic = self.parts.source.read(write)
         lookups = ledger.read_arrays(receipt_name("free-lookup", block))
         arrays: dict[str, NDArray[Any]] = {"rows": rows}
-        for name, value in self.parts.parts.items():
-            free = lookups[name][self.parts.local(semantic, value)].astype(np.int64)
+        around = write.grow((1, 1, 1)).clip(self.sampling.shape)
+        for name, objects in self.objects.read(around):
+            local = self.parts.local(semantic, self.parts.parts[name])
+            free = lookups[name][local].astype(np.int64)
             arrays[f"{name}.part"] = free[places]
-            around = write.grow((1, 1, 1)).clip(self.sampling.shape)
-            arrays[f"{name}.walls"] = _touching(
-                free, write, self.objects[name].read(around), around
-            )
+            arrays[f"{name}.walls"] = _touching(free, write, objects, around)
         ledger.write_arrays(receipt_name("walls", block), arrays)
         return {}
 
