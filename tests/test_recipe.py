@@ -342,6 +342,13 @@ def test_sections_given_stay_as_they_are():
     assert resolved.resolved(CLASSES) == resolved
 
 
+def test_blocks_are_flat_but_for_3d_networks():
+    assert Recipe().resolved(CLASSES).blocks.shape == (16, 1024, 1024)
+    assert Recipe().resolved(CLASSES, is_deep=True).blocks.shape == (128, 256, 256)
+    given = recipe_from({"blocks": {"shape": [8, 16, 32]}}).resolved(CLASSES, is_deep=True)
+    assert given.blocks.shape == given.blocks.compact == (8, 16, 32)
+
+
 @pytest.mark.parametrize(
     ("values", "key"),
     [

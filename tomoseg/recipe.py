@@ -26,6 +26,7 @@ from tomoseg.sections import ComputeSection, ExportSection, Section
 from tomoseg.surfaces import SurfaceSettings, surface_defaults
 
 ABSTAIN = 0.5
+DEEP_BLOCK = (128, 256, 256)
 PLACES = (
     ("session", "input"),
     ("session", "output"),
@@ -130,11 +131,12 @@ class IngestSection(Section):
 class BlocksSection(Section):
     """The core of a block, voxels zyx; each is one shard of every output volume.
 
-    Flat and wide by default: a slab network reads halos in y and x, but only where a block does
-    not reach the tomogram's border.
+    Flat and wide by default: a network that looks at slices reads halos in y and x alone, and only
+    where a block does not reach the tomogram's border. Where a 3D network is applied the default is
+    (128, 256, 256).
     """
 
-    shape: Shape = (32, 512, 512)
+    shape: Shape = (16, 1024, 1024)
 
     @field_validator("shape")
     @classmethod
@@ -142,6 +144,18 @@ class BlocksSection(Section):
         if min(shape) < 8 or max(shape) > 2048:
             raise ValueError(f"edges of {shape} must lie in 8..2048 voxels")
         return shape
+
+    @property
+    def compact(self) -> Shape:
+        """A block of as many voxels that reads less around it: for passes that write no shards.
+
+        >>> BlocksSection(shape=(16, 1024, 1024)).compact
+        (256, 256, 256)
+        """
+        z, y, x = self.shape
+        while 8 * z <= min(y, x) and y % 64 == x % 64 == 0:
+            z, y, x = 4 * z, y // 2, x // 2
+        return z, y, x
 
 
 class NetworkChoice(Section):
@@ -247,8 +261,10 @@ class Recipe(Section):
             for name, given in value.items()
         }
 
-    def resolved(self, classes: Sequence[str]) -> Self:
+    def resolved(self, classes: Sequence[str], *, is_deep: bool = False) -> Self:
         """Return the recipe with its sections filled in for a model's classes.
+
+        ``is_deep`` says that a 3D network is among those applied.
 
         Raises
         ------
@@ -277,7 +293,9 @@ class Recipe(Section):
             "pick": {"ribosome": PickingSettings()} if "ribosome" in classes else {},
             "sample": {},
         }
-        kept = {key: named[key] for key in defaults if named[key] is not None}
+        kept: dict[str, Any] = {key: named[key] for key in defaults if named[key] is not None}
+        if is_deep and "shape" not in self.blocks.model_fields_set:
+            kept["blocks"] = BlocksSection(shape=DEEP_BLOCK)
         return self.model_copy(update=defaults | kept)
 
     def as_yaml(self) -> str:

@@ -100,7 +100,8 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
         remove = recipe.session.tomogram_name_remove
         tomograms = discover(recipe.session.input, name_remove=remove)
     output = Folder(recipe.session.output)
-    recipe = recipe.resolved(tuple(colours_of(networks)))
+    is_deep = any(network.card.architecture.dimensions == 3 for network in networks)
+    recipe = recipe.resolved(tuple(colours_of(networks)), is_deep=is_deep)
     return Session(recipe, output, networks, tuple(tomograms))
 
 

@@ -135,7 +135,7 @@ def _basins(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
 
 
 def _blocks(context: Context, halo: tuple[int, int, int], factor: int) -> BlockGrid:
-    shape, block = context.sampling.shape, context.recipe.blocks.shape
+    shape, block = context.sampling.shape, context.recipe.blocks.compact
     return BlockGrid(shape, block, halo=halo, stride=(factor,) * 3)
 
 

@@ -57,7 +57,7 @@ def _sample_class(
     )
     grid = BlockGrid(
         sampling.shape,
-        context.recipe.blocks.shape,
+        context.recipe.blocks.compact,
         halo=surface_halo(settings, sampling),
         stride=(surface_factor(settings, sampling),) * 3,
     )

@@ -100,7 +100,7 @@ def _trace_class(
     )
     grid = BlockGrid(
         sampling.shape,
-        context.recipe.blocks.shape,
+        context.recipe.blocks.compact,
         halo=tracing_halo(settings, sampling),
         stride=(working_factor(settings, sampling),) * 3,
     )
