@@ -289,7 +289,7 @@ def test_writes_cut_in_the_middle_are_not_taken_for_done(values, undisturbed):
     beside.rename(beside.with_name(f".{beside.name}.0123abcd"))
     shards = Path(output, NAME, "tomogram.zarr", "work", "segmented", "c")
     for lost in (empty, beside):
-        shard = shards.joinpath(*lost.stem.split("-")[1:])
+        shard = shards.joinpath(*lost.stem.split("-"))
         shard.write_bytes(shard.read_bytes()[:50])
     assert process(values)["state"] == "done"
     after = receipts(output)
@@ -308,7 +308,7 @@ def test_a_receipt_cut_in_the_middle_is_named_and_its_block_done_again(values, u
     cut.write_bytes(cut.read_bytes()[:20])
     row = process(values)
     assert row["state"] == "failed"
-    assert f"the receipt of {cut.stem} was cut" in row["error"]
+    assert f"{cut.stem} was cut" in row["error"]
     assert row["remedy"] == "Run again: that block alone is done again."
     before = receipts(output)
     assert len(before) == BLOCKS - 1
