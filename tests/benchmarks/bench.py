@@ -39,6 +39,7 @@ import cc3d
 import numpy as np
 import psutil
 import torch
+from large import write_tiled
 from numpy.typing import NDArray
 
 from tomoseg import labels
@@ -47,7 +48,7 @@ from tomoseg.clusters import open_cluster
 from tomoseg.filaments import ridge_points, trace, tracing_defaults, tracing_halo
 from tomoseg.filaments.ridge import RidgePoints
 from tomoseg.nets.architecture import build_network
-from tomoseg.nets.card import PRESETS, SHIPPED, ModelCard, model_folder
+from tomoseg.nets.card import PRESETS, SHIPPED, SHIPPED_ACCURATE, ModelCard, model_folder
 from tomoseg.nets.predict import Predictor
 from tomoseg.runners import open_runner
 from tomoseg.sampling import Sampling
@@ -61,6 +62,7 @@ from tomoseg.surfaces import (
 )
 
 SEED = 777
+BEFORE_REPORT = ("ingest", "segment", "clean", "trace", "pick", "sample", "export")
 NAME = f"simulated_{SEED:04}"
 PEERS = ("monai", "dask-image", "scikit-image", "connected-components-3d")
 
@@ -140,57 +142,81 @@ def timed(work: Callable[[], Any], repeats: int) -> tuple[float, str]:
 
 
 def end_to_end(folder: Path, repeats: int) -> Iterator[Row]:
-    """Compare the voxels a second of a session with those of its network alone."""
-    volume = normalised(folder)
-    predictor = Predictor.open(model_folder(SHIPPED), device="cpu")
-    whole = Box.whole(volume.shape)
-    for setting, name in (("[32, 512, 512]", "usual blocks"), ("[128, 512, 512]", "one block")):
-        seconds = []
-        bare = []
+    """Compare the voxels a second of a session with those of its network alone.
+
+    The tomogram has 64×1024×1024 voxels; the network alone has them in memory, normalised.
+    """
+    source = tiled(folder)
+    volume = normalised(source)
+    points = ("trace={}", "pick={}")
+    for model, settings, what in (
+        (SHIPPED, points, "shipped, copy to masks"),
+        (SHIPPED, (), "shipped, lines and particles too"),
+        (SHIPPED_ACCURATE, points, "shipped-accurate, copy to masks"),
+    ):
+        keys = (f"segment.model={model}", *settings, "compute.runner=serial")
+        predictor = Predictor.open(model_folder(model), device="cpu")
+        bare, rows = [], []
         for _ in range(repeats):
             began = time.monotonic()
-            predictor.predict_labels(volume, whole)
+            predictor.predict_labels(volume, Box.whole(volume.shape))
             bare.append(time.monotonic() - began)
-            row = session(folder, "end_to_end", "compute.runner=serial", f"blocks.shape={setting}")
-            seconds.append(row["seconds"])
+            rows.append(session(folder, "end_to_end", *keys, source=source)["seconds"])
         network = statistics.median(bare)
-        for what, stages in (("segment stage", ("segment",)), ("all stages", tuple(seconds[0]))):
-            spent = statistics.median(sum(one[stage] for stage in stages) for one in seconds)
+        for stages, name in ((("segment",), "segment stage"), (BEFORE_REPORT, "to masks")):
+            spent = [sum(row[stage] for stage in stages) for row in rows]
+            rates = [volume.size / 1e6 / seconds for seconds in spent]
             yield Row(
-                f"{what} against the bare network, {name}",
-                f"{volume.size / 1e6 / spent:.3g} Mvoxel/s",
+                f"{what}: {name}, against the bare network",
+                f"{statistics.median(rates):.3g} Mvoxel/s ({min(rates):.3g}–{max(rates):.3g})",
                 f"{volume.size / 1e6 / network:.3g}",
-                network / spent,
+                network / statistics.median(spent),
             )
 
 
 def workers(folder: Path, repeats: int) -> Iterator[Row]:
-    """Compare the segment stage on two workers with that on one."""
+    """Compare the segment stage on two workers with that on one, and say what blocks alone take."""
+    source = tiled(folder)
     seconds: dict[int, list[float]] = {1: [], 2: []}
+    blocks: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(repeats):
-        for count, spent in seconds.items():
-            keys = ("compute.runner=dask", f"compute.workers={count}", "segment.halo=exact")
-            row = session(folder, "workers", *keys, "blocks.shape=[16, 512, 512]")
-            spent.append(row["seconds"]["segment"])
-    one, two = (statistics.median(spent) for spent in seconds.values())
-    yield Row("segment stage, two workers against one", f"{two:.3g} s", f"{one:.3g} s", one / two)
+        for count in seconds:
+            keys = ("compute.runner=dask", f"compute.workers={count}", "trace={}", "pick={}")
+            row = session(
+                folder, "workers", *keys, f"segment.model={SHIPPED_ACCURATE}", source=source
+            )
+            seconds[count].append(row["seconds"]["segment"])
+            receipts = (folder / "runs" / "workers").glob("*/.tomoseg/segment-*/predict/*/*.json")
+            spent = [json.loads(path.read_text())["seconds"] for path in receipts]
+            blocks[count].append(sum(spent) / count)
+    for what, found in (("segment stage", seconds), ("its blocks alone", blocks)):
+        one, two = (statistics.median(found[count]) for count in (1, 2))
+        yield Row(f"{what}, two workers against one", f"{two:.3g} s", f"{one:.3g} s", one / two)
 
 
-def session(folder: Path, name: str, *settings: str) -> dict[str, Any]:
-    """Process the tomogram anew; return its row in session.json."""
+def tiled(folder: Path) -> Path:
+    """Return a tomogram of 64×1024×1024 voxels, made if it is not there."""
+    path = folder / "tiled.mrc"
+    if not path.exists():
+        write_tiled(folder / f"{NAME}.mrc", path, (64, 1024, 1024))
+    return path
+
+
+def session(folder: Path, name: str, *settings: str, source: Path | None = None) -> dict[str, Any]:
+    """Process a tomogram anew; return its row in session.json."""
     output = folder / "runs" / name
     subprocess.run(["rm", "-rf", str(output)], check=True)
     words = [word for setting in settings for word in ("--set", setting)]
-    tomoseg("run", folder / f"{NAME}.mrc", "--output", output, *words)
+    tomoseg("run", source or folder / f"{NAME}.mrc", "--output", output, *words)
     (row,) = json.loads((output / "session.json").read_text())["tomograms"]
     return dict(row)
 
 
-def normalised(folder: Path) -> NDArray[np.float32]:
-    """Return the tomogram with mean 0 and variance 1."""
+def normalised(path: Path) -> NDArray[np.float32]:
+    """Return a tomogram with mean 0 and variance 1."""
     import mrcfile
 
-    voxels = np.asarray(mrcfile.read(folder / f"{NAME}.mrc"), np.float32)
+    voxels = np.asarray(mrcfile.read(path), np.float32)
     return (voxels - voxels.mean()) / voxels.std()
 
 
@@ -209,7 +235,7 @@ def windows(folder: Path, repeats: int) -> Iterator[Row]:
         name="bench", architecture=architecture, classes=classes, colours=("#000000",) * 6,
         voxel_size_angstrom=12.0, halo=(32, 32, 32), stride=architecture.stride,
     )  # fmt: skip
-    volume = np.ascontiguousarray(normalised(folder)[:96, :256, :256])
+    volume = np.ascontiguousarray(normalised(folder / f"{NAME}.mrc")[:96, :256, :256])
     ours = Predictor(network, card, device="cpu")
     exact = Predictor(network, card, device="cpu", precision="float32")
     whole = Box.whole(volume.shape)
