@@ -180,12 +180,12 @@ def workers(folder: Path, repeats: int) -> Iterator[Row]:
     seconds: dict[int, list[float]] = {1: [], 2: []}
     blocks: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(repeats):
-        for count in seconds:
+        for count, stage in seconds.items():
             keys = ("compute.runner=dask", f"compute.workers={count}", "trace={}", "pick={}")
             row = session(
                 folder, "workers", *keys, f"segment.model={SHIPPED_ACCURATE}", source=source
             )
-            seconds[count].append(row["seconds"]["segment"])
+            stage.append(row["seconds"]["segment"])
             receipts = (folder / "runs" / "workers").glob("*/.tomoseg/segment-*/predict/*/*.json")
             spent = [json.loads(path.read_text())["seconds"] for path in receipts]
             blocks[count].append(sum(spent) / count)
