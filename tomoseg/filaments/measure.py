@@ -103,8 +103,9 @@ def measure(
     """
     limit = PACKED_RADII * radius_angstrom if packing_angstrom is None else packing_angstrom
     lines = [_Line.of(each, radius_angstrom / 2) for each in filaments]
+    boxes = np.array([[line.points.min(axis=0), line.points.max(axis=0)] for line in lines])
     return [
-        _measured(filaments, i, _around(lines, i, limit), is_inside, radius_angstrom)
+        _measured(filaments, i, _around(lines, boxes, i, limit), is_inside, radius_angstrom)
         for i in range(len(filaments))
     ]
 
@@ -132,12 +133,6 @@ class _Line:
         points = evenly(filament.points_angstrom, spacing)
         return cls(points, tangents(points), cKDTree(points))
 
-    def away(self, other: _Line) -> float:
-        """Distance of the boxes around two lines, Å: they are nowhere nearer."""
-        low = np.maximum(self.points.min(axis=0), other.points.min(axis=0))
-        high = np.minimum(self.points.max(axis=0), other.points.max(axis=0))
-        return float(np.linalg.norm(np.maximum(low - high, 0)))
-
     def compared(self, other: _Line) -> tuple[NDArray[np.float64], ...]:
         """Distance (Å), angle (degrees) and offset ahead (Å) of another line's nearest places."""
         distance, row = other.tree.query(self.points)
@@ -157,12 +152,16 @@ class _Around:
     angle: NDArray[np.float64]
 
 
-def _around(lines: list[_Line], own: int, limit: float) -> _Around:
+def _around(lines: list[_Line], boxes: Points, own: int, limit: float) -> _Around:
+    """Compare a line with those near it; ``boxes``, (n, 2, 3), are the corners around each."""
     line = lines[own]
     nearest, neighbours = (np.inf, -1), 0
     spacing = np.full(len(line.points), np.inf)
     angles = np.full(len(line.points), np.nan)
-    away = [np.inf if i == own else line.away(other) for i, other in enumerate(lines)]
+    low, high = np.maximum(boxes[:, 0], boxes[own, 0]), np.minimum(boxes[:, 1], boxes[own, 1])
+    # Lines are nowhere nearer than the boxes around them.
+    away = np.linalg.norm(np.maximum(low - high, 0), axis=1)
+    away[own] = np.inf
     for i in np.argsort(away, kind="stable").tolist():
         if i == own or away[i] > max(limit, nearest[0]):
             break

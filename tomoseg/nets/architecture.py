@@ -263,7 +263,7 @@ def byte_maps(logits: Tensor, channels: Sequence[int]) -> Tensor:
         torch.maximum(labels, higher.mul_(label), out=labels)
     if not channels:
         return labels[:, None]
-    powers = [(candidate.float() - best).exp_() for candidate in (first, *others)]
+    powers = [candidate.float().sub_(best).exp_() for candidate in (first, *others)]
     share = 255 / sum(powers[1:], start=powers[0])
     scores = [(powers[channel] * share).round_().to(torch.uint8) for channel in channels]
     return torch.stack([labels, *scores], dim=1)
