@@ -236,12 +236,23 @@ def test_validate_says_what_will_be_done(tomoseg, tomogram, recipe, tmp_path):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("model tiny: microtubule, actin, ")
+    assert lines[0].endswith("carbon_edge; halo 2×18×18 voxels (zyx): blocks change nothing")
     assert lines[1] == "blocks run on this process"
     assert lines[2] == ("a: 80×64×48 voxels (xyz) of 12 Å, float32; network at 12 Å; rlnTomoName a")
     assert lines[3].startswith("rec_b: 64×64×48 voxels (xyz) of 6 Å, float32; network at 12 Å;")
     assert f" GB will be written to {tmp_path}/out" in lines[4]
     assert lines[5] == "2 of 2 tomograms can be processed"
     assert not (tmp_path / "out").exists()
+
+
+def test_validate_says_what_the_halo_costs(tomoseg, tomogram, recipe):
+    tomogram("data/a.mrc")
+    for model, cost in (("shipped", "blocks change 0.0"), (None, "what blocks change was not")):
+        keys = ("segment.halo=16", *([f"segment.model={model}"] if model else []))
+        changes = [word for key in keys for word in ("--set", key)]
+        code, out, _ = tomoseg("validate", recipe(), *changes)
+        assert code == 0
+        assert f"×16×16 voxels (zyx): {cost}" in out.splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The shipped models: sound, small, and good on what it never saw, simulated and real."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
+import zarr
 
 from tomoseg.coordinates import resample
 from tomoseg.evaluation import evaluate_filaments, evaluate_labels, evaluate_particles
@@ -12,8 +15,11 @@ from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
 from tomoseg.nets.card import SHIPPED, SHIPPED_ACCURATE, SHIPPED_MODELS, load_card
 from tomoseg.phantom import CLASSES, PhantomParameters
 from tomoseg.recipe import recipe_from
+from tomoseg.runners import SerialRunner
 from tomoseg.session import plan_session, run_session
 from tomoseg.simulation import simulated_session
+from tomoseg.stages import run_stage
+from tomoseg.stages.context import RAW_LABELS
 from tomoseg.stores import Folder
 from tomoseg.training import load_training_recipe
 
@@ -61,9 +67,55 @@ def test_a_model_is_small_and_says_where_it_comes_from(folder):
     assert card.architecture == recipe.network.architecture
     assert set(recipe.network.validation).isdisjoint(card.training["volumes"])
     assert UNSEEN not in card.training["volumes"]
-    assert card.halo_is_exact
+    assert card.disagreement(card.halo) < 1e-5
     assert min(card.scores["f1"].values()) > 0.5
     assert set(card.scores["unseen"]["simulated_f1"]["8 Å"]) == set(CLASSES)
+
+
+@pytest.mark.parametrize("folder", SHIPPED_MODELS.values(), ids=SHIPPED_MODELS)
+def test_a_card_says_what_every_halo_costs(folder):
+    card = load_card(folder)
+    assert {m.precision for m in card.halo_disagreement} == {"bfloat16", "float32"}
+    for measured in card.halo_disagreement:
+        assert measured.tomogram not in card.training["volumes"]
+        halos, shares, times = zip(
+            *((cost.halo, cost.voxels, cost.time_ratio) for cost in measured.costs), strict=True
+        )
+        assert halos == (0, 16, 32, 48, 64, 80, card.architecture.receptive_halo[2])
+        assert all(more > less for more, less in pairwise(shares))
+        assert (shares[-1], times[-1]) == (0, 1)
+        assert times[0] < 0.8
+        assert all(cost.foreground >= cost.voxels for cost in measured.costs)
+
+
+@pytest.fixture(scope="module")
+def wide(tomogram, tmp_path_factory):
+    """A thin tomogram so wide that a block's exact halo ends within it: the other, mirrored."""
+    voxels = mrcfile.read(tomogram)[28:36]
+    path = tmp_path_factory.mktemp("wide") / "wide.mrc"
+    with mrcfile.new(path) as file:
+        file.set_data(np.pad(voxels, ((0, 0), (0, 128), (0, 128)), mode="reflect"))
+        file.voxel_size = 12.0
+    return path
+
+
+@pytest.mark.parametrize("model", SHIPPED_MODELS)
+def test_the_exact_halo_makes_blocks_invisible(model, wide, tmp_path):
+    def segmented(halo, *shape):
+        folder = tmp_path / f"{halo}-{shape[1]}"
+        segment = {"model": model, "halo": halo, "precision": "float32", "score_maps": False}
+        places = {"input": str(wide), "output": str(folder)}
+        recipe = recipe_from({"session": places, "segment": segment, "blocks": {"shape": shape}})
+        session = plan_session(recipe)
+        context = session.context(session.tomograms[0], SerialRunner(), lambda *progress: None)
+        run_stage(context, "ingest")
+        run_stage(context, "segment")
+        return zarr.open_array(Path(context.image.path) / RAW_LABELS, mode="r")[:]
+
+    whole = segmented("exact", 8, 320, 320)
+    assert len(np.unique(whole)) > 3
+    assert np.array_equal(segmented("exact", 8, 192, 192), whole)
+    assert not np.array_equal(segmented(16, 8, 192, 192), whole)
 
 
 def test_labels_of_an_unseen_tomogram_are_good(unseen):

@@ -11,6 +11,8 @@ from tomoseg.nets.card import (
     PRESETS,
     Architecture,
     ArchitectureChoice,
+    HaloCost,
+    HaloDisagreement,
     ModelCard,
     load_card,
 )
@@ -29,6 +31,22 @@ def make_card(**changes):
         "stride": architecture.stride,
     }
     return ModelCard(**(values | changes))
+
+
+def halo_disagreement(shares, precision="float32", last=18):
+    """Return a measurement with these shares at halos 0, 8, … and none at the last, exact one."""
+    costs = [
+        HaloCost(halo=8 * number, voxels=share, foreground=share, time_ratio=0.5)
+        for number, share in enumerate(shares)
+    ]
+    exact = HaloCost(halo=last, voxels=0.0, foreground=0.0, time_ratio=1.0)
+    return HaloDisagreement(
+        tomogram="t",
+        precision=precision,
+        shape=(8, 64, 64),
+        block_shape=(8, 32, 32),
+        costs=(*costs, exact),
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,6 +143,7 @@ def test_a_card_survives_json(tmp_path):
         intensity=({"kind": "zscore"},),
         scores={"mean_f1": 0.5},
         calibration={"blob": (0.8, -0.1)},
+        halo_disagreement=(halo_disagreement([0.25, 1e-3]),),
     )
     (tmp_path / "card.json").write_text(card.model_dump_json())
     assert load_card(tmp_path) == card
@@ -132,9 +151,40 @@ def test_a_card_survives_json(tmp_path):
 
 def test_a_card_from_before_tile_networks_and_calibration_is_read(tmp_path):
     old = make_card().model_dump(mode="json")
-    del old["architecture"]["kernel"], old["calibration"]
+    del old["architecture"]["kernel"], old["calibration"], old["halo_disagreement"]
     (tmp_path / "card.json").write_text(json.dumps(old))
     assert load_card(tmp_path) == make_card()
+
+
+# The network reads whole cells of 4 voxels in y and x, 2 in z, and sees 1, 18 and 18 beyond.
+@pytest.mark.parametrize(
+    ("halo", "share"),
+    [
+        pytest.param((1, 8, 8), 2e-3, id="the worse of two precisions"),
+        pytest.param((1, 5, 8), 2e-3, id="rounded up to whole cells"),
+        pytest.param((1, 0, 0), 0.3, id="none"),
+        pytest.param((1, 9, 9), None, id="reads 12, which was not measured"),
+        pytest.param((0, 8, 8), None, id="too little in z"),
+        pytest.param((1, 8, 0), None, id="less in x than in y"),
+        pytest.param((1, 18, 18), 0.0, id="exact"),
+        pytest.param((1, 17, 17), 0.0, id="exact when rounded up"),
+        pytest.param((99, 99, 99), 0.0, id="more than exact"),
+    ],
+)
+def test_a_card_says_what_a_halo_costs(halo, share):
+    measured = (halo_disagreement([0.3, 1e-3], "bfloat16"), halo_disagreement([0.2, 2e-3]))
+    assert make_card(halo_disagreement=measured).disagreement(halo) == share
+    assert make_card().disagreement(halo) == (0.0 if share == 0 else None)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"voxels": 1.1}, {"foreground": -0.1}, {"halo": -1}, {"time_ratio": 0}, {"x": 1}]
+)
+def test_impossible_costs_of_a_halo_are_refused(changes):
+    sound = {"halo": 8, "voxels": 0.1, "foreground": 0.2, "time_ratio": 0.5}
+    HaloCost(**sound)
+    with pytest.raises(ValidationError):
+        HaloCost(**(sound | changes))
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,19 @@ def test_what_decides_the_competition_makes_it_run_again(tmp_path, model, noise,
     assert not segmented(changed)[1]["is_reused"]
 
 
+def test_a_measurement_written_into_a_card_makes_nothing_run_again(tmp_path, model, noise):
+    slab = model("slab", ("actin",), SLAB)
+    segmented(context_for(noise, tmp_path / "out", [slab]))
+    path = tmp_path / "slab" / "card.json"
+    cost = {"halo": 0, "voxels": 0.1, "foreground": 0.2, "time_ratio": 0.5}
+    sizes = {"shape": [8, 64, 64], "block_shape": [8, 32, 32]}
+    measured = {"tomogram": "t", "precision": "float32", **sizes, "costs": [cost]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"halo_disagreement": [measured]}))
+    again = context_for(noise, tmp_path / "out", [slab])
+    assert again.networks[0].card.halo_disagreement[0].costs[0].voxels == 0.1
+    assert segmented(again)[1]["is_reused"]
+
+
 def test_the_manifest_and_the_page_name_every_network(tmp_path, model, noise):
     slab = {**model("slab", ("actin", "ribosome"), SLAB), "weight": 2.0, "classes": ["ribosome"]}
     flat = model("flat", ("carbon_edge",), FLAT, calibration={"carbon_edge": (0.5, -1.0)})

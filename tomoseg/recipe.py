@@ -194,7 +194,8 @@ class SegmentSection(Section):
     contrast_mismatch
         What to do when source.contrast is not the network's: ``flip`` or ``error``.
     halo
-        ``default`` (the card's), ``exact`` (the receptive field) or voxels in y and x.
+        ``default`` (the card's), ``exact`` (the receptive field) or voxels in y and x; what those
+        cost is in the card.
     score_maps
         Keep score maps of classes traced, picked or sampled and use them; else the masks.
     precision

@@ -65,11 +65,13 @@ def validate(
 ) -> None:
     """Check a recipe, its tomograms, their fit to the model and the disk, before any work."""
     from tomoseg.session import check_session, gigabytes, plan_session, where_blocks_run
+    from tomoseg.stages.networks import halo_of, halo_words
 
     session = plan_session(_recipe(recipe, tomograms, output, set_, None))
     checks = check_session(session, reads_masks=True)
     for network in session.networks:
-        typer.echo(f"model {network.card.name}: {', '.join(network.classes)}")
+        halo = halo_words(network.card, halo_of(network.card, session.recipe.segment.halo))
+        typer.echo(f"model {network.card.name}: {', '.join(network.classes)}; {halo}")
     typer.echo(f"blocks run on {where_blocks_run(session)}")
     for check in checks:
         if check.problem:

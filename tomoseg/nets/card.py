@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tomoseg.errors import ModelError
-from tomoseg.sampling import Shape
+from tomoseg.sampling import Shape, as_shape
 
 # The models that come with the program, by the names that recipes know.
 SHIPPED, SHIPPED_ACCURATE = "shipped", "shipped-accurate"
@@ -44,6 +44,7 @@ Width = Annotated[int, Field(ge=1, le=1024)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Slope = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Step = dict[str, Any]
 
 
@@ -197,6 +198,54 @@ def _preset(value: object) -> object:
 ArchitectureChoice = Annotated[Architecture, BeforeValidator(_preset)]
 
 
+class HaloCost(BaseModel):
+    """What blocks that are read with one halo cost, beside the whole volume at once.
+
+    Parameters
+    ----------
+    halo
+        Voxels along the axes of the network, before they are rounded up to its stride; exact
+        along the others.
+    voxels
+        Share of all voxels that are labelled otherwise.
+    foreground
+        Share of the voxels that have a class in either result.
+    time_ratio
+        Time of a processor's core over that with the exact halo.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    halo: Annotated[int, Field(ge=0)]
+    voxels: Share
+    foreground: Share
+    time_ratio: Annotated[float, Field(gt=0)]
+
+
+class HaloDisagreement(BaseModel):
+    """How far the labels of blocks are from those of the whole volume, by halo.
+
+    Parameters
+    ----------
+    tomogram
+        What was predicted; no part of the training.
+    precision
+        In which the network computed.
+    shape, block_shape
+        Region of the tomogram and cores of the blocks, voxels zyx.
+    costs
+        In ascending halos; the last is exact.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tomogram: str
+    precision: Literal["float32", "bfloat16", "float16"]
+    shape: Shape
+    block_shape: Shape
+    costs: Annotated[tuple[HaloCost, ...], Field(min_length=1)]
+
+
 class ModelCard(BaseModel):
     """What a network is, what it was trained on, and how it must be applied.
 
@@ -220,7 +269,7 @@ class ModelCard(BaseModel):
         Normalisation steps in order, as ``tomoseg.intensity`` reads them.
     halo
         Voxels zyx to read beyond a core. At least ``architecture.receptive_halo`` makes a
-        block's result exact; what a smaller one costs is in ``scores["halo_costs"]``.
+        block's result exact; what a smaller one costs is in ``halo_disagreement``.
     stride
         Voxels zyx; reads begin at multiples of it. Follows from the architecture.
     training, scores
@@ -228,6 +277,9 @@ class ModelCard(BaseModel):
     calibration
         (slope, intercept) of classes: of the voxels with score s, the share sigmoid(slope ·
         logit(s) + intercept) has the class. Measured on data kept apart; (1, 0) where missing.
+    halo_disagreement
+        What smaller halos cost, by tomogram and precision, as ``tests/benchmarks/halo.py`` measures
+        it. ``scores["halo_costs"]`` is a first look at the end of the training, on small blocks.
     weights_sha256
         Digest of the weights file; empty until the weights are saved.
     """
@@ -248,6 +300,7 @@ class ModelCard(BaseModel):
     training: dict[str, Any] = {}
     scores: dict[str, Any] = {}
     calibration: dict[ClassName, tuple[Slope, float]] = {}
+    halo_disagreement: tuple[HaloDisagreement, ...] = ()
     weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="after")
@@ -269,6 +322,27 @@ class ModelCard(BaseModel):
         """Whether the halo covers all that the network can see."""
         reach = self.architecture.receptive_halo
         return all(have >= need for have, need in zip(self.halo, reach, strict=True))
+
+    def disagreement(self, halo: Shape) -> float | None:
+        """Return the largest measured share of voxels that blocks with a halo, zyx, change.
+
+        0 if the halo is exact, None if no halo that reads as far was measured.
+        """
+        if self._read_margin(halo) == self._read_margin(self.architecture.receptive_halo):
+            return 0.0
+        shares = [
+            cost.voxels
+            for measured in self.halo_disagreement
+            for cost in measured.costs
+            if self._read_margin(halo) == self._read_margin(self.architecture.halo(cost.halo))
+        ]
+        return max(shares, default=None)
+
+    def _read_margin(self, halo: Shape) -> Shape:
+        """Return the voxels that are read for a halo: whole cells, and none that has no effect."""
+        reach = self.architecture.receptive_halo
+        needed = zip(halo, reach, self.stride, strict=True)
+        return as_shape(-(-min(have, need) // step) * step for have, need, step in needed)
 
     def label(self, name: str) -> int:
         """Return the label of a class.

@@ -170,6 +170,20 @@ def halo_of(card: ModelCard, halo: Literal["default", "exact"] | int) -> Shape:
     return card.architecture.halo(halo)
 
 
+def halo_words(card: ModelCard, halo: Shape) -> str:
+    """Say a halo, and what its card says that it costs."""
+    share = card.disagreement(halo)
+    if share is None:
+        cost = "what blocks change was not measured"
+    else:
+        cost = (
+            f"blocks change {share:.2g} of the labels, as measured"
+            if share
+            else "blocks change nothing"
+        )
+    return f"halo {'×'.join(map(str, halo))} voxels (zyx): {cost}"
+
+
 @dataclass(frozen=True, eq=False)
 class ReadBox:
     """Voxels of the stored tomogram, zyx, in its own dtype, and the box that they fill."""

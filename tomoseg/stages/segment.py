@@ -39,6 +39,8 @@ from tomoseg.stores import Ledger, Volume
 OUTSIDE_MASK, EMPTY = "outside the mask", "empty"
 # A few equal voxels are no padding, however short the halo is.
 SMALLEST_MARGIN = (1, 16, 16)
+# What a card says that changes no result.
+_ONLY_SAID = {"training", "scores", "halo_disagreement"}
 
 
 def _settings(context: Context) -> Any:
@@ -51,7 +53,7 @@ def _settings(context: Context) -> Any:
         "mask": mask_settings(context),
         "networks": [
             {
-                "model": network.card.model_dump(mode="json", exclude={"training", "scores"}),
+                "model": network.card.model_dump(mode="json", exclude=_ONLY_SAID),
                 "classes": network.classes,
                 "weight": network.weight,
             }
