@@ -110,7 +110,7 @@ def evaluate_folders(found: str, truth: str, options: Options = USUAL) -> dict[s
 
 def _true_places(done: Folder, truths: Folder, kind: str) -> dict[str, str]:
     """Return where the truth of one kind is, by tomogram, of those that have results."""
-    parts = [(file, *file.partition("__")) for file in truths.names()]
+    parts = [(file, *file.rpartition("__")) for file in truths.names()]
     return {
         name: f"{truths.url}/{file}"
         for file, name, _, rest in parts

@@ -1,4 +1,8 @@
-"""Export: masks, surfaces, filaments and particles as files that other programs read."""
+"""Export: masks, surfaces, filaments and particles as files that other programs read.
+
+filaments/, particles/    a class a file: RELION 5 and CSV, what it measures
+<dialect>/                points for other programs, where ``export.dialects`` names them
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,19 @@ from typing import Any
 import pandas as pd
 
 from tomoseg.formats import relion, tables
-from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.measures import measures_csv
+from tomoseg.formats.registry import DIALECTS
 from tomoseg.formats.star import write_star
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.mask_files import write_masks, write_meshes
 from tomoseg.stages.pick import read_particles, read_surroundings
+from tomoseg.stages.points import FoundPoints, found_points, tomogram_files, write_options
 from tomoseg.stages.trace import measured, read_filaments
 from tomoseg.stores import Ledger
 
 TOMOGRAMS = "tomograms.star"
+# Dialects whose files stand by what they hold, not in a folder of their own.
+AT_HOME = (RELION, CSV) = ("relion5", "csv")
 
 
 def _settings(context: Context) -> Any:
@@ -28,53 +35,73 @@ def _settings(context: Context) -> Any:
 
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
+    found = found_points(context)
+    seen = found.flip_z() if context.recipe.export.flip_z else found
     files = [*write_masks(context), *write_meshes(context)]
-    for name in context.recipe.trace or {}:
-        files += _write_filaments(context, name)
-    for name in context.recipe.pick or {}:
-        files += _write_particles(context, name)
-    # Each class names the table of tomograms.
-    return {"files": list(dict.fromkeys(files)), "notes": list(_tomogram(context).notes)}
+    for name in found.traced:
+        files += _write_filaments(context, seen, name)
+    for name in found.picked:
+        files += _write_particles(context, seen, name)
+    files += _write_dialects(context, seen)
+    notes = [*found.points.context.notes, *_notes(context, found)]
+    # Each class names the table of tomograms, and masks of copick its configuration.
+    return {"files": list(dict.fromkeys(files)), "notes": notes}
 
 
-def _tomogram(context: Context) -> TomoContext:
-    export = context.recipe.export
-    return TomoContext(
-        tomo_name=context.name,
-        sampling=context.header.sampling,
-        tilt_series_pixel_size_angstrom=export.tilt_series_pixel_size_angstrom,
-        tilt_series_size_xyz=export.tilt_series_size_xyz,
-    )
+def _notes(context: Context, found: FoundPoints) -> list[str]:
+    """Say which particles a dialect has no place for."""
+    return [
+        f"{name} has no place for particles: {', '.join(found.picked)} left out"
+        for name in context.recipe.export.dialects
+        if found.picked and not DIALECTS[name].has_particles
+    ]
 
 
-def _write_filaments(context: Context, name: str) -> list[str]:
+def _write_dialects(context: Context, seen: FoundPoints) -> list[str]:
+    """Write the dialects that have a folder of their own."""
+    options = write_options(context.recipe, context.colours)
+    written: list[str] = []
+    for name in context.recipe.export.dialects:
+        if name in AT_HOME:
+            continue
+        files = tomogram_files(DIALECTS[name], seen, name, options)
+        for path, content in files.items():
+            context.folder.write(path, content)
+        written += files
+    return written
+
+
+def _write_filaments(context: Context, seen: FoundPoints, name: str) -> list[str]:
     found = read_filaments(context, name)
     table = relion.filaments_table(
-        found,
-        context=_tomogram(context),
+        seen.select([name]).points.filaments,
+        context=seen.points.context,
         spacing_angstrom=context.recipe.export.spacing_angstrom.get(name),
     )
     text = tables.filaments_csv(found, context.header.sampling)
     stem = f"filaments/{context.name}__{name}"
     numbers = measures_csv(measured(context, name, found))
     context.folder.write(f"{stem}__measures.csv", numbers.encode())
-    return [*_write_table(context, stem, table, text), f"{stem}__measures.csv"]
+    written = [*_write_relion(context, seen, stem, table), *_write_csv(context, stem, text)]
+    return [*written, f"{stem}__measures.csv"]
 
 
-def _write_particles(context: Context, name: str) -> list[str]:
+def _write_particles(context: Context, seen: FoundPoints, name: str) -> list[str]:
     found, sampling = read_particles(context, name), context.header.sampling
-    text = tables.particles_csv([found], sampling)
     stem = f"particles/{context.name}__{name}"
-    files = _write_surroundings(context, name, stem)
-    if sampling.shape[0] > 1:
-        table = relion.particles_table(found, context=_tomogram(context))
-        return [*_write_table(context, stem, table, text), *files]
+    files = _write_csv(context, stem, tables.particles_csv([found], sampling))
+    files += _write_surroundings(context, name, stem)
+    (shown,) = seen.select([name]).points.particles
+    if not sampling.is_flat:
+        table = relion.particles_table(shown, context=seen.points.context)
+        return [*_write_relion(context, seen, stem, table), *files]
+    if RELION not in context.recipe.export.dialects:
+        return files
     micrograph = PurePosixPath(context.source_url).name
     picks = relion.micrograph_table(found, micrograph, sampling=sampling)
     # RELION expects the one table of such a file without a name.
     context.folder.write(f"{stem}.star", write_star({"": picks}).encode())
-    context.folder.write(f"{stem}.csv", text.encode())
-    return [f"{stem}.star", f"{stem}.csv", *files]
+    return [f"{stem}.star", *files]
 
 
 def _write_surroundings(context: Context, name: str, stem: str) -> list[str]:
@@ -86,23 +113,30 @@ def _write_surroundings(context: Context, name: str, stem: str) -> list[str]:
     return [path]
 
 
-def _write_table(context: Context, stem: str, table: pd.DataFrame, csv: str) -> list[str]:
-    """Write a class's points for RELION, with the optimisation set that names them, and as CSV."""
-    tomogram = _tomogram(context)
-    folder, _, name = stem.rpartition("/")
+def _write_relion(context: Context, seen: FoundPoints, stem: str, table: pd.DataFrame) -> list[str]:
+    """Write a class's points for RELION, with the optimisation set that names them."""
+    if RELION not in context.recipe.export.dialects:
+        return []
+    tomogram = seen.points.context
     written = {
         f"{stem}.star": {"optics": relion.optics_table(tomogram), "particles": table},
         f"{stem}__optimisation_set.star": {
             "optimisation_set": relion.optimisation_set_table(
-                f"{context.name}/{folder}/{name}.star", f"{context.name}/{TOMOGRAMS}"
+                f"{context.name}/{stem}.star", f"{context.name}/{TOMOGRAMS}"
             )
         },
         TOMOGRAMS: {"global": relion.tomograms_table([tomogram])},
     }
     for path, blocks in written.items():
         context.folder.write(path, write_star(blocks).encode())
-    context.folder.write(f"{stem}.csv", csv.encode())
-    return [*written, f"{stem}.csv"]
+    return list(written)
+
+
+def _write_csv(context: Context, stem: str, text: str) -> list[str]:
+    if CSV not in context.recipe.export.dialects:
+        return []
+    context.folder.write(f"{stem}.csv", text.encode())
+    return [f"{stem}.csv"]
 
 
 EXPORT = Stage("export", ("clean", "trace", "pick"), _settings, _run)
