@@ -72,7 +72,7 @@ def is_receipt(path):
 
 def receipts(output, stage="segment"):
     """Return when each finished block of a stage got its receipt."""
-    found = Path(output).glob(f"{NAME}/.tomoseg/{stage}-*/*.json")
+    found = Path(output).glob(f"{NAME}/.tomoseg/{stage}-*/*/*/*.json")
     return {path: path.stat().st_mtime_ns for path in found}
 
 

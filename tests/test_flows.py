@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
 )
 
-STAGES = ("ingest", "segment", "clean", "trace", "pick", "export", "report")
+STAGES = ("ingest", "segment", "clean", "trace", "pick", "sample", "export", "report")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,16 @@ def test_labels_take_the_type_that_programs_read(largest: int, name: str) -> Non
 def test_labels_that_no_mode_holds_are_refused(largest: int) -> None:
     with pytest.raises(RequestError, match="no mode for labels"):
         label_type(largest)
+
+
+def test_statistics_take_no_float64_of_a_box(tmp_path: Path) -> None:
+    header = Header(Sampling((16, 256, 256), (10.0, 10.0, 10.0)), "int8")
+    mask = np.ones((16, 256, 256), np.int8)
+    with (tmp_path / "m.mrc").open("wb") as file, MrcWriter(file, header, "int8", label="m") as out:
+        tracemalloc.start()
+        try:
+            out.write(Box.whole(mask.shape), mask)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 3 * mask.nbytes

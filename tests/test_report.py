@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import tracemalloc
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
 from matplotlib import style
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from tomoseg.coordinates import Filament, Particles
@@ -19,6 +22,7 @@ from tomoseg.report.pictures import (
     Projection,
     Slice,
     TomogramPicture,
+    _encoded,
     tomogram_figure,
     tomogram_thumbnail,
 )
@@ -134,6 +138,31 @@ def test_colours_of_filaments_are_distinct_and_not_grey(count):
     assert apart[~np.eye(count, dtype=bool)].min() > 0.005
     assert np.abs(np.diff(colours, axis=0)).max(axis=-1).min() > 0.3  # neighbours
     assert np.ptp(colours, axis=1).min() > 0.3
+
+
+def test_contours_share_their_grid_and_are_let_go_without_the_garbage_collector():
+    labels = np.zeros((400, 400), np.uint8)
+    for value in range(1, 7):
+        labels[50 * value : 50 * value + 30, 20:380] = value
+    thumbnail = tomogram_thumbnail(picture())  # what is imported and remembered once
+    assert thumbnail
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        figure = Figure()
+        axes = figure.add_subplot()
+        panels.draw_labels(axes, labels, colours=[RED, BLUE] * 3, pixel_nm=(1.0, 1.0))
+        drawn, _ = tracemalloc.get_traced_memory()
+        _encoded(figure, "png")
+        del figure, axes
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    # A float64 image is 1.3 MB: two make the grid, and six classes have one and a mask each.
+    assert drawn < 14e6
+    assert kept < 2e6
 
 
 def test_same_input_gives_same_bytes():

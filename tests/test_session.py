@@ -28,7 +28,7 @@ from tomoseg.status import session_status
 from tomoseg.stores import Claim
 
 NAMES = ("simulated_0500", "simulated_0501")
-STAGES = ("ingest", "segment", "clean", "trace", "pick", "export", "report")
+STAGES = ("ingest", "segment", "clean", "trace", "pick", "sample", "export", "report")
 LABELS = ("semantic", "actin", "double_membrane", "ribosome", "carbon_edge")
 SECRET = "wJalrXUtnFEMI-planted-K7MDENG"
 # Open settings: random weights make little that looks like a filament.
@@ -159,7 +159,7 @@ def test_what_is_done_is_not_done_again(copy_of_reference):
         ({"export": {"masks": False}}, {"export"}),
         ({"pick": {"ribosome": {"radius_angstrom": 90.0}}}, {"pick", "export", "report"}),
         ({"trace": {}}, {"trace", "export", "report"}),
-        ({"clean": {}}, {"clean", "trace", "pick", "export", "report"}),
+        ({"clean": {}}, {"clean", "trace", "pick", "sample", "export", "report"}),
         ({"source": {"contrast": "bright"}}, set(STAGES) - {"ingest"}),
         ({"ingest": {"bin": 2}, "trace": {}}, set(STAGES)),
     ],

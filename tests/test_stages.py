@@ -25,7 +25,7 @@ from tomoseg.stores import Folder, OmeZarrReader
 WHOLE, BLOCKS = (64, 256, 256), (8, 16, 24)
 TINY_SHAPE = (48, 96, 96)
 ORIGIN_XYZ, START_XYZ = (-60.0, 24.0, 120.0), (-3, 5, 7)
-EVERY_STAGE = ("ingest", "segment", "clean", "trace", "pick", "export", "report")
+EVERY_STAGE = ("ingest", "segment", "clean", "trace", "pick", "sample", "export", "report")
 CLASSES = ("microtubule", "actin", "single_membrane", "double_membrane", "ribosome", "carbon_edge")
 
 
@@ -187,7 +187,7 @@ def test_a_binned_tomogram_and_its_masks(tmp_path, tiny_model):
     source = write_mrc(tmp_path / "tomo.mrc", voxels, voxel_angstrom=6.0)
     bins = {"ingest": {"bin": 2}, "trace": {}, "pick": {}, **in_blocks((8, 8, 16))}
     context = context_for(tiny_model, source, tmp_path / "out", clean={}, **bins)
-    run(context, "ingest", "segment", "clean", "trace", "pick", "export")
+    run(context, "ingest", "segment", "clean", "trace", "pick", "sample", "export")
     image = stored(context, "0")
     assert image.shape == (10, 18, 21)
     means = voxels[:20, :36, :42].reshape(10, 2, 18, 2, 21, 2).mean(axis=(1, 3, 5))

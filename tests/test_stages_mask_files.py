@@ -58,7 +58,7 @@ def exported(tmp_path, tiny_model):
         session = plan_session(recipe_from(values))
         context = session.context(session.tomograms[0], SerialRunner(), lambda *progress: None)
         run_stage(context, "ingest")
-        for name in ("clean", "trace", "pick"):
+        for name in ("clean", "trace", "pick", "sample"):
             context.records.write_json(f"{name}.json", {"digest": "planted", "summary": {}})
         shape = context.sampling.shape
         labels = np.random.default_rng(2).integers(0, 7, shape).astype(np.uint8)

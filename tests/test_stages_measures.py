@@ -59,7 +59,7 @@ def exported(tmp_path, tiny_model):
             context.records.write_json(
                 f"{stage}.json", {"digest": "planted", "summary": {"classes": counted}}
             )
-        for stage in ("trace", "pick", "export"):
+        for stage in ("trace", "pick", "sample", "export"):
             run_stage(context, stage)
         path = "filaments/tomo__actin__measures.csv"
         assert path in context.summary("export")["files"]

@@ -272,6 +272,16 @@ def test_a_block_is_done_by_its_receipt_alone(folder):
     assert ledger.read_arrays("z0y0x0")["face"].tolist() == [0, 1, 2, 3]
 
 
+def test_receipts_in_folders_are_listed_a_folder_at_a_time(folder):
+    ledger = Ledger(folder, "segment", digest(1))
+    for name in ("a/0/0-1", "a/1/1-1", "a/1/1-2", "b/1/1-9"):
+        ledger.write(name, {})
+    assert ledger.done("a/1") == {"1-1", "1-2"}
+    assert ledger.done("a") == ledger.done("c/1") == set()
+    assert sorted(folder.files(ledger.place)) == ["0-1.json", "1-1.json", "1-2.json", "1-9.json"]
+    assert list(folder.files("nothing")) == []
+
+
 def test_a_receipt_that_was_cut_off_does_not_count(folder):
     ledger = Ledger(folder, "segment", digest(1))
     with pytest.raises(KeyboardInterrupt), folder.publishing(f"{ledger.place}/b1.json") as file:

@@ -236,17 +236,47 @@ def frames(points_zyx: Points) -> Points:
     return np.stack([across, np.cross(along, across), along], axis=2)
 
 
+def frames_along(directions_zyx: Points, rolls_radians: Points) -> Points:
+    """Return frames whose z column lies along a direction each.
+
+    Parameters
+    ----------
+    directions_zyx
+        float64, shape (n, 3), zyx, of any length but 0.
+    rolls_radians
+        float64, shape (n,): turn about the direction, from RELION's rot = 0.
+
+    Returns
+    -------
+    float64, shape (n, 3, 3), xyz: proper rotations.
+
+    Examples
+    --------
+    >>> frames_along(np.array([[2.0, 0, 0]]), np.zeros(1)).astype(int).tolist()
+    [[[1, 0, 0], [0, 1, 0], [0, 0, 1]]]
+    """
+    along = np.asarray(directions_zyx, dtype=np.float64)[:, ::-1]
+    along = along / np.linalg.norm(along, axis=1, keepdims=True)
+    across = _perpendicular(along)
+    beside = np.cross(along, across)
+    cosine, sine = np.cos(rolls_radians)[:, None], np.sin(rolls_radians)[:, None]
+    return np.stack(
+        [cosine * across + sine * beside, cosine * beside - sine * across, along], axis=2
+    )
+
+
 def numbered(filaments: Iterable[Filament]) -> list[Filament]:
     """Return the same lines with ids 1, 2, … in the order given."""
     return [replace(filament, number=i) for i, filament in enumerate(filaments, start=1)]
 
 
 def _perpendicular(direction: Points) -> Points:
-    """Return a unit vector across a direction u: that of the frame with RELION angle rot = 0.
+    """Return unit vectors across directions u, shape (..., 3): of frames with RELION's rot = 0.
 
-    The frame then turns about its own axis by nothing beyond tilt and psi.
+    Such a frame turns about its own axis by nothing beyond tilt and psi.
     """
-    pole = np.hypot(direction[0], direction[1]) < 1e-9
-    side = np.array([0.0, -1.0, 0.0]) if pole else np.array([-direction[1], direction[0], 0.0])
-    across = np.cross(direction, side / np.linalg.norm(side))
-    return np.asarray(across / np.linalg.norm(across))
+    x, y = direction[..., 0], direction[..., 1]
+    pole = np.hypot(x, y) < 1e-9
+    side = np.stack([np.where(pole, 0.0, -y), np.where(pole, -1.0, x), np.zeros_like(x)], axis=-1)
+    across = np.cross(direction, side)
+    return np.asarray(across / np.linalg.norm(across, axis=-1, keepdims=True))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
@@ -22,6 +23,7 @@ from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
 from tomoseg.particles import PickingSettings
 from tomoseg.sampling import Shape
 from tomoseg.sections import ComputeSection, ExportSection, Section
+from tomoseg.surfaces import SurfaceSettings, surface_defaults
 
 ABSTAIN = 0.5
 PLACES = (
@@ -180,7 +182,7 @@ class SegmentSection(Section):
     halo
         ``default`` (the card's), ``exact`` (the receptive field) or voxels in y and x.
     score_maps
-        Keep the score maps of traced and picked classes and work from them; else from masks.
+        Keep score maps of classes traced, picked or sampled and use them; else the masks.
     precision
         ``auto``: bfloat16 where the processor or GPU has it; or ``float32``.
     tta
@@ -213,10 +215,10 @@ class SegmentSection(Section):
 
 
 class Recipe(Section):
-    """A whole run. ``clean``, ``trace`` and ``pick`` map classes to their settings.
+    """A whole run. ``clean``, ``trace``, ``pick`` and ``sample`` map classes to their settings.
 
     None there means the defaults of the model's classes (:meth:`resolved`); an empty mapping
-    means that nothing is cleaned, traced or picked.
+    means that nothing is cleaned, traced or picked. No membrane is sampled unless it is named.
     """
 
     session: SessionSection = SessionSection()
@@ -227,17 +229,19 @@ class Recipe(Section):
     clean: dict[str, CleaningSettings] | None = None
     trace: dict[str, TracingSettings] | None = None
     pick: dict[str, PickingSettings] | None = None
+    sample: dict[str, SurfaceSettings] | None = None
     export: ExportSection = ExportSection()
     compute: ComputeSection = ComputeSection()
 
-    @field_validator("trace", mode="before")
+    @field_validator("trace", "sample", mode="before")
     @classmethod
-    def _traced_from_defaults(cls, value: Any) -> Any:
+    def _from_defaults(cls, value: Any, info: ValidationInfo) -> Any:
         """Fill what a class leaves out with the defaults of that class, not of microtubules."""
+        defaults = tracing_defaults if info.field_name == "trace" else surface_defaults
         if not isinstance(value, Mapping):
             return value
         return {
-            name: {**_plain(tracing_defaults(name)), **(given or {})}
+            name: {**asdict(defaults(name)), **(given or {})}
             if isinstance(given, Mapping) or given is None
             else given
             for name, given in value.items()
@@ -256,6 +260,7 @@ class Recipe(Section):
             "trace": self.trace,
             "pick": self.pick,
             "pick.exclude": [o for one in (self.pick or {}).values() for o in one.exclude],
+            "sample": self.sample,
             "export.spacing_angstrom": self.export.spacing_angstrom,
         }
         for key, given in named.items():
@@ -270,6 +275,7 @@ class Recipe(Section):
             "clean": {name: DEFAULT_CLEANING.get(name, CleaningSettings()) for name in classes},
             "trace": {n: tracing_defaults(n) for n in ("microtubule", "actin") if n in classes},
             "pick": {"ribosome": PickingSettings()} if "ribosome" in classes else {},
+            "sample": {},
         }
         kept = {key: named[key] for key in defaults if named[key] is not None}
         return self.model_copy(update=defaults | kept)
@@ -418,9 +424,3 @@ def absolute(place: Any, base: Path) -> Any:
     if place.startswith("{folder}"):
         return place
     return os.path.normpath(base / Path(place).expanduser())
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(settings)

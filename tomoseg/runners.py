@@ -27,6 +27,8 @@ GPU_SHARE = 1 / 64
 bounded by its threads, and its device computes one at a time (:mod:`tomoseg.nets.predict`): blocks
 that asked for a whole GPU would leave it waiting while they read and write."""
 
+KEPT_MESSAGES = "distributed.admin.low-level-log-length"
+
 STREAK = 3
 """Blocks that fail in a row on one worker alone before it is retired."""
 
@@ -170,7 +172,9 @@ class DaskRunner:
         again: list[Attempt] = []
         try:
             while True:
-                while (attempt := self._next(flight, again, waiting)) is not None:
+                room = self._window() - len(flight)
+                while room > 0 and (attempt := self._next(flight, again, waiting)) is not None:
+                    room -= 1
                     flight[self._submit(task, attempt, resources)] = attempt
                 if not flight:
                     return
@@ -191,8 +195,8 @@ class DaskRunner:
     def _next(
         self, flight: dict[Any, Attempt], again: list[Attempt], waiting: Iterator[Attempt]
     ) -> Attempt | None:
-        """Return what to send out now; None while there is no room or nothing left."""
-        if len(flight) >= self._window() or any(one.is_alone for one in flight.values()):
+        """Return what to send out now; None while it must wait or nothing is left."""
+        if any(one.is_alone for one in flight.values()):
             return None
         if again and again[-1].is_alone and flight:
             return None
@@ -419,11 +423,14 @@ def security(tls: Mapping[str, str]) -> Any:
 
 
 def quieten() -> None:
-    """Let Dask's own logs begin at errors, unless a person has set them.
+    """Let Dask's own logs begin at errors and be short, unless a person has set them.
 
-    It reads this when ``distributed`` is first imported, here and in its workers.
+    It reads this when ``distributed`` is first imported, here and in its workers. Of its last
+    messages to each worker it keeps a thousand, and each holds a block with all that its work is.
     """
     import dask
 
     if not dask.config.get("logging", None):
         dask.config.set({"logging.distributed": "error"})
+    if dask.config.get(KEPT_MESSAGES, None) is None:
+        dask.config.set({KEPT_MESSAGES: 10})

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -355,6 +355,7 @@ class Journal:
 
     session: Session
     values: dict[str, Any]
+    thumbnails: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, session: Session) -> Journal:
@@ -376,10 +377,14 @@ class Journal:
         return journal
 
     def note(self, row: dict[str, Any]) -> None:
-        """Replace a tomogram's row."""
+        """Replace a tomogram's row, and read the thumbnail of what has one."""
         rows = self.values["tomograms"]
         place = next(i for i, old in enumerate(rows) if old["name"] == row["name"])
         rows[place] = row
+        if row.get("picture"):
+            with explaining():
+                thumbnail = self.session.output.read(f"{row['name']}/.tomoseg/thumbnail.jpg")
+            self.thumbnails[row["name"]] = thumbnail
         self._write()
 
     def finish(self) -> dict[str, Any]:
@@ -403,14 +408,8 @@ class Journal:
             self._write_page()
 
     def _write_page(self) -> None:
-        output = self.session.output
-        thumbnails = {
-            row["name"]: output.read(f"{row['name']}/.tomoseg/thumbnail.jpg")
-            for row in self.values["tomograms"]
-            if row.get("picture")
-        }
-        summary = SessionSummary.from_dict(self.values)
-        output.write("index.html", session_page(summary, thumbnails).encode())
+        page = session_page(SessionSummary.from_dict(self.values), self.thumbnails)
+        self.session.output.write("index.html", page.encode())
 
 
 def source_header(url: str, voxel_size_angstrom: float | None = None) -> Header:

@@ -57,6 +57,6 @@ def _said(folder: Folder, row: dict[str, Any]) -> str:
     at = next((name for name in STAGES if name not in stages), "report")
     places = [name for name in folder.names(records) if name.startswith(f"{at}-")]
     blocks = sum(
-        name.endswith(".json") for place in places for name in folder.names(f"{records}/{place}")
+        name.endswith(".json") for place in places for name in folder.files(f"{records}/{place}")
     )
     return f"stage {at}, {blocks} receipts"

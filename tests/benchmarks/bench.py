@@ -12,6 +12,7 @@ windows       blocks with a halo against MONAI's sliding windows: time, and what
 scheduler     a block's share of scheduling and of the driver's memory, at 10³ and 10⁴ empty blocks
 components    ours over blocks, cc3d in memory, dask-image over the same blocks
 tracer        ours against a skeleton of the same mask
+surfaces      membranes sampled against a mesh of the same mask
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ from tomoseg.nets.card import PRESETS, SHIPPED, ModelCard, model_folder
 from tomoseg.nets.predict import Predictor
 from tomoseg.runners import open_runner
 from tomoseg.sampling import Sampling
+from tomoseg.surfaces import (
+    SheetPoints,
+    sample_surfaces,
+    sheet_points,
+    surface_defaults,
+    surface_factor,
+    surface_halo,
+)
 
 SEED = 777
 NAME = f"simulated_{SEED:04}"
@@ -353,6 +362,34 @@ def tracer(folder: Path, repeats: int) -> Iterator[Row]:
         yield Row(what, said, told, spent / seconds)
 
 
+def surfaces(folder: Path, repeats: int) -> Iterator[Row]:
+    """Compare sampling membranes with a mesh of the same mask, which knows no surface's side."""
+    from skimage.measure import marching_cubes
+
+    sampling = Sampling((128, 512, 512), (12.0, 12.0, 12.0))
+    for label, name in ((3, "single_membrane"), (4, "double_membrane")):
+        mask = read_labels(folder) == label
+        settings = surface_defaults(name)
+        stride = (surface_factor(settings, sampling),) * 3
+        grid = BlockGrid(mask.shape, (64, 256, 256), surface_halo(settings, sampling), stride)
+
+        def places(block: Block, mask: NDArray[np.bool_] = mask, given: Any = settings) -> Any:
+            score = mask[block.read.slices].astype(np.float32)
+            how = {"begin": block.read.begin, "sampling": sampling, "settings": given}
+            return sheet_points(score, block.core, **how)
+
+        def ours(name: str = name, given: Any = settings, grid: Any = grid) -> int:
+            found = SheetPoints.concatenate([places(block) for block in grid])
+            how = {"name": name, "sampling": sampling, "settings": given}
+            return int(sample_surfaces(found, **how).surface.max(initial=0))
+
+        seconds, said = timed(ours, repeats)
+        spent, told = timed(lambda mask=mask: len(marching_cubes(mask, 0.5)[0]), repeats)
+        rate = seconds / (mask.size / 1e6)
+        what = f"{name} surfaces, {rate:.2g} s a Mvoxel, against a bare mesh's corners"
+        yield Row(what, said, told, spent / seconds)
+
+
 def read_labels(folder: Path) -> NDArray[np.uint8]:
     """Return the true labels."""
     import mrcfile
@@ -373,6 +410,7 @@ BENCHMARKS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "scheduler": scheduler,
     "components": components,
     "tracer": tracer,
+    "surfaces": surfaces,
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,7 +15,7 @@ from tomoseg.filaments.settings import TracingSettings
 from tomoseg.sampling import Sampling
 
 Vector = NDArray[np.float64]
-# Directions of the traces that claim a cell of space, by the cell's zyx index.
+# Directions of traces, by the zyx index of the cell of space that holds the place.
 Claims = dict[tuple[int, int, int], list[Vector]]
 
 CORNERS = np.array(list(product((0, 1), repeat=3)))
@@ -117,7 +118,7 @@ def follow_all(ridge: Ridge, settings: TracingSettings) -> list[Points]:
     lines = []
     walker = _Walker(ridge, settings, level * settings.follow_threshold, claims)
     for place, heading in zip(*ridge.seeds(level * settings.seed_threshold), strict=True):
-        if walker.cell(place) in claims:
+        if walker.is_taken(place):
             continue
         line = walker.both_ways(place, heading)
         walker.claim(line)
@@ -202,19 +203,26 @@ class _Walker:
         return z, y, x
 
     def claim(self, line: Points) -> None:
-        """Mark the cells within one radius of a line as taken, with its direction there."""
+        """Keep the places of a line as taken, each with the line's direction there."""
         if len(line) < 2:
             return
-        along = tangents(line)
-        cells = np.floor(line / self.settings.step_angstrom).astype(int)[:, None] + _BALL
-        each, first = np.unique(cells.reshape(-1, 3), axis=0, return_index=True)
-        for (z, y, x), row in zip(each.tolist(), (first // len(_BALL)).tolist(), strict=True):
-            self.claims.setdefault((z, y, x), []).append(along[row])
+        for place, along in zip(line, tangents(line), strict=True):
+            self.claims.setdefault(self.cell(place), []).append(along)
+
+    def claims_at(self, place: Vector) -> Iterator[Vector]:
+        """Yield the directions of traces in the cells within one radius of a place."""
+        z, y, x = self.cell(place)
+        for dz, dy, dx in _BALL:
+            yield from self.claims.get((z + dz, y + dy, x + dx), ())
+
+    def is_taken(self, place: Vector) -> bool:
+        """Tell whether any trace has been here."""
+        return next(self.claims_at(place), None) is not None
 
     def claimed(self, place: Vector, heading: Vector) -> bool:
         """Tell whether a trace of much the same direction has been here."""
         least = np.cos(np.deg2rad(self.settings.claim_degrees))
-        return any(abs(along @ heading) > least for along in self.claims.get(self.cell(place), ()))
+        return any(abs(along @ heading) > least for along in self.claims_at(place))
 
 
 def _keys(index: NDArray[np.int64], sampling: Sampling) -> NDArray[np.int64]:
@@ -247,5 +255,5 @@ def _grid(count: int, axes: int) -> NDArray[np.float64]:
 
 # Where the plane across is looked at, in radii.
 _DISC = _grid(3, 2)[(_grid(3, 2) ** 2).sum(axis=1) <= 10] * 0.2
-# The cells, half a radius wide, that one place claims: those within one radius.
-_BALL = _grid(2, 3)[(_grid(2, 3) ** 2).sum(axis=1) <= 4].astype(int)
+# The cells, half a radius wide, within one radius of a place; a symmetric set.
+_BALL = _grid(2, 3)[(_grid(2, 3) ** 2).sum(axis=1) <= 4].astype(int).tolist()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from tomoseg import hessian
 from tomoseg.binning import BinnedBlock, binned_block
 from tomoseg.blocks import Box
 from tomoseg.filaments.settings import (
@@ -21,8 +22,6 @@ from tomoseg.filaments.settings import (
 from tomoseg.sampling import Sampling, Shape
 
 Floats = NDArray[np.float64]
-# Second derivatives in the order zz, yy, xx, zy, zx, yx.
-PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 # So near to a face of the volume, in radii, and so little inclined to it, a ridge is the face's.
 BORDER_RADII = 0.5
@@ -175,84 +174,14 @@ def _ridges(
 
     ``sizes`` are the bins' edges in units that make the ideal curvature 1.
     """
-    inner = smooth[1:-1, 1:-1, 1:-1]
-    twice = [
-        np.diff(
-            smooth[tuple(slice(None) if a == axis else slice(1, -1) for a in range(3))], 2, axis
-        )
-        / np.float32(sizes[axis] ** 2)
-        for axis in range(3)
-    ]
     # −λ2 − ½|λ3| ≤ −½(λ1 + λ2 + λ3), so that the Laplacian alone rules most bins out.
-    index = np.argwhere(twice[0] + twice[1] + twice[2] < -2 * RIDGE_FLOOR)
-    curvature = np.stack(
-        [
-            twice[i][tuple(index.T)] if i == j else _mixed(smooth, index, (i, j), sizes)
-            for i, j in PAIRS
-        ],
-        axis=1,
-    ).astype(np.float64)
-    low, high = _upper_eigenvalues(curvature)
+    index, curvature = hessian.curvatures(smooth, sizes, below=-2 * RIDGE_FLOOR)
+    low, high = hessian.upper_eigenvalues(curvature)
     measure = (-low - np.abs(high) / 2).astype(np.float32)
     keep = measure > RIDGE_FLOOR
-    strength = np.zeros(inner.shape, np.float32)
+    strength = np.zeros([n - 2 for n in smooth.shape], np.float32)
     strength[tuple(index[keep].T)] = measure[keep]
-    return strength, index[keep], _eigenvectors(curvature[keep], high[keep])
-
-
-def _mixed(
-    smooth: NDArray[np.float32],
-    index: NDArray[np.int64],
-    axes: tuple[int, int],
-    sizes: Floats,
-) -> NDArray[np.float32]:
-    """∂²/∂i∂j by central differences at inner bins."""
-    strides = np.array([smooth.shape[1] * smooth.shape[2], smooth.shape[2], 1])
-    flat, at = smooth.ravel(), (index + 1) @ strides
-    i, j = strides[axes[0]], strides[axes[1]]
-    across = flat[at + i + j] - flat[at + i - j] - flat[at - i + j] + flat[at - i - j]
-    return np.asarray(across / np.float32(4 * sizes[axes[0]] * sizes[axes[1]]))
-
-
-def _upper_eigenvalues(curvature: Floats) -> tuple[Floats, Floats]:
-    """Return λ2 and λ3 of symmetric matrices given as zz, yy, xx, zy, zx, yx.
-
-    Trigonometric solution of the cubic; Smith, Communications of the ACM 4 (1961) 168.
-    """
-    zz, yy, xx, zy, zx, yx = curvature.T.copy()
-    mean = (zz + yy + xx) / 3
-    zz, yy, xx = zz - mean, yy - mean, xx - mean
-    spread = np.sqrt((zz**2 + yy**2 + xx**2 + 2 * (zy**2 + zx**2 + yx**2)) / 6)
-    determinant = zz * (yy * xx - yx**2) - zy * (zy * xx - yx * zx) + zx * (zy * yx - yy * zx)
-    safe = np.where(spread > 0, spread, 1.0)
-    angle = np.arccos(np.clip(determinant / (2 * safe**3), -1, 1)) / 3
-    high = 2 * spread * np.cos(angle)
-    low = 2 * spread * np.cos(angle + 2 * np.pi / 3)
-    return mean - high - low, mean + high
-
-
-def _eigenvectors(curvature: Floats, values: Floats) -> Floats:
-    """Return unit eigenvectors, shape (n, 3), zyx: the longest cross product of two rows of A − λ.
-
-    Where the eigenvalue is double any direction serves, and z is taken.
-    """
-    zz, yy, xx, zy, zx, yx = curvature.T
-    rows = [
-        np.stack([zz - values, zy, zx], 1),
-        np.stack([zy, yy - values, yx], 1),
-        np.stack([zx, yx, xx - values], 1),
-    ]
-    crosses = np.stack(
-        [np.cross(rows[0], rows[1]), np.cross(rows[0], rows[2]), np.cross(rows[1], rows[2])]
-    )
-    lengths = np.sqrt((crosses**2).sum(axis=2))
-    best = lengths.argmax(axis=0)
-    each = np.arange(len(values))
-    length = lengths[best, each]
-    found = length > 0
-    vectors = np.tile([1.0, 0.0, 0.0], (len(values), 1))
-    vectors[found] = (crosses[best, each] / np.where(found, length, 1.0)[:, None])[found]
-    return vectors
+    return strength, index[keep], hessian.eigenvectors(curvature[keep], high[keep])
 
 
 def _owned(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from math import prod, sqrt
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -188,8 +188,9 @@ class MrcWriter:
         if box.size == 0:
             return
         voxels = _converted(array, self._dtype)
-        moments = _Moments.of(voxels)
-        self._seen = moments if self._seen is None else self._seen.merge(moments)
+        # A slice at a time: as float64 a box would be many times its own size.
+        seen = [] if self._seen is None else [self._seen]
+        self._seen = reduce(_Moments.merge, map(_Moments.of, voxels), *seen)
         starts = list(run_starts(box, self._shape))
         for start, run in zip(starts, voxels.reshape(len(starts), -1), strict=True):
             self._file.seek(HEADER_BYTES + start * self._dtype.itemsize)
@@ -271,6 +272,6 @@ def _converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
             )
     with np.errstate(over="ignore"):
         voxels = array.astype(dtype)
-    if not np.isfinite(voxels).all():
+    if dtype.kind == "f" and not np.isfinite(voxels).all():
         raise RequestError(f"a value is not finite as {dtype.name}")
     return voxels

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tomoseg.coordinates import Filament, Particles, Points
 from tomoseg.errors import FormatError
@@ -54,13 +54,19 @@ def filament_rows(filaments: Iterable[Filament], sampling: Sampling) -> pd.DataF
     return _joined(tables, FILAMENT_COLUMNS)
 
 
-def particles_csv(particles: Iterable[Particles], sampling: Sampling) -> str:
+def particles_csv(
+    particles: Iterable[Particles],
+    sampling: Sampling,
+    further: Mapping[str, ArrayLike] | None = None,
+) -> str:
     """Return a row a particle; classes may be mixed.
 
     Columns are :data:`PARTICLE_COLUMNS`. The nine ``xaxis_x`` … ``zaxis_z`` are the particle's
-    axes in the tomogram, xyz: no dialect of angles has to be known to read them.
+    axes in the tomogram, xyz: no dialect of angles has to be known to read them. ``further``
+    columns, of what else is known of the particles of one class, come last.
     """
-    return csv_text(particle_rows(particles, sampling))
+    rows = particle_rows(particles, sampling)
+    return csv_text(rows.assign(**further) if further else rows)
 
 
 def particle_rows(particles: Iterable[Particles], sampling: Sampling) -> pd.DataFrame:

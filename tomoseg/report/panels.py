@@ -126,12 +126,14 @@ def draw_labels(
     rows, columns = (
         (np.arange(-1, n + 1) + 0.5) * step for n, step in zip(labels.shape, pixel_nm, strict=True)
     )
+    # Every contour keeps its float64 grid and values, and makes its own unless it is given them.
+    grid = np.meshgrid(columns, rows)
     for value, colour in enumerate(colours, start=1):
-        inside = np.pad(labels == value, 1)
+        inside = np.pad(labels == value, 1).astype(np.float64)
         if not inside.any():
             continue
-        axes.contourf(columns, rows, inside, levels=[0.5, 1.5], colors=[colour], alpha=0.28)
-        axes.contour(columns, rows, inside, levels=[0.5], colors=[colour], linewidths=1.1)
+        axes.contourf(*grid, inside, levels=[0.5, 1.5], colors=[colour], alpha=0.28)
+        axes.contour(*grid, inside, levels=[0.5], colors=[colour], linewidths=1.1)
 
 
 def draw_lines(axes: Axes, lines: Sequence[Points]) -> None:

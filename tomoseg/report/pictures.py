@@ -366,6 +366,7 @@ def _encoded(figure: Figure, kind: str, **options: int) -> bytes:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    figure.clear()  # what was drawn refers to itself, and would wait for the garbage collector
     memory = io.BytesIO()
     named = {"Software": "tomoseg"} if kind == "png" else None
     imsave(memory, pixels, format=kind, origin="upper", metadata=named, pil_kwargs=options)

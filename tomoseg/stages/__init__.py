@@ -15,6 +15,7 @@ from tomoseg.stages.export import EXPORT
 from tomoseg.stages.ingest import INGEST
 from tomoseg.stages.pick import PICK
 from tomoseg.stages.picture import REPORT, class_summaries
+from tomoseg.stages.sample import SAMPLE
 from tomoseg.stages.segment import SEGMENT
 from tomoseg.stages.trace import TRACE
 from tomoseg.stores import Ledger, digest
@@ -22,7 +23,7 @@ from tomoseg.stores import Ledger, digest
 __all__ = ["STAGES", "Context", "Stage", "class_summaries", "digest_of", "run_stage"]
 
 STAGES: dict[str, Stage] = {
-    stage.name: stage for stage in (INGEST, SEGMENT, CLEAN, TRACE, PICK, EXPORT, REPORT)
+    stage.name: stage for stage in (INGEST, SEGMENT, CLEAN, TRACE, PICK, SAMPLE, EXPORT, REPORT)
 }
 
 log = logging.getLogger(__name__)

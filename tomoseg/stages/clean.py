@@ -22,7 +22,7 @@ from tomoseg import cleanup, labels
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.sampling import Sampling
-from tomoseg.stages.context import RAW_LABELS, Context, Stage, pyramid
+from tomoseg.stages.context import RAW_LABELS, Context, Stage, pyramid, receipt_name
 from tomoseg.stages.masks import OUTSIDE, stored_mask
 from tomoseg.stores import Ledger, Volume, write_label_metadata
 
@@ -206,7 +206,7 @@ def _fill(
     before = holes.source.read(block.write)
     after = before.copy()
     allowed = _allowed(mask, block.write)
-    lookups = holes.ledger.read_arrays(f"fill-lookup-{block.name}")
+    lookups = holes.ledger.read_arrays(receipt_name("fill-lookup", block))
     for name, value in values.items():
         is_hole = lookups[name][holes.local(before, value)] > 0
         after[is_hole & (after == 0) & (True if allowed is None else allowed)] = value
@@ -246,7 +246,8 @@ class Components:
     def __call__(self, block: Block) -> Mapping[str, Any]:
         """Keep a block's tables and outer planes."""
         voxels = self.source.read(block.write)
-        arrays: dict[str, NDArray[Any]] = {}
+        columns: dict[str, NDArray[Any]] = {}
+        planes: dict[str, NDArray[Any]] = {}
         for name, value in self.parts.items():
             found = self.local(voxels, value)
             table = labels.object_table(
@@ -255,16 +256,25 @@ class Components:
                 begin=block.write.begin,
                 volume_shape=self.source.shape,
             )
-            planes = labels.faces(found) if len(table) else {}
-            for part in (table.as_arrays(), planes):
-                arrays.update({f"{name}.{key}": column for key, column in part.items()})
-        self.ledger.write_arrays(f"{self.label}-{block.name}", arrays)
+            columns |= {f"{name}.{key}": column for key, column in table.as_arrays().items()}
+            if len(table):
+                planes |= {f"{name}.{key}": plane for key, plane in labels.faces(found).items()}
+        self.ledger.write_arrays(receipt_name(self.label, block), columns)
+        self.ledger.write_arrays(receipt_name(f"{self.label}-faces", block), planes)
         return {}
 
-    def read(self, block: Block) -> dict[str, dict[str, NDArray[Any]]]:
-        """Return table columns and, where there are objects, planes of each part in a block."""
+    def tables(self, block: Block) -> dict[str, labels.ObjectTable]:
+        """Return what is known of the objects of each part in a block."""
+        columns = self._read(self.label, block)
+        return {name: labels.ObjectTable.from_arrays(columns[name]) for name in self.parts}
+
+    def planes(self, block: Block) -> dict[str, dict[str, NDArray[Any]]]:
+        """Return the outer planes of each part in a block; none where there are no objects."""
+        return self._read(f"{self.label}-faces", block)
+
+    def _read(self, label: str, block: Block) -> dict[str, dict[str, NDArray[Any]]]:
         arrays: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.parts}
-        for key, column in self.ledger.read_arrays(f"{self.label}-{block.name}").items():
+        for key, column in self.ledger.read_arrays(receipt_name(label, block)).items():
             name, _, part = key.rpartition(".")
             arrays[name][part] = column
         return arrays
@@ -283,8 +293,8 @@ def connected(
     met = context.run_pass(ledger, f"{components.label}-meet", work, grid)
     tables: dict[str, list[labels.ObjectTable]] = {name: [] for name in components.parts}
     for block in grid:
-        for name, columns in components.read(block).items():
-            tables[name].append(labels.ObjectTable.from_arrays(columns))
+        for name, table in components.tables(block).items():
+            tables[name].append(table)
     offsets = {name: labels.provisional_offsets(rows) for name, rows in tables.items()}
     pairs = {name: [np.zeros((0, 2), np.int64)] for name in tables}
     for receipt in met:
@@ -300,22 +310,22 @@ def _meet(block: Block, *, components: Components, grid: BlockGrid) -> Mapping[s
     An entry ``<part>.<number of this block>.<number of the other>`` holds local label pairs.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    mine = components.read(block)
+    mine = components.planes(block)
     for step in labels.directions(components.connectivity):
         index = _moved(block, step)
         if not all(0 <= i < n for i, n in zip(index, grid.counts, strict=True)):
             continue
-        others = components.read(grid.block(index))
+        others = components.planes(grid.block(index))
         here, there = (int(np.ravel_multi_index(i, grid.counts)) for i in (block.index, index))
         for name, planes in mine.items():
-            if "z0" not in planes or "z0" not in others[name]:
+            if not (planes and others[name]):
                 continue
             pairs = labels.touching(
                 planes, others[name], step, connectivity=components.connectivity
             )
             if len(pairs):
                 arrays[f"{name}.{here}.{there}"] = pairs
-    components.ledger.write_arrays(f"{components.label}-meet-{block.name}", arrays)
+    components.ledger.write_arrays(receipt_name(f"{components.label}-meet", block), arrays)
     return {}
 
 
@@ -330,7 +340,7 @@ def send_lookups(
     """Put each block's table from local to final ids where its task finds it."""
     for number, block in enumerate(grid):
         tables = {name: one.of_block(number) for name, one in merged.items()}
-        ledger.write_arrays(f"{label}-lookup-{block.name}", tables)
+        ledger.write_arrays(receipt_name(f"{label}-lookup", block), tables)
 
 
 def _relabel(
@@ -357,7 +367,7 @@ def _number(
 ) -> Mapping[str, Any]:
     """Write the final ids of a block, and the classes of what was kept."""
     voxels = objects.source.read(block.write)
-    lookup = objects.ledger.read_arrays(f"relabel-lookup-{block.name}")[OBJECTS]
+    lookup = objects.ledger.read_arrays(receipt_name("relabel-lookup", block))[OBJECTS]
     ids = lookup[objects.local(voxels, None)]
     instances.write(block.write, ids)
     semantic.write(block.write, voxels * (ids > 0))

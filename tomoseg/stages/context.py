@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
-from tomoseg.blocks import Block
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.blocks import Block, BlockGrid
 from tomoseg.recipe import Recipe
 from tomoseg.runners import Runner
 from tomoseg.sampling import Header, Sampling
@@ -109,8 +113,9 @@ class Context:
 
     @property
     def scored(self) -> tuple[str, ...]:
-        """Classes whose score maps are kept: the traced and the picked ones, in label order."""
-        wanted = {*(self.recipe.trace or ()), *(self.recipe.pick or ())}
+        """Classes whose score maps are kept: traced, picked or sampled ones, in label order."""
+        recipe = self.recipe
+        wanted = {*(recipe.trace or ()), *(recipe.pick or ()), *(recipe.sample or ())}
         kept = wanted if self.recipe.segment.score_maps else set()
         return tuple(name for name in self.classes if name in kept)
 
@@ -119,10 +124,11 @@ class Context:
         ledger: Ledger,
         label: str,
         work: Callable[[Block], Mapping[str, Any]],
-        blocks: Iterable[Block],
+        grid: BlockGrid,
         *,
         on_device: bool = False,
-    ) -> list[str]:
+        wanted: NDArray[np.bool_] | None = None,
+    ) -> Iterator[str]:
         """Do some work on every block that has no receipt yet.
 
         Parameters
@@ -135,21 +141,38 @@ class Context:
             Picklable; writes a block's shards and sidecars and returns what its receipt says.
         on_device
             Whether the work wants a GPU where workers have one.
+        wanted
+            bool, shape (blocks,): which have any work; None for all.
 
         Returns
         -------
-        The receipts' names, in the order of the blocks.
+        The names of their receipts, in the order of the blocks, once.
+
+        Notes
+        -----
+        What is held here are bytes a block, and the blocks in flight.
         """
         step = Step(ledger, label, work)
-        done = ledger.done()
-        blocks = list(blocks)
-        missing = [block for block in blocks if step.name(block) not in done]
-        there = len(blocks) - len(missing)
-        self.progress(self.name, f"{ledger.stage} {label}", there, len(blocks))
+        if wanted is None:
+            wanted = np.ones(len(grid), np.bool_)
+        is_missing = wanted & ~step.done(grid)
+        number, name = int(wanted.sum()), f"{ledger.stage} {label}"
+        there = number - int(is_missing.sum())
+        self.progress(self.name, name, there, number)
+        missing = compress(grid, is_missing)
         receipts = self.runner.map(step, missing, on_device=on_device)
         for finished, _ in enumerate(receipts, start=there + 1):
-            self.progress(self.name, f"{ledger.stage} {label}", finished, len(blocks))
-        return [step.name(block) for block in blocks]
+            self.progress(self.name, name, finished, number)
+        return (receipt_name(label, block) for block in compress(grid, wanted))
+
+
+def receipt_name(label: str, block: Block) -> str:
+    """Return the name of a block's receipt and sidecar in a pass: a folder for each z of the grid.
+
+    >>> receipt_name("predict", BlockGrid((64, 64, 64), (32, 32, 32)).block((1, 0, 1)))
+    'predict/1/1-0-1'
+    """
+    return f"{label}/{block.index[0]}/{block.name}"
 
 
 @dataclass(frozen=True)
@@ -165,18 +188,29 @@ class Step:
     work: Callable[[Block], Mapping[str, Any]]
 
     def name(self, block: Block) -> str:
-        """Return the receipt's name."""
+        """Return what a block is called in errors and logs."""
         return f"{self.label}-{block.name}"
+
+    def done(self, grid: BlockGrid) -> NDArray[np.bool_]:
+        """Tell, bool of shape (blocks,), which have a receipt: one listing a layer of the grid."""
+        depth, *layer = grid.counts
+        flags = np.zeros((depth, *layer), np.bool_)
+        for z in range(depth):
+            names = self.ledger.done(f"{self.label}/{z}")
+            for index in np.ndindex(*layer) if names else ():
+                flags[z, *index] = grid.block((z, *index)).name in names
+        return flags.ravel()
 
     def __call__(self, block: Block) -> dict[str, Any]:
         """Do the work, then write the receipt."""
-        there = self.ledger.find(self.name(block))
+        name = receipt_name(self.label, block)
+        there = self.ledger.find(name)
         if there is not None:
             return there
         begun = time.monotonic()
         receipt = dict(self.work(block))
         receipt["seconds"] = round(time.monotonic() - begun, 3)
-        self.ledger.write(self.name(block), receipt)
+        self.ledger.write(name, receipt)
         return receipt
 
 

@@ -1,7 +1,9 @@
 """Export: masks, surfaces, filaments and particles as files that other programs read.
 
-filaments/, particles/    a class a file: RELION 5 and CSV, what it measures
-<dialect>/                points for other programs, where ``export.dialects`` names them
+    filaments/, particles/, surfaces/    a class a file: RELION 5 and CSV, what it measures
+    <dialect>/                           points for the other programs of ``export.dialects``
+
+CSV stays as the tomogram is where ``export.flip_z`` mirrors what other programs get.
 """
 
 from __future__ import annotations
@@ -11,14 +13,23 @@ from typing import Any
 
 import pandas as pd
 
+from tomoseg.coordinates import Particles
 from tomoseg.formats import relion, tables
+from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.measures import measures_csv
 from tomoseg.formats.registry import DIALECTS
 from tomoseg.formats.star import write_star
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.mask_files import write_masks, write_meshes
 from tomoseg.stages.pick import read_particles, read_surroundings
-from tomoseg.stages.points import FoundPoints, found_points, tomogram_files, write_options
+from tomoseg.stages.points import (
+    FoundPoints,
+    found_points,
+    tomo_context,
+    tomogram_files,
+    write_options,
+)
+from tomoseg.stages.sample import read_samples
 from tomoseg.stages.trace import measured, read_filaments
 from tomoseg.stores import Ledger
 
@@ -36,13 +47,14 @@ def _settings(context: Context) -> Any:
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     found = found_points(context)
-    seen = found.flip_z() if context.recipe.export.flip_z else found
     files = [*write_masks(context), *write_meshes(context)]
-    for name in found.traced:
-        files += _write_filaments(context, seen, name)
-    for name in found.picked:
-        files += _write_particles(context, seen, name)
-    files += _write_dialects(context, seen)
+    for name in context.recipe.trace or {}:
+        files += _write_filaments(context, name)
+    for name in context.recipe.pick or {}:
+        files += _write_particles(context, name)
+    for name in context.recipe.sample or {}:
+        files += _write_surfaces(context, name)
+    files += _write_dialects(context, found.flip_z() if context.recipe.export.flip_z else found)
     notes = [*found.points.context.notes, *_notes(context, found)]
     # Each class names the table of tomograms, and masks of copick its configuration.
     return {"files": list(dict.fromkeys(files)), "notes": notes}
@@ -71,30 +83,39 @@ def _write_dialects(context: Context, seen: FoundPoints) -> list[str]:
     return written
 
 
-def _write_filaments(context: Context, seen: FoundPoints, name: str) -> list[str]:
-    found = read_filaments(context, name)
+def _tomogram(context: Context) -> TomoContext:
+    return tomo_context(context.name, context.header, context.recipe.export)
+
+
+def _particles_table(context: Context, found: Particles) -> pd.DataFrame:
+    sampling = context.header.sampling
+    seen = found.flip_z(sampling) if context.recipe.export.flip_z else found
+    return relion.particles_table(seen, context=_tomogram(context))
+
+
+def _write_filaments(context: Context, name: str) -> list[str]:
+    found, export = read_filaments(context, name), context.recipe.export
+    sampling = context.header.sampling
     table = relion.filaments_table(
-        seen.select([name]).points.filaments,
-        context=seen.points.context,
-        spacing_angstrom=context.recipe.export.spacing_angstrom.get(name),
+        [line.flip_z(sampling) for line in found] if export.flip_z else found,
+        context=_tomogram(context),
+        spacing_angstrom=export.spacing_angstrom.get(name),
     )
-    text = tables.filaments_csv(found, context.header.sampling)
+    text = tables.filaments_csv(found, sampling)
     stem = f"filaments/{context.name}__{name}"
     numbers = measures_csv(measured(context, name, found))
     context.folder.write(f"{stem}__measures.csv", numbers.encode())
-    written = [*_write_relion(context, seen, stem, table), *_write_csv(context, stem, text)]
+    written = [*_write_relion(context, stem, table), *_write_csv(context, stem, text)]
     return [*written, f"{stem}__measures.csv"]
 
 
-def _write_particles(context: Context, seen: FoundPoints, name: str) -> list[str]:
+def _write_particles(context: Context, name: str) -> list[str]:
     found, sampling = read_particles(context, name), context.header.sampling
     stem = f"particles/{context.name}__{name}"
     files = _write_csv(context, stem, tables.particles_csv([found], sampling))
     files += _write_surroundings(context, name, stem)
-    (shown,) = seen.select([name]).points.particles
     if not sampling.is_flat:
-        table = relion.particles_table(shown, context=seen.points.context)
-        return [*_write_relion(context, seen, stem, table), *files]
+        return [*_write_relion(context, stem, _particles_table(context, found)), *files]
     if RELION not in context.recipe.export.dialects:
         return files
     micrograph = PurePosixPath(context.source_url).name
@@ -113,11 +134,20 @@ def _write_surroundings(context: Context, name: str, stem: str) -> list[str]:
     return [path]
 
 
-def _write_relion(context: Context, seen: FoundPoints, stem: str, table: pd.DataFrame) -> list[str]:
+def _write_surfaces(context: Context, name: str) -> list[str]:
+    found = read_samples(context, name)
+    columns = {key: value for key, value in vars(found).items() if key != "particles"}
+    text = tables.particles_csv([found.particles], context.header.sampling, columns)
+    table = _particles_table(context, found.particles)
+    stem = f"surfaces/{context.name}__{name}"
+    return [*_write_relion(context, stem, table), *_write_csv(context, stem, text)]
+
+
+def _write_relion(context: Context, stem: str, table: pd.DataFrame) -> list[str]:
     """Write a class's points for RELION, with the optimisation set that names them."""
     if RELION not in context.recipe.export.dialects:
         return []
-    tomogram = seen.points.context
+    tomogram = _tomogram(context)
     written = {
         f"{stem}.star": {"optics": relion.optics_table(tomogram), "particles": table},
         f"{stem}__optimisation_set.star": {
@@ -139,4 +169,4 @@ def _write_csv(context: Context, stem: str, text: str) -> list[str]:
     return [f"{stem}.csv"]
 
 
-EXPORT = Stage("export", ("clean", "trace", "pick"), _settings, _run)
+EXPORT = Stage("export", ("clean", "trace", "pick", "sample"), _settings, _run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from tomoseg.blocks import Block, BlockGrid
 from tomoseg.errors import FormatError
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import open_source, unpacked
-from tomoseg.stages.context import Context, Stage, pyramid
+from tomoseg.stages.context import Context, Stage, pyramid, receipt_name
 from tomoseg.stages.networks import check_fit
 from tomoseg.stores import Ledger, Volume, fingerprint, write_image_metadata
 
@@ -99,7 +99,7 @@ class CopyBlock:
         return asdict(intensity.moments(voxels))
 
 
-def _moments(ledger: Ledger, names: list[str], context: Context) -> intensity.Moments:
+def _moments(ledger: Ledger, names: Iterable[str], context: Context) -> intensity.Moments:
     """Merge the strips' moments in order and refuse what cannot be normalised."""
     total = intensity.merge_moments(_moments_of(ledger.read(name)) for name in names)
     share = total.not_finite / max(1, total.count + total.not_finite)
@@ -135,7 +135,7 @@ def _histogram(
     block: Block, *, ledger: Ledger, image: Volume, bins: intensity.Bins
 ) -> Mapping[str, Any]:
     counts = intensity.histogram(image.read(block.write), bins)
-    ledger.write_arrays(f"histogram-{block.name}", {"counts": counts})
+    ledger.write_arrays(receipt_name("histogram", block), {"counts": counts})
     return {}
 
 

@@ -4,13 +4,13 @@
     copick/                                        an overlay: a mask a class, labels of them all
     meshes/<tomogram>__<class>.obj, .stl           surfaces, Å, on a grid of at most 2^27 voxels
 
-Labels are read once a class, a strip of blocks at a time, and go to all formats of it.
+Labels are read once, a strip of blocks at a time, and go to all files.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,14 +28,13 @@ from tomoseg.formats.tiff_writer import TiffWriter
 from tomoseg.sampling import Sampling
 from tomoseg.sections import MaskFormat
 from tomoseg.stages.context import Context
-from tomoseg.stores import Folder, Volume, write_mask_metadata
+from tomoseg.stores import Volume, write_mask_metadata
 
 # A surface of a larger grid is made of bins: 512³ voxels show what a figure can.
 LARGEST_MESH_VOXELS = 2**27
 SUFFIXES = {"mrc": "mrc", "tiff": "tif", "ome_zarr": "zarr"}
 
 Voxels = NDArray[np.uint8]
-Select = Callable[[Voxels], Voxels]
 
 
 class Writer(Protocol):
@@ -45,23 +44,50 @@ class Writer(Protocol):
         """Write the voxels of a box of the source's grid."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """A file or group to write.
+
+    Parameters
+    ----------
+    path, kind
+        Where, and in which format.
+    name, colours
+        What it shows.
+    label
+        The label that it holds as 1; None for all labels as they are.
+    """
+
+    path: str
+    kind: MaskFormat
+    name: str
+    colours: Mapping[int, str]
+    label: int | None
+
+    def select(self, labels: Voxels) -> Voxels:
+        """Return what the file holds of some voxels."""
+        return labels if self.label is None else (labels == self.label).view(np.uint8)
+
+
 def write_masks(context: Context) -> list[str]:
     """Write every class in the formats of ``export.masks`` and return the files."""
     kinds = context.recipe.export.masks
-    files: list[str] = []
-    for name in context.classes:
-        label = context.label(name)
-        places = {_place(context, name, kind): kind for kind in kinds}
-        _write(context, places, name, {1: context.colours[name]}, _Is(label))
-        files += places
+    targets = [
+        Target(_place(context, name, kind), kind, name, {1: colour}, context.label(name))
+        for name, colour in context.colours.items()
+        for kind in kinds
+    ]
+    files = [target.path for target in targets]
     if "copick" in kinds:
         place = _overlay(context, "classes", multilabel=True)
         colours = dict(enumerate(context.colours.values(), start=1))
-        _write(context, {place: "copick"}, "classes", colours, np.asarray)
+        targets.append(Target(place, "copick", "classes", colours, None))
         options = WriteOptions(colours=context.colours)
         content = json.dumps(copick.config([], options), indent=1)
         context.folder.write("copick/config.json", f"{content}\n".encode())
         files += [place, "copick/config.json"]
+    if targets:
+        _write(context, targets)
     return files
 
 
@@ -87,16 +113,6 @@ def write_meshes(context: Context) -> list[str]:
                 write(file, mesh, name, origin=place_of(context.header))
             files.append(path)
     return files
-
-
-@dataclass(frozen=True)
-class _Is:
-    """Tell where one label is, as 0 and 1."""
-
-    label: int
-
-    def __call__(self, labels: Voxels) -> Voxels:
-        return np.asarray(labels == self.label, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -126,53 +142,41 @@ def _overlay(context: Context, name: str, *, multilabel: bool) -> str:
     return f"copick/{path}"
 
 
-def _write(
-    context: Context,
-    places: Mapping[str, MaskFormat],
-    name: str,
-    colours: Mapping[int, str],
-    select: Select,
-) -> None:
-    """Write what ``select`` makes of the labels to every place, path → format."""
+def _write(context: Context, targets: Sequence[Target]) -> None:
+    """Write all targets at once, a strip of blocks at a time."""
     volume = context.volume(context.label_path("semantic"))
     stored, source = context.sampling, context.header.sampling
     bins = source.bins(context.recipe.ingest.bin)
     depth, height, _ = context.recipe.blocks.shape
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(_opened(context, path, kind, name, colours))
-            for path, kind in places.items()
-        ]
-        for block in BlockGrid(stored.shape, (depth, height, stored.shape[2])) if writers else ():
+        writers = [stack.enter_context(_opened(context, target)) for target in targets]
+        for block in BlockGrid(stored.shape, (depth, height, stored.shape[2])):
             box = _source_box(block, stored, source, bins)
-            voxels = _on_source(select(volume.read(block.write)), box, bins)
-            for writer in writers:
-                writer.write(box, voxels)
+            labels = _on_source(volume.read(block.write), box, bins)
+            for target, writer in zip(targets, writers, strict=True):
+                writer.write(box, target.select(labels))
 
 
 @contextmanager
-def _opened(
-    context: Context, path: str, kind: MaskFormat, name: str, colours: Mapping[int, str]
-) -> Iterator[Writer]:
-    """Yield a writer of one file, which appears when the block ends well."""
+def _opened(context: Context, target: Target) -> Iterator[Writer]:
+    """Yield a writer of one target, which appears when the block ends well."""
     header = context.header
-    if kind in ("ome_zarr", "copick"):
-        with _opened_zarr(context, context.folder / path, name, colours, kind) as volume:
+    if target.kind in ("ome_zarr", "copick"):
+        with _opened_zarr(context, target) as volume:
             yield volume
         return
-    with context.folder.publishing(path) as file:
-        if kind == "tiff":
+    with context.folder.publishing(target.path) as file:
+        if target.kind == "tiff":
             yield TiffWriter(file, header.sampling, "uint8", shown=(0, 1))
             return
-        with MrcWriter(file, header, "int8", label=f"mask of {name}") as writer:
+        with MrcWriter(file, header, "int8", label=f"mask of {target.name}") as writer:
             yield writer
 
 
 @contextmanager
-def _opened_zarr(
-    context: Context, group: Folder, name: str, colours: Mapping[int, str], kind: MaskFormat
-) -> Iterator[Writer]:
+def _opened_zarr(context: Context, target: Target) -> Iterator[Writer]:
     """Yield the only level of a group whose metadata is written last."""
+    group, kind = context.folder / target.path, target.kind
     shape, shard = context.header.sampling.shape, context.recipe.blocks.shape
     volume = Volume(group, "0")
     group.remove("zarr.json" if kind == "ome_zarr" else ".zattrs")
@@ -182,7 +186,8 @@ def _opened_zarr(
         volume.create_flat(shape, "uint8", chunk=shard)
     yield volume
     version = "0.5" if kind == "ome_zarr" else "0.4"
-    write_mask_metadata(group, name, context.header.sampling, colours, version=version)
+    sampling = context.header.sampling
+    write_mask_metadata(group, target.name, sampling, target.colours, version=version)
 
 
 def _source_box(
@@ -203,7 +208,10 @@ def _source_box(
 def _on_source(voxels: Voxels, box: Box, bins: tuple[int, int, int]) -> Voxels:
     """Repeat each voxel over the source voxels of its bin; beyond the last bin there is nothing."""
     for axis, factor in enumerate(bins):
-        voxels = np.repeat(voxels, factor, axis=axis)
+        if factor > 1:
+            voxels = np.repeat(voxels, factor, axis=axis)
+    if voxels.shape == box.shape:
+        return voxels
     rest: list[Any] = [
         (0, size - there) for size, there in zip(box.shape, voxels.shape, strict=True)
     ]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg import __version__
-from tomoseg.blocks import Box
+from tomoseg.blocks import BlockGrid, Box
 from tomoseg.report.pictures import (
     Projection,
     Slice,
@@ -88,13 +88,20 @@ def _cut(context: Context, axis: int, index: int) -> Slice:
 
 
 def _mean(context: Context, begin: int, end: int) -> NDArray[np.float32]:
-    """Return the mean of some slices, read one at a time."""
+    """Return the mean of some slices' numbers, read a block at a time."""
     _, height, width = context.sampling.shape
+    slab = Box((begin, 0, 0), (end, height, width))
     volume = context.volume("0")
     total = np.zeros((height, width), np.float32)
-    for z in range(begin, end):
-        total += _finite(volume.read(Box((z, 0, 0), (z + 1, height, width))))[0]
-    return total / np.float32(end - begin)
+    count = np.zeros((height, width), np.uint16)
+    for block in BlockGrid(context.sampling.shape, context.recipe.blocks.shape):
+        box = block.write.intersect(slab)
+        for plane in volume.read(box) if box.size else ():
+            is_number = np.isfinite(plane)
+            total[box.slices[1:]] += np.where(is_number, plane, 0)
+            count[box.slices[1:]] += is_number
+    with np.errstate(invalid="ignore"):
+        return _finite(total / count)
 
 
 def _finite(voxels: NDArray[Any]) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from tomoseg.sampling import Header
 from tomoseg.sections import ExportSection
 from tomoseg.stages.context import Context
 from tomoseg.stages.pick import read_particles
+from tomoseg.stages.sample import read_samples
 from tomoseg.stages.trace import read_filaments
 
 COPICK = "copick"
@@ -31,7 +32,7 @@ class FoundPoints:
     points
         The tomogram with its filaments and particles.
     traced, picked
-        Classes of filaments and of particles.
+        Classes of filaments; of particles and of points on membranes.
     """
 
     points: TomogramPoints
@@ -93,14 +94,24 @@ def write_options(recipe: Recipe, colours: Mapping[str, str]) -> WriteOptions:
 
 
 def found_points(context: Context) -> FoundPoints:
-    """Return what was traced and picked in a tomogram."""
+    """Return what was traced, picked and sampled in a tomogram.
+
+    Points on the membranes of a class that was picked too are called ``<class>_surface``.
+    """
     traced, picked = tuple(context.recipe.trace or ()), tuple(context.recipe.pick or ())
+    sampled = {
+        name: f"{name}_surface" if name in picked else name for name in context.recipe.sample or ()
+    }
+    surfaces = [
+        replace(read_samples(context, name).particles, name=called)
+        for name, called in sampled.items()
+    ]
     points = TomogramPoints(
         tomo_context(context.name, context.header, context.recipe.export),
         [line for name in traced for line in read_filaments(context, name)],
-        [read_particles(context, name) for name in picked],
+        [*(read_particles(context, name) for name in picked), *surfaces],
     )
-    return FoundPoints(points, traced, picked)
+    return FoundPoints(points, traced, (*picked, *sampled.values()))
 
 
 def tomogram_files(

@@ -228,7 +228,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         voxels += receipt["voxels"]
         events |= set(receipt["events"])
         skipped.update([receipt["skipped"]] if receipt["skipped"] else [])
-    blocks = {"all": len(names), "skipped": dict(sorted(skipped.items()))}
+    blocks = {"all": len(grid), "skipped": dict(sorted(skipped.items()))}
     return {
         "voxels": voxels.tolist(),
         "blocks": blocks,

@@ -31,7 +31,7 @@ from tomoseg.particles.surroundings import (
 )
 from tomoseg.sampling import Sampling, as_shape
 from tomoseg.stages.clean import IMAGES, Components, connected, send_lookups
-from tomoseg.stages.context import Context
+from tomoseg.stages.context import Context, receipt_name
 from tomoseg.stores import Ledger, Volume
 
 MEMBRANE = "membrane"
@@ -161,8 +161,9 @@ def objects_around(
     work = LookAround(ledger, context.sampling, volumes, dict(limits_angstrom))
     grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
     voxels = nearest_voxels(points_angstrom, context.sampling)
-    indices = np.unique(voxels // grid.block_shape, axis=0)
-    names = context.run_pass(ledger, "around", work, [grid.block(as_shape(i)) for i in indices])
+    wanted = np.zeros(grid.counts, np.bool_)
+    wanted[tuple((voxels // grid.block_shape).T)] = True
+    names = context.run_pass(ledger, "around", work, grid, wanted=wanted.ravel())
     number = len(points_angstrom)
     found = {
         name: Objects(
@@ -220,7 +221,7 @@ class LookAround:
                 for key, values in {**vars(near), "here": here}.items():
                     columns.setdefault(f"{name}.{key}", []).append(values)
         arrays = {key: np.concatenate(values) for key, values in columns.items()}
-        self.ledger.write_arrays(f"around-{block.name}", arrays)
+        self.ledger.write_arrays(receipt_name("around", block), arrays)
         return {"points": len(rows)}
 
     def _objects(self, name: str, points: Points) -> tuple[Nearest, Ints]:
@@ -275,7 +276,7 @@ def enclosing_walls(
     send_lookups(ledger, "free", merged, grid)
     volumes = {name: ClassObjects.of(context, name) for name in classes}
     work = FindWalls(parts, context.sampling, volumes)
-    receipts = context.run_pass(ledger, "walls", work, grid)
+    receipts = list(context.run_pass(ledger, "walls", work, grid))
     least = least_nm3 / context.sampling.voxel_volume_nm3
     return {
         name: _enclosing(ledger, receipts, name, merged[name], (context.sampling, least))
@@ -318,7 +319,7 @@ class FindWalls:
         points, rows = points_in(ledger, block, self.sampling)
         places = tuple((nearest_voxels(points, self.sampling) - write.begin).T)
         semantic = self.parts.source.read(write)
-        lookups = ledger.read_arrays(f"free-lookup-{block.name}")
+        lookups = ledger.read_arrays(receipt_name("free-lookup", block))
         arrays: dict[str, NDArray[Any]] = {"rows": rows}
         for name, value in self.parts.parts.items():
             free = lookups[name][self.parts.local(semantic, value)].astype(np.int64)
@@ -327,7 +328,7 @@ class FindWalls:
             arrays[f"{name}.walls"] = _touching(
                 free, write, self.objects[name].read(around), around
             )
-        ledger.write_arrays(f"walls-{block.name}", arrays)
+        ledger.write_arrays(receipt_name("walls", block), arrays)
         return {}
 
 

@@ -22,7 +22,7 @@ from tomoseg.filaments import (
     working_factor,
 )
 from tomoseg.sampling import Sampling
-from tomoseg.stages.context import Context, Stage
+from tomoseg.stages.context import Context, Stage, receipt_name
 from tomoseg.stages.masks import OUTSIDE, codes_at, inside_parts
 from tomoseg.stages.segment import evidence, read_evidence
 from tomoseg.stores import Ledger, Volume
@@ -87,7 +87,7 @@ class FindPoints:
             sampling=self.sampling,
             settings=self.settings,
         )
-        self.ledger.write_arrays(f"{self.label}-{block.name}", arrays)
+        self.ledger.write_arrays(receipt_name(self.label, block), arrays)
         return {"points": len(next(iter(arrays.values())))}
 
 

@@ -171,6 +171,12 @@ class Folder:
             for item in items
         }
 
+    def files(self, below: str = "") -> Iterator[str]:
+        """Yield the names of all files in this folder or one below, at any depth."""
+        system, path = _located(f"{self.url}/{below}".rstrip("/"))
+        for _, _, names in system.walk(path):
+            yield from names
+
     def remove(self, name: str) -> None:
         """Remove a file or a folder with everything in it, if it is there."""
         system, path = _located(f"{self.url}/{name}")

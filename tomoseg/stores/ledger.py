@@ -18,7 +18,10 @@ BEGUN = "begun"
 
 @dataclass(frozen=True)
 class Ledger:
-    """The receipts of one stage under one digest: ``<folder>/<stage>-<digest>/<block>.json``."""
+    """The receipts of one stage under one digest: ``<folder>/<stage>-<digest>/<block>.json``.
+
+    A block's name may hold folders. Of many blocks it should: a listing is held as a whole.
+    """
 
     folder: Folder
     stage: str
@@ -29,12 +32,12 @@ class Ledger:
         """Name of the folder of receipts."""
         return f"{self.stage}-{self.digest[:16]}"
 
-    def done(self) -> set[str]:
-        """Return the names of finished blocks: one listing.
+    def done(self, below: str = "") -> set[str]:
+        """Return the names, there, of finished blocks in one folder of receipts: one listing.
 
         A receipt of no bytes is what a power cut leaves of a file just written; it does not count.
         """
-        sizes = self.folder.sizes(self.place)
+        sizes = self.folder.sizes(f"{self.place}/{below}".rstrip("/"))
         return {
             name.removesuffix(".json")
             for name, size in sizes.items()

@@ -1,0 +1,101 @@
+"""The stage that samples membranes: the same points for any blocks, as other programs read them."""
+
+import mrcfile
+import numpy as np
+import pytest
+import starfile
+
+from tomoseg.blocks import Box
+from tomoseg.errors import RequestError
+from tomoseg.formats.dialects import TomoContext
+from tomoseg.formats.relion import particles_of
+from tomoseg.formats.tables import read_particles_csv
+from tomoseg.recipe import load_recipe, recipe_from
+from tomoseg.runners import SerialRunner
+from tomoseg.session import plan_session
+from tomoseg.stages import run_stage
+from tomoseg.stages.sample import read_samples
+
+SHAPE, VOXEL = (48, 72, 80), 12.0
+RADIUS, CENTRE = 200.0, np.array([290.0, 430.0, 470.0])
+
+
+def planted(folder, model, blocks):
+    """Ingest a tomogram and put the score map of a vesicle where the network's would be."""
+    path = folder / "tomo.mrc"
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(np.random.default_rng(0).normal(size=SHAPE).astype(np.float32))
+        file.voxel_size = VOXEL
+    sections = {
+        "session": {"input": str(path), "output": str(folder / str(blocks[1]))},
+        "segment": {"model": str(model), "precision": "float32"},
+        "blocks": {"shape": blocks},
+        "trace": {},
+        "pick": {},
+        "sample": {"single_membrane": {"spacing_angstrom": 60}},
+        "export": {"masks": False},
+    }
+    session = plan_session(recipe_from(sections))
+    (found,) = session.tomograms
+    context = session.context(found, SerialRunner(), lambda *progress: None)
+    run_stage(context, "ingest")
+    away = np.indices(SHAPE) * VOXEL - CENTRE[:, None, None, None]
+    distance = np.abs(np.linalg.norm(away, axis=0) - RADIUS)
+    score = np.rint(255 * np.clip((30 - distance) / VOXEL + 0.5, 0, 1)).astype(np.uint8)
+    volume = context.volume("scores/single_membrane")
+    volume.create(SHAPE, "uint8", shard=blocks, is_labels=True)
+    volume.write(Box.whole(SHAPE), score)
+    for stage in ("segment", "clean", "trace", "pick"):
+        context.records.write_json(f"{stage}.json", {"digest": "planted", "summary": {}})
+    return context
+
+
+def test_a_vesicle_is_sampled_in_any_blocks_and_exported(tmp_path, tiny_model):
+    contexts = [
+        planted(tmp_path, tiny_model, blocks)
+        for blocks in ((48, 72, 80), (16, 24, 40), (8, 32, 16))
+    ]
+    summaries = [run_stage(each, "sample")["summary"]["single_membrane"] for each in contexts]
+    assert summaries[0] == summaries[1] == summaries[2]
+    assert summaries[0]["surfaces"] == 1
+    assert summaries[0]["area_nm2"] == pytest.approx(4 * np.pi * 20**2, rel=0.03)
+    one, *others = (read_samples(each, "single_membrane") for each in contexts)
+    for other in others:
+        np.testing.assert_array_equal(
+            one.particles.points_angstrom, other.particles.points_angstrom
+        )
+        np.testing.assert_array_equal(one.particles.orientations, other.particles.orientations)
+        np.testing.assert_array_equal(one.thickness_angstrom, other.thickness_angstrom)
+    context = contexts[1]
+    run_stage(context, "export")
+    stem = "surfaces/tomo__single_membrane"
+    path = tmp_path / "read.star"
+    path.write_bytes(context.folder.read(f"{stem}.star"))
+    tables = starfile.read(path, always_dict=True)
+    place = TomoContext(tomo_name="tomo", sampling=context.header.sampling)
+    back = particles_of(tables["particles"], "single_membrane", context=place)
+    np.testing.assert_allclose(back.points_angstrom, one.particles.points_angstrom, atol=0.01)
+    np.testing.assert_allclose(back.orientations, one.particles.orientations, atol=1e-4)
+    # RELION's tilt is the angle of the outward normal with z.
+    outward = back.points_angstrom - CENTRE
+    tilt = np.degrees(np.arccos(outward[:, 0] / np.linalg.norm(outward, axis=1)))
+    assert np.abs(tables["particles"]["rlnAngleTilt"] - tilt).max() < 4
+    text = context.folder.read(f"{stem}.csv").decode()
+    (table,) = read_particles_csv(text)
+    np.testing.assert_allclose(table.points_angstrom, one.particles.points_angstrom, atol=1e-5)
+    assert text.splitlines()[0].endswith(",zaxis_z,surface,area_angstrom2,thickness_angstrom")
+    last = np.array(text.splitlines()[1].split(",")[-3:], float)
+    known = [one.surface[0], one.area_angstrom2[0], one.thickness_angstrom[0]]
+    np.testing.assert_allclose(last, known, rtol=1e-5)
+
+
+def test_membranes_are_sampled_if_a_recipe_names_them():
+    classes = ("single_membrane", "double_membrane")
+    assert load_recipe(None).resolved(classes).sample == {}
+    recipe = recipe_from({"sample": {"double_membrane": {"spacing_angstrom": 80}}})
+    (settings,) = recipe.resolved(classes).sample.values()
+    assert (settings.thickness_angstrom, settings.spacing_angstrom) == (260, 80)
+    with pytest.raises(RequestError, match="sample names wall"):
+        recipe_from({"sample": {"wall": None}}).resolved(classes)
+    with pytest.raises(RequestError, match="spacing"):
+        recipe_from({"sample": {"single_membrane": {"spacing": 80}}})
