@@ -248,11 +248,11 @@ def _options(found: _Chosen, request: ExportRequest) -> WriteOptions:
 def _files(
     known: Known, seen: Sequence[FoundPoints], options: WriteOptions, request: ExportRequest
 ) -> dict[str, bytes]:
-    is_one_overlay = request.into is not None and request.to == COPICK
-    if request.together or is_one_overlay:
-        default = "" if request.to != COPICK else COPICK
-        folder = f"{TOGETHER}/{request.to}" if request.into is None else default
-        return session_files(known, seen, folder, options)
+    # An overlay holds any number of tomograms, in a folder of its own.
+    is_overlay = request.to == COPICK and request.into is not None
+    if request.together or is_overlay:
+        own = f"{TOGETHER}/{request.to}" if request.into is None else ""
+        return session_files(known, seen, COPICK if is_overlay else own, options)
     files: dict[str, bytes] = {}
     for each in seen:
         folder = f"{each.name}/{request.to}" if request.into is None else ""
