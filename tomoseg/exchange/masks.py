@@ -98,8 +98,8 @@ def opened_on(url: str, sampling: Sampling) -> Iterator[tuple[Source, tuple[str,
 
 def _states_size(url: str) -> bool:
     try:
-        with open_source(url):
-            return True
+        with open_source(url) as source:
+            return min(source.header.sampling.voxel_size_angstrom) > 0
     except VoxelSizeError:
         return False
 
