@@ -21,7 +21,10 @@ from tomoseg.stores import Folder
 
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 HEAVY = ("torch", "zarr", "dask", "distributed", "pandas", "matplotlib", "skimage", "prefect")
-COMMANDS = ("run", "validate", "status", "info", "simulate", "train", "evaluate", "trace")
+COMMANDS = (
+    *("run", "validate", "status", "info", "simulate", "train", "evaluate", "trace"),
+    *("export", "import"),
+)
 
 
 @pytest.fixture

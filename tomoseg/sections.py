@@ -23,6 +23,7 @@ KEPT_DIRECTIVES = re.compile(
 )
 
 Count = Annotated[int, Field(ge=1)]
+Degrees = Annotated[float, Field(ge=-90, le=90)]
 
 
 def _line(text: str) -> str:
@@ -314,6 +315,21 @@ def most(number: int | ElasticSection) -> int:
 
 MaskFormat = Literal["mrc", "tiff", "ome_zarr", "copick"]
 MeshFormat = Literal["obj", "stl"]
+DialectName = Literal[
+    "relion5",
+    "relion4",
+    "warp",
+    "dynamo",
+    "stopgap",
+    "av3",
+    "imod",
+    "amira",
+    "eman2",
+    "copick",
+    "portal",
+    "csv",
+    "tardis",
+]
 
 
 class ExportSection(Section):
@@ -326,22 +342,48 @@ class ExportSection(Section):
         overlay); true is ``mrc``, false none.
     meshes
         Formats of a surface a class, for figures: ``obj``, ``stl``.
+    dialects
+        Programs that filaments and particles are written for (``tomoseg export --to list`` says
+        what each gets); those but ``relion5`` and ``csv`` have a folder of their own.
     spacing_angstrom
         Distance of segments along the filaments of a class, Å; others take the format's default.
     tilt_series_pixel_size_angstrom, tilt_series_size_xyz
         Bin-1 pixel size and size of the tomogram in bin-1 pixels, for RELION; without them the
         tomogram itself counts as bin 1.
+    centre_shift_pixels
+        Added to size / 2, RELION's centre of a tomogram; -1 for programs with size / 2 - 1.
+    flip_z
+        Whether other programs have the slices in the opposite order; ``csv`` and masks stay as
+        the tomogram is.
+    dynamo_origin
+        From where Dynamo's tables count: the ``corner`` of the first voxel or its ``centre``.
+    tilt_range_degrees
+        First and last angle of the tilt series: the missing wedge in Dynamo's tables.
     """
 
     masks: tuple[MaskFormat, ...] = ("mrc",)
     meshes: tuple[MeshFormat, ...] = ()
+    dialects: tuple[DialectName, ...] = ("relion5", "csv")
     spacing_angstrom: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     tilt_series_pixel_size_angstrom: float | None = Field(default=None, gt=0)
     tilt_series_size_xyz: tuple[Count, Count, Count] | None = None
+    centre_shift_pixels: float = Field(default=0.0, ge=-10, le=10)
+    flip_z: bool = False
+    dynamo_origin: Literal["corner", "centre"] = "corner"
+    tilt_range_degrees: tuple[Degrees, Degrees] = (-60.0, 60.0)
 
     @field_validator("masks", "meshes", mode="before")
     @classmethod
     def _one_none_or_many(cls, value: Any) -> Any:
         if isinstance(value, bool):
             return ("mrc",) if value else ()
-        return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else (value,)
+        return _one_or_many(value)
+
+    @field_validator("dialects", mode="before")
+    @classmethod
+    def _one_or_many_dialects(cls, value: Any) -> Any:
+        return () if value is False else _one_or_many(value)
+
+
+def _one_or_many(value: Any) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else (value,)

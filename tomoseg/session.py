@@ -14,6 +14,8 @@ from tomoseg import __version__
 from tomoseg.blocks import BlockGrid
 from tomoseg.clusters import check_cluster, cluster_address, described, local_workers, runner_at
 from tomoseg.errors import RequestError, ResourceError, TomosegError
+from tomoseg.exchange.exports import TOGETHER, write_session
+from tomoseg.exchange.imported import IMPORTED
 from tomoseg.formats.compressed import compression_of
 from tomoseg.recipe import Recipe
 from tomoseg.report.page import session_page
@@ -99,6 +101,11 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     if tomograms is None:
         remove = recipe.session.tomogram_name_remove
         tomograms = discover(recipe.session.input, name_remove=remove)
+    for taken in {one.name for one in tomograms} & {TOGETHER, IMPORTED}:
+        raise RequestError(
+            f"a tomogram cannot be called {taken}: a folder of the output is",
+            remedy="Rename its file, or change session.tomogram_name_remove.",
+        )
     output = Folder(recipe.session.output)
     is_deep = any(network.card.architecture.dimensions == 3 for network in networks)
     recipe = recipe.resolved(tuple(colours_of(networks)), is_deep=is_deep)
@@ -382,7 +389,16 @@ class Journal:
         self._write()
 
     def finish(self) -> dict[str, Any]:
-        """Write the last state and the page; return what the journal holds."""
+        """Write the points of all tomograms together, the last state and the page.
+
+        What another program cannot read of them is told, not raised: every tomogram is done.
+        """
+        try:
+            with explaining():
+                self.values["together"] = write_session(self.session.output)
+        except TomosegError as error:
+            log.warning("session/: %s", error)
+            self.values["together"] = {"error": error.message, "remedy": error.remedy}
         self.values["finished"] = _now()
         self._write()
         return self.values

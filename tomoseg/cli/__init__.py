@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from tomoseg import __version__
+from tomoseg.cli.exchange import export, import_
 from tomoseg.cli.networks import evaluate, train
 from tomoseg.cli.sessions import run, status, validate
 from tomoseg.cli.tracing import trace
@@ -72,6 +73,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "trace": trace,
+    "export": export,
+    "import": import_,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

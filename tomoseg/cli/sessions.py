@@ -136,6 +136,11 @@ def _tell_result(result: dict[str, Any], output: str) -> None:
     failed = [row for row in rows if row["state"] == "failed"]
     for row in failed:
         typer.echo(f"failed: {row['name']}: {row['error']}. {row['remedy']}".rstrip(), err=True)
+    together = result["together"]
+    if "error" in together:
+        typer.echo(f"session/: {together['error']}. {together['remedy']}".rstrip(), err=True)
+    if failed and together.get("files"):
+        typer.echo(f"left out of session/: {', '.join(together['left_out'])}", err=True)
     typer.echo(
         f"{len(rows) - len(failed)} of {len(rows)} tomograms done; look at {output}/index.html"
     )

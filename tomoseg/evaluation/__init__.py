@@ -35,6 +35,7 @@ __all__ = [
     "is_folder",
 ]
 
+OTHER_TABLES = ("__measures.csv", "__surroundings.csv")
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".star", ".box", ".cbox")
 
 
@@ -110,7 +111,7 @@ def evaluate_folders(found: str, truth: str, options: Options = USUAL) -> dict[s
 
 def _true_places(done: Folder, truths: Folder, kind: str) -> dict[str, str]:
     """Return where the truth of one kind is, by tomogram, of those that have results."""
-    parts = [(file, *file.partition("__")) for file in truths.names()]
+    parts = [(file, *file.rpartition("__")) for file in truths.names()]
     return {
         name: f"{truths.url}/{file}"
         for file, name, _, rest in parts
@@ -119,4 +120,6 @@ def _true_places(done: Folder, truths: Folder, kind: str) -> dict[str, str]:
 
 
 def _csv_files(folder: Folder) -> list[str]:
-    return [f"{folder.url}/{name}" for name in folder.names() if name.endswith(".csv")]
+    """Return the tables of points; beside them stand others, of what these measure."""
+    tables = [name for name in folder.names() if name.endswith(".csv")]
+    return [f"{folder.url}/{name}" for name in tables if not name.endswith(OTHER_TABLES)]

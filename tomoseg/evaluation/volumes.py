@@ -219,7 +219,7 @@ def class_names(place: str) -> tuple[str, ...] | None:
         manifest = folder.read_json("manifest.json") if folder.exists("manifest.json") else {}
         return tuple(manifest["classes"]) if "classes" in manifest else None
     parent, _, file = url.rpartition("/")
-    name = f"{file.partition('__')[0]}.json"
+    name = f"{file.rpartition('__')[0]}.json"
     if "__labels" not in file or not Folder(parent).exists(name):
         return None
     classes = Folder(parent).read_json(name)["classes"]

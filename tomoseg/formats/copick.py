@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -47,7 +47,7 @@ class Copick:
     """
 
     name = "copick"
-    scope = "tomogram"
+    scope: Literal["class", "tomogram"] = "tomogram"
 
     def write(
         self, points: Sequence[TomogramPoints], stem: str, options: WriteOptions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ class Csv:
     """
 
     name = "csv"
-    scope = "class"
+    scope: Literal["class", "tomogram"] = "class"
 
     def write(
         self, points: Sequence[TomogramPoints], stem: str, options: WriteOptions
@@ -51,7 +52,8 @@ class Csv:
             names = {kind: f"{stem}__{kind}.csv" for kind in filled}
         else:
             # Of nothing at all there is a header.
-            filled = filled or {"filaments": tables["filaments"]}
+            looked_for = "particles" if any(t.particles for t in points) else "filaments"
+            filled = filled or {looked_for: tables[looked_for]}
             names = dict.fromkeys(filled, f"{stem}.csv")
         return {names[kind]: csv_text(table).encode() for kind, table in filled.items()}
 
@@ -89,7 +91,7 @@ class Tardis:
     """
 
     name = "tardis"
-    scope = "class"
+    scope: Literal["class", "tomogram"] = "class"
 
     def write(
         self, points: Sequence[TomogramPoints], stem: str, options: WriteOptions

@@ -36,7 +36,7 @@ class Portal:
     """
 
     name = "portal"
-    scope = "class"
+    scope: Literal["class", "tomogram"] = "class"
 
     def write(
         self, points: Sequence[TomogramPoints], stem: str, options: WriteOptions

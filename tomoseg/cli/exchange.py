@@ -1,0 +1,187 @@
+"""Commands that go between tomoseg and other programs: export points, import points and masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tomoseg.errors import RequestError
+
+if TYPE_CHECKING:
+    from tomoseg.exchange.imports import Imported
+
+LIST = "list"
+TomogramsOption = Annotated[
+    list[str] | None, typer.Option("--tomogram", metavar="NAME", help="Only this; repeatable.")
+]
+
+
+def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
+    output: Annotated[str | None, typer.Argument(help="Output of a session, path or URL.")] = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="NAME", help="The program's dialect; list says them all.")
+    ] = LIST,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", metavar="NAME", help="Only this; repeatable.")
+    ] = None,
+    tomograms: TomogramsOption = None,
+    into: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Folder or URL; else folders in the output."),
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="A class of all tomograms in one file.")
+    ] = False,
+    imported: Annotated[
+        bool, typer.Option("--imported", help="What was imported, not what was found.")
+    ] = False,
+    flip_z: Annotated[
+        bool | None,
+        typer.Option(help="The program has the slices in the opposite order; else as the recipe."),
+    ] = None,
+    spacing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS=Å", help="Distance of segments along filaments; repeatable."),
+    ] = None,
+    origin: Annotated[
+        Literal["corner", "centre"] | None,
+        typer.Option(help="From where Dynamo counts in the first voxel; else as the recipe."),
+    ] = None,
+) -> None:
+    """Convert the filaments and particles of a finished session for another program.
+
+    Nothing is computed again. Without --into, files stand in OUTPUT/TOMOGRAM/NAME, together in
+    OUTPUT/session/NAME.
+    """
+    from tomoseg.exchange.exports import ExportRequest, export_points
+    from tomoseg.formats.registry import DIALECTS
+
+    if to == LIST:
+        for name, known in DIALECTS.items():
+            typer.echo(f"{name:9} {known.about}")
+        return
+    if output is None:
+        raise RequestError("no output of a session is given")
+    request = ExportRequest(
+        to=to,
+        classes=tuple(classes or ()),
+        tomograms=tuple(tomograms or ()),
+        into=into,
+        together=together,
+        imported=imported,
+        flip_z=flip_z,
+        origin=origin,
+        spacing_angstrom=_spacings(spacing or []),
+    )
+    done = export_points(output, request)
+    for note in done.notes:
+        typer.echo(note, err=True)
+    for path in done.files:
+        typer.echo(f"{done.folder}/{path}")
+    typer.echo(f"{done.filaments} filaments, {done.particles} particles written as {to}")
+
+
+def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
+    file: Annotated[
+        str, typer.Argument(help="Points in any dialect, or a volume: MRC, TIFF, OME-Zarr.")
+    ],
+    into: Annotated[
+        str,
+        typer.Option(
+            metavar="PLACE", help="OUTPUT/TOMOGRAM, OUTPUT, a tomogram, or a folder of them."
+        ),
+    ],
+    name: Annotated[str, typer.Option("--as", metavar="CLASS", help="Class that it becomes.")],
+    dialect: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="NAME",
+            help="Dialect (tomoseg export --to list), picks or mask, where it is not certain.",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Of a file of several classes, this one.")
+    ] = None,
+    tomograms: TomogramsOption = None,
+    value: Annotated[
+        int | None, typer.Option(help="Of a volume: the class is where it has this value.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of a volume: the class is where it is above this.")
+    ] = None,
+    flip_z: Annotated[
+        bool, typer.Option("--flip-z", help="The file's slices come in the opposite order.")
+    ] = False,
+    origin: Annotated[
+        Literal["corner", "centre"],
+        typer.Option(help="From where a table of Dynamo counts in the first voxel."),
+    ] = "corner",
+    voxel_size: Annotated[
+        float | None, typer.Option("--voxel-size", help="Of a tomogram that does not say it, Å.")
+    ] = None,
+) -> None:
+    """Take another program's picks, traces or mask into a project.
+
+    Points become tables, masks a label volume on the tomogram's grid, in a folder imported/ of the
+    session's output or beside the tomogram. A class that is imported again is replaced.
+    """
+    from tomoseg.exchange.imports import ImportRequest, import_file
+
+    request = ImportRequest(
+        url=file,
+        into=into,
+        name=name,
+        dialect=dialect,
+        only=only,
+        tomograms=tuple(tomograms or ()),
+        value=value,
+        threshold=threshold,
+        flip_z=flip_z,
+        origin=origin,
+        voxel_size_angstrom=voxel_size,
+    )
+    done = import_file(request)
+    for line in done.says:
+        typer.echo(line)
+    for path in done.files:
+        typer.echo(f"{done.home}/{path}")
+    for line in _next_steps(done, name):
+        typer.echo(line)
+
+
+def _next_steps(done: Imported, name: str) -> list[str]:
+    """Say what one can do with what was imported, as commands and lines of a recipe."""
+    folder = f"{done.home}/imported"
+    first = done.tomograms[0].removeprefix("file://")
+    steps = []
+    if done.is_session:
+        steps.append(f"score the session against it: tomoseg evaluate {done.home} {folder}")
+    if done.kind != "mask":
+        steps.append(f"convert it: tomoseg export {done.home} --imported --class {name} --to NAME")
+    if done.label is not None:
+        steps.append(
+            f"train on it: annotations: [{{kind: painted, tomograms: {first}, "
+            f'labels: "{folder}/{{name}}__labels.mrc", values: {{{done.label}: {name}}}}}]'
+        )
+    if "particles" in done.kind:
+        steps.append(
+            f"train on it: annotations: [{{kind: points, tomograms: {first}, class: {name}, "
+            f'radius_angstrom: RADIUS, table: "{folder}/{{name}}__particles.csv"}}]'
+        )
+    return steps
+
+
+def _spacings(given: list[str]) -> dict[str, float]:
+    """Return class → spacing in Å."""
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError as error:
+            raise RequestError(f"--spacing {text} is not CLASS=Å") from error
+        if not 0 < found[name] < float("inf"):
+            raise RequestError(f"--spacing {text}: the distance must be positive")
+    return found

@@ -1,0 +1,266 @@
+"""Points of a finished session in another program's dialect: a tomogram or all together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tomoseg.errors import RequestError
+from tomoseg.exchange.imported import read_imported
+from tomoseg.exchange.places import (
+    Places,
+    chosen,
+    colours_of,
+    finished_context,
+    finished_rows,
+    places_at,
+)
+from tomoseg.formats.dialects import Origin, WriteOptions
+from tomoseg.formats.registry import DIALECTS, Known
+from tomoseg.recipe import Recipe
+from tomoseg.stages.points import (
+    COPICK,
+    FoundPoints,
+    found_points,
+    session_files,
+    tomogram_files,
+    write_options,
+)
+from tomoseg.stores import Folder
+
+TOGETHER = "session"
+CSV = "csv"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to convert, and how.
+
+    Parameters
+    ----------
+    to
+        Name of a dialect.
+    classes, tomograms
+        Some of them; all without any.
+    into
+        Folder or URL for the files; without one they stand in the session's output, in folders
+        named after the dialect.
+    together
+        Whether a file holds a class of all tomograms.
+    imported
+        Whether what was imported is converted, not what was found.
+    flip_z, origin
+        Instead of the recipe's ``export.flip_z`` and ``export.dynamo_origin``.
+    spacing_angstrom
+        Class → distance of segments along its filaments, before the recipe's.
+    """
+
+    to: str
+    classes: tuple[str, ...] = ()
+    tomograms: tuple[str, ...] = ()
+    into: str | None = None
+    together: bool = False
+    imported: bool = False
+    flip_z: bool | None = None
+    origin: Origin | None = None
+    spacing_angstrom: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def known(self) -> Known:
+        """The dialect.
+
+        Raises
+        ------
+        RequestError
+            If there is none of that name, or it is tomoseg's own and slices are to be mirrored.
+        """
+        if self.to not in DIALECTS:
+            raise RequestError(
+                f"there is no dialect {self.to!r}", remedy=f"Choose one of {', '.join(DIALECTS)}"
+            )
+        if self.to == CSV and self.flip_z:
+            raise RequestError(
+                "csv is tomoseg's own table, of the tomogram as it is",
+                remedy="Leave out --flip-z, or choose another program's dialect",
+            )
+        return DIALECTS[self.to]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Parameters
+    ----------
+    folder
+        Where the files are.
+    files
+        Paths in it.
+    filaments, particles
+        How many they hold.
+    notes
+        What was left out, for people.
+    """
+
+    folder: Folder
+    files: tuple[str, ...]
+    filaments: int
+    particles: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """The points to write, and what a recipe says of how."""
+
+    home: Folder
+    found: list[FoundPoints]
+    recipe: Recipe
+    colours: Mapping[str, str]
+    left_out: tuple[str, ...]
+
+
+def export_points(place: str, request: ExportRequest) -> Exported:
+    """Convert the points of a finished session, or what was imported; no stage runs.
+
+    Parameters
+    ----------
+    place
+        The session's output, path or URL; of what was imported also the folder of the tomograms.
+
+    Raises
+    ------
+    RequestError
+        If there is no session, dialect, class or tomogram of that name, or the program could not
+        read the points.
+    """
+    known = request.known
+    found = _imported(place, request) if request.imported else _results(place, request)
+    names = list(dict.fromkeys(name for each in found.found for name in each.classes))
+    classes = chosen(names, request.classes, "class")
+    chosen(names, list(request.spacing_angstrom), "class")
+    kept = [each.select(classes) for each in found.found]
+    notes = [f"left out, as it is not done: {name}" for name in found.left_out]
+    notes += _without_particles(known, kept)
+    options = _options(found, request)
+    flip = found.recipe.export.flip_z if request.flip_z is None else request.flip_z
+    seen = [each.flip_z() for each in kept] if flip and request.to != CSV else kept
+    folder = found.home if request.into is None else Folder(request.into)
+    files = _files(known, seen, options, request)
+    for path, content in files.items():
+        folder.write(path, content)
+    return Exported(
+        folder,
+        tuple(files),
+        sum(len(each.points.filaments) for each in kept),
+        sum(len(t) for each in kept for t in each.points.particles) * known.has_particles,
+        tuple(notes),
+    )
+
+
+def write_session(output: Folder) -> dict[str, Any]:
+    """Write a session's points in its recipe's dialects, all tomograms of a class together.
+
+    They stand in ``session/<dialect>/<class>.*``, made anew from what the tomograms hold; a file
+    that did not change is not touched, and files of classes that are gone are removed. Dialects
+    that have a file a tomogram are not among them, nor micrographs, which RELION takes one by one.
+
+    Returns
+    -------
+    The paths, and the tomograms that have no results.
+
+    Raises
+    ------
+    RequestError
+        If a program could not read the points.
+    """
+    found = _session(output, ())
+    export, options = found.recipe.export, write_options(found.recipe, found.colours)
+    files: dict[str, bytes] = {}
+    for name in export.dialects:
+        known = DIALECTS[name]
+        if known.dialect.scope != "class":
+            continue
+        kept = [
+            each for each in found.found if name == CSV or not each.points.context.sampling.is_flat
+        ]
+        seen = [each.flip_z() for each in kept] if export.flip_z and name != CSV else kept
+        if seen:
+            files |= session_files(known, seen, f"{TOGETHER}/{name}", options)
+    _replace(output, files)
+    return {"files": list(files), "left_out": list(found.left_out)}
+
+
+def _replace(output: Folder, files: Mapping[str, bytes]) -> None:
+    """Make ``session/`` hold these files; what was written last time and is gone goes."""
+    for name in DIALECTS:
+        folder = f"{TOGETHER}/{name}"
+        wanted = {path.removeprefix(f"{folder}/").partition("/")[0] for path in files}
+        for stale in set(output.names(folder)) - wanted:
+            output.remove(f"{folder}/{stale}")
+    for path, content in files.items():
+        if not output.exists(path) or output.read(path) != content:
+            output.write(path, content)
+
+
+def _results(place: str, request: ExportRequest) -> _Chosen:
+    return _session(Folder(place), request.tomograms)
+
+
+def _session(output: Folder, wanted: Sequence[str]) -> _Chosen:
+    rows, left_out = finished_rows(output)
+    names = chosen([row["name"] for row in rows], wanted, "tomogram")
+    contexts = [finished_context(output, name) for name in names]
+    # The same for all but those that an earlier version finished.
+    recipe = contexts[-1].recipe if contexts else Recipe()
+    colours = colours_of(rows[-1]) if rows else {}
+    return _Chosen(output, [found_points(one) for one in contexts], recipe, colours, left_out)
+
+
+def _imported(place: str, request: ExportRequest) -> _Chosen:
+    places = places_at(place, wanted=request.tomograms)
+    found = [read_imported(places.home, one) for one in places.tomograms]
+    kept = [each for each in found if each.classes]
+    if not kept:
+        raise RequestError(
+            f"nothing was imported into {places.home}", remedy="Use tomoseg import first."
+        )
+    return _Chosen(places.home, kept, _recipe_of(places), {}, places.left_out)
+
+
+def _recipe_of(places: Places) -> Recipe:
+    """Return the recipe of a session, and of a folder of tomograms the defaults."""
+    if not places.is_session:
+        return Recipe(trace={}, pick={})
+    return finished_context(places.home, places.tomograms[-1].name).recipe
+
+
+def _options(found: _Chosen, request: ExportRequest) -> WriteOptions:
+    options = write_options(found.recipe, found.colours)
+    return replace(
+        options,
+        spacing_angstrom={**options.spacing_angstrom, **request.spacing_angstrom},
+        origin=request.origin or options.origin,
+    )
+
+
+def _files(
+    known: Known, seen: Sequence[FoundPoints], options: WriteOptions, request: ExportRequest
+) -> dict[str, bytes]:
+    # An overlay holds any number of tomograms, in a folder of its own.
+    is_overlay = request.to == COPICK and request.into is not None
+    if request.together or is_overlay:
+        own = f"{TOGETHER}/{request.to}" if request.into is None else ""
+        return session_files(known, seen, COPICK if is_overlay else own, options)
+    files: dict[str, bytes] = {}
+    for each in seen:
+        folder = f"{each.name}/{request.to}" if request.into is None else ""
+        files |= tomogram_files(known, each, folder, options)
+    return files
+
+
+def _without_particles(known: Known, found: Sequence[FoundPoints]) -> Iterator[str]:
+    names = dict.fromkeys(name for each in found for name in each.picked)
+    if names and not known.has_particles:
+        yield f"{known.dialect.name} has no place for particles: {', '.join(names)} left out"

@@ -1,0 +1,284 @@
+"""Other programs' points and masks come into a project: see :mod:`tomoseg.exchange.imported`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from tomoseg import __version__
+from tomoseg.errors import FormatError, RequestError
+from tomoseg.exchange.imported import checked_class, note_import, write_mask, write_points
+from tomoseg.exchange.masks import count, opened_on, reading, rule_of
+from tomoseg.exchange.places import Place, Places, places_at
+from tomoseg.formats.dialects import Origin, TomogramPoints, the_tomogram
+from tomoseg.formats.picks import UNNAMED, read_picks
+from tomoseg.formats.registry import DIALECTS, dialect_of, reader
+from tomoseg.sources import AMIRA_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
+from tomoseg.stores import Folder, checked_url, fingerprint, open_file
+
+VOLUMES = MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
+PICKS = "picks"
+"""Tables of pickers, which are read and not written: :mod:`tomoseg.formats.picks`."""
+MASK = "mask"
+_PICK_SUFFIXES = (".cbox", ".box")
+_COMPRESSED = (".gz", ".bz2")
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What comes in, and as what.
+
+    Parameters
+    ----------
+    url
+        A file of points, or a volume.
+    into
+        A session's output, one of its tomograms, a tomogram, or a folder of them.
+    name
+        Class.
+    dialect
+        That the file is written in, ``picks`` or ``mask``; None tells where it is certain.
+    only
+        Of a file of several classes, the one to take.
+    tomograms
+        Names of those that the file is of; all that ``into`` stands for without any.
+    value, threshold
+        Of a volume: the class is where it has this value, or where it is above that one.
+    flip_z
+        Whether the file's slices come in the opposite order of the tomogram's.
+    origin
+        From where a table of Dynamo counts.
+    voxel_size_angstrom
+        Of the tomograms, where their headers do not say it.
+    """
+
+    url: str
+    into: str
+    name: str
+    dialect: str | None = None
+    only: str | None = None
+    tomograms: tuple[str, ...] = ()
+    value: int | None = None
+    threshold: float | None = None
+    flip_z: bool = False
+    origin: Origin = "corner"
+    voxel_size_angstrom: float | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came in.
+
+    Parameters
+    ----------
+    home, is_session
+        The folder that ``imported/`` is in, and whether it is a session's output.
+    files
+        Paths in it.
+    kind
+        ``"filaments"``, ``"particles"`` or ``"mask"``.
+    says
+        What was read, a line a tomogram.
+    tomograms
+        Places of the tomograms' own files.
+    label
+        Of a mask, that of the class.
+    """
+
+    home: Folder
+    is_session: bool
+    files: tuple[str, ...]
+    kind: str
+    says: tuple[str, ...]
+    tomograms: tuple[str, ...]
+    label: int | None = None
+
+
+def import_file(request: ImportRequest) -> Imported:
+    """Read points or a mask of another program, and put them beside the tomograms.
+
+    Raises
+    ------
+    RequestError
+        If the class has no name that a class can have, the dialect must be said, or the file
+        says nothing of the tomograms.
+    FormatError, VoxelSizeError
+        If the file is damaged or does not fit the tomogram.
+    """
+    checked_class(request.name)
+    if (request.value is not None) and (request.threshold is not None):
+        raise RequestError("--value and --threshold exclude each other")
+    places = places_at(
+        request.into, wanted=request.tomograms, voxel_size_angstrom=request.voxel_size_angstrom
+    )
+    dialect = _dialect(request)
+    if dialect == MASK:
+        return _import_mask(request, places)
+    if request.value is not None or request.threshold is not None:
+        raise RequestError(f"{request.url} holds points: --value and --threshold are for volumes")
+    return _import_points(request, dialect, places)
+
+
+def _dialect(request: ImportRequest) -> str:
+    """Return what a file is, as was said or as is certain."""
+    known = (*DIALECTS, PICKS, MASK)
+    if request.dialect is not None:
+        if request.dialect not in known:
+            raise RequestError(
+                f"there is no dialect {request.dialect!r}",
+                remedy=f"Choose one of {', '.join(known)}",
+            )
+        return request.dialect
+    place = request.url.lower().rstrip("/")
+    plain = place.removesuffix(PurePosixPath(place).suffix) if _is_packed(place) else place
+    if plain.endswith(VOLUMES):
+        return MASK
+    if plain.endswith(_PICK_SUFFIXES):
+        return PICKS
+    guessed = dialect_of(_content(request.url), place)
+    if guessed is None and plain.endswith(AMIRA_SUFFIXES):
+        return MASK
+    if guessed is None:
+        raise RequestError(
+            f"which program wrote {request.url} cannot be told",
+            remedy=f"Say --from with one of {', '.join(known)}",
+        )
+    return guessed
+
+
+def _is_packed(place: str) -> bool:
+    return place.endswith(_COMPRESSED)
+
+
+def _content(url: str) -> bytes:
+    with open_file(url) as file:
+        return file.read()
+
+
+def _import_points(request: ImportRequest, dialect: str, places: Places) -> Imported:
+    read = [
+        (place, _of_class(points, request))
+        for place, points in zip(places.tomograms, _read(request, dialect, places), strict=True)
+    ]
+    if request.flip_z:
+        read = [(place, points.flip_z()) for place, points in read]
+    kept = [(place, points) for place, points in read if _counts(points) != (0, 0)]
+    if not kept:
+        raise RequestError(
+            f"{request.url} holds no point of {', '.join(p.name for p in places.tomograms)}",
+            remedy="Check that the file belongs to these tomograms.",
+        )
+    files: list[str] = []
+    source = {"from": request.url, "dialect": dialect, **fingerprint(checked_url(request.url))}
+    kinds: set[str] = set()
+    for place, points in kept:
+        files += write_points(places.home, place, points)
+        for kind, number in zip(("filaments", "particles"), _counts(points), strict=True):
+            if number:
+                kinds.add(kind)
+                facts = {"tomoseg": __version__, "kind": kind, "count": number, **source}
+                note_import(places.home, place, request.name, facts)
+    return Imported(
+        places.home,
+        places.is_session,
+        tuple(files),
+        " and ".join(sorted(kinds)),
+        tuple(_said(place, points, dialect) for place, points in kept),
+        tuple(place.url for place, _ in kept),
+    )
+
+
+def _read(request: ImportRequest, dialect: str, places: Places) -> list[TomogramPoints]:
+    """Return what a file says of each tomogram, in their order."""
+    contexts = [place.context for place in places.tomograms]
+    data = _content(request.url)
+    if dialect == PICKS:
+        context = the_tomogram(contexts, "a picker")
+        tables = read_picks(data, request.url, context.sampling, tomogram=context.tomo_name)
+        named = [replace(t, name=request.name) if t.name == UNNAMED else t for t in tables]
+        return [TomogramPoints(context, particles=named)]
+    known = reader(dialect, doc=_doc(request.url), origin=request.origin)
+    try:
+        found = known.read(data, contexts, name=request.name)
+    except FormatError as error:
+        raise FormatError(f"{request.url}: {error.message}", remedy=error.remedy) from error
+    by_name = {points.context.tomo_name: points for points in found}
+    return [by_name.get(one.tomo_name, TomogramPoints(one)) for one in contexts]
+
+
+def _doc(url: str) -> str:
+    """Return the text beside a table that says which number is which tomogram, if it is there."""
+    folder, _, file = checked_url(url).rpartition("/")
+    name = f"{PurePosixPath(file).stem}.doc"
+    return Folder(folder).read(name).decode() if Folder(folder).exists(name) else ""
+
+
+def _of_class(points: TomogramPoints, request: ImportRequest) -> TomogramPoints:
+    """Return the points of the one class that is taken, under its new name."""
+    names = {line.name for line in points.filaments}
+    names |= {table.name for table in points.particles}
+    if request.only is not None:
+        names &= {request.only}
+    if len(names) > 1:
+        raise RequestError(
+            f"{request.url} holds several classes: {', '.join(sorted(names))}",
+            remedy="Take one at a time with --only CLASS.",
+        )
+    filaments = [line for line in points.filaments if line.name in names]
+    particles = [table for table in points.particles if table.name in names]
+    return replace(
+        points,
+        filaments=[replace(line, name=request.name) for line in filaments],
+        particles=[replace(table, name=request.name) for table in particles],
+    )
+
+
+def _counts(points: TomogramPoints) -> tuple[int, int]:
+    return len(points.filaments), sum(len(table) for table in points.particles)
+
+
+def _said(place: Place, points: TomogramPoints, dialect: str) -> str:
+    lines, picks = _counts(points)
+    counted = ((lines, "filaments"), (picks, "particles"))
+    said = [f"{number} {what}" for number, what in counted if number]
+    positions = [line.points_angstrom for line in points.filaments]
+    positions += [table.points_angstrom for table in points.particles]
+    every = np.concatenate(positions)
+    outside = int((~place.header.sampling.contains(every)).sum())
+    text = f"{place.name}: {' and '.join(said)}, read as {dialect}"
+    if outside:
+        text += f"; {outside} of {len(every)} points lie outside the tomogram: is it the right one?"
+    return text
+
+
+def _import_mask(request: ImportRequest, places: Places) -> Imported:
+    if len(places.tomograms) != 1:
+        names = ", ".join(place.name for place in places.tomograms)
+        raise RequestError(
+            f"{request.url} is a volume, and {names} are {len(places.tomograms)} tomograms",
+            remedy="Say which it is of with --tomogram.",
+        )
+    (place,) = places.tomograms
+    with opened_on(request.url, place.header.sampling) as (source, notes):
+        rule = rule_of(source, value=request.value, threshold=request.threshold)
+        voxels = count(source, rule)
+        if not voxels:
+            raise RequestError(f"{request.url} has no voxel that is {rule.says}")
+        read = reading(source, rule, flip_z=request.flip_z)
+        path, label = write_mask(places.home, place, request.name, read)
+    facts = {
+        "tomoseg": __version__,
+        "kind": MASK,
+        "voxels": voxels,
+        "where": rule.says,
+        "from": request.url,
+        **fingerprint(checked_url(request.url)),
+    }
+    note_import(places.home, place, request.name, facts)
+    share = 100 * voxels / np.prod(place.header.sampling.shape)
+    said = f"{place.name}: {voxels} voxels ({share:.3g}%), where it is {rule.says}"
+    return Imported(
+        places.home, places.is_session, (path,), MASK, (said, *notes), (place.url,), label
+    )
