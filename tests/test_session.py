@@ -29,7 +29,7 @@ from tomoseg.stores import Claim
 
 NAMES = ("simulated_0500", "simulated_0501")
 STAGES = ("ingest", "segment", "clean", "trace", "pick", "sample", "export", "report")
-LABELS = ("semantic", "actin", "double_membrane", "ribosome", "carbon_edge")
+LABELS = ("semantic", "instances")
 SECRET = "wJalrXUtnFEMI-planted-K7MDENG"
 # Open settings: random weights make little that looks like a filament.
 TRACING = {
