@@ -252,6 +252,18 @@ def test_a_membrane_is_no_filament_not_even_where_it_meets_the_border(normal, se
     assert traced(seen(sheet((60, 120, 120), normal), 0.05), settings) == []
 
 
+def test_the_rim_of_a_torn_sheet_is_no_filament_and_one_along_it_is():
+    score = sheet((48, 120, 120), (1, 0, 0))
+    score[:, :, 60:] = 0
+    settings = tracing_defaults("actin")
+    assert traced(seen(score), settings) == []
+    line = straight((24, 10, 72), (24, 110, 72))
+    both = np.maximum(score, draw(score.shape, [line], settings.radius_angstrom / VOXEL))
+    result = compared(traced(seen(both), settings), [line], settings)
+    assert result.f1 > 0.97
+    assert (result.splits, result.false) == (0, 0)
+
+
 @pytest.mark.parametrize("settings", [MICROTUBULE, tracing_defaults("actin")], ids=["mt", "actin"])
 def test_blobs_and_noise_are_no_filaments(settings):
     grid = np.indices((60, 120, 120))
@@ -334,6 +346,20 @@ def test_the_ideal_tube_has_strength_one_and_the_tube_s_direction():
     middle = (np.abs(points.index - 10) <= 1).all(axis=1)
     assert points.strength[middle].max() == pytest.approx(1.0, abs=0.1)
     np.testing.assert_allclose(np.abs(points.direction[middle][:, 2]), 1, atol=1e-3)
+    axis = (points.index[:, :2] == 10).all(axis=1)
+    assert points.aside[axis].max() < 0.15
+
+
+def test_a_rim_s_top_lies_aside_by_sigma_squared_over_its_depth():
+    # d inside a smoothed edge the slope is φ(d/σ)/σ and the curvature d·φ(d/σ)/σ³.
+    score = np.zeros((41, 40, 60), np.float32)
+    score[15:27, :, :40] = 1
+    settings = TracingSettings(radius_angstrom=100.0)
+    points = points_of(score, settings, (10.0,) * 3)
+    for x in (14, 15, 16):
+        (row,) = np.flatnonzero((points.index == (10, 10, x)).all(axis=1))
+        depth = 395 - (20 * x + 5)
+        assert points.aside[row] == pytest.approx(75**2 / depth / 100, rel=0.05)
 
 
 def test_points_go_through_a_file(tmp_path):

@@ -172,7 +172,8 @@ def test_same_input_gives_same_bytes():
 
 def test_a_persons_matplotlib_style_does_not_change_a_picture():
     plain = tomogram_figure(picture()), tomogram_thumbnail(picture())
-    for name in ("dark_background", "ggplot", "seaborn-v0_8-poster"):
+    constrained = {"figure.constrained_layout.use": True}
+    for name in ("dark_background", "ggplot", "seaborn-v0_8-poster", constrained):
         with style.context(name):
             assert (tomogram_figure(picture()), tomogram_thumbnail(picture())) == plain
 

@@ -86,6 +86,17 @@ def eigenvectors(curvature: Floats, values: Floats) -> Floats:
     return vectors
 
 
+def gradients(smooth: NDArray[np.float32], index: NDArray[np.int64], sizes: Floats) -> Floats:
+    """Return first derivatives, shape (n, 3), zyx, by central differences at inner voxels.
+
+    ``smooth``, ``index`` and ``sizes`` are as in :func:`curvatures`.
+    """
+    strides = np.array([smooth.shape[1] * smooth.shape[2], smooth.shape[2], 1])
+    flat, at = smooth.ravel(), (index + 1) @ strides
+    twice = np.stack([flat[at + step] - flat[at - step] for step in strides], axis=1)
+    return np.asarray(twice.astype(np.float64) / (2 * sizes))
+
+
 def _mixed(
     smooth: NDArray[np.float32],
     index: NDArray[np.int64],

@@ -17,7 +17,7 @@ Line = NDArray[np.float64]
 
 SHAPE = (160, 480, 480)
 VOXEL_ANGSTROM = 12.0
-# Voxels over which clutter fades: cut off sharply, a sheet has a rim that no membrane has.
+# Voxels over which clutter fades: cut off sharply, a sheet has a rim that few membranes have.
 FADE = 20.0
 
 
@@ -33,6 +33,8 @@ class Case:
         Factor on the usual noise.
     hollow
         Whether the wall alone is marked.
+    torn
+        Whether clutter ends sharply near the lines, so that its sheets have rims.
     seed
         Of the lines and the noise.
     """
@@ -40,6 +42,7 @@ class Case:
     name: str = "microtubule"
     noise: float = 1.0
     hollow: bool = False
+    torn: bool = False
     seed: int = 1
 
     @property
@@ -58,7 +61,7 @@ def drawn(case: Case) -> tuple[list[Line], NDArray[np.float32]]:
     rng = np.random.default_rng(case.seed)
     lines = scene(rng, case.radius)
     score = tubes(lines, case, gaps(rng, lines))
-    return lines, seen(rng, np.maximum(score, clutter(rng, lines, case.radius)), case.noise)
+    return lines, seen(rng, np.maximum(score, clutter(rng, lines, case)), case.noise)
 
 
 def scene(rng: np.random.Generator, radius: float) -> list[Line]:
@@ -172,8 +175,8 @@ def tubes(lines: list[Line], case: Case, flags: list[NDArray[np.bool_]]) -> NDAr
     return outer - np.clip(bore - distance + 0.5, 0, 1) if case.hollow else outer
 
 
-def clutter(rng: np.random.Generator, lines: list[Line], radius: float) -> NDArray[np.float32]:
-    """Draw 20 blobs and 3 bent sheets of membrane; near the lines they fade over 24 nm."""
+def clutter(rng: np.random.Generator, lines: list[Line], case: Case) -> NDArray[np.float32]:
+    """Draw 20 blobs and 3 bent sheets of membrane; near the lines they fade over 24 nm or tear."""
     score = np.zeros(SHAPE, np.float32)
     grid = np.ogrid[tuple(slice(float(n)) for n in SHAPE)]
     for _ in range(20):
@@ -191,7 +194,8 @@ def clutter(rng: np.random.Generator, lines: list[Line], radius: float) -> NDArr
     taken = np.ones(SHAPE, bool)
     places = np.round(np.concatenate(lines)).astype(int)
     taken[tuple(places.T)] = False
-    free = ((ndimage.distance_transform_edt(taken) - 2 * radius) / FADE).clip(0, 1)
+    room = ndimage.distance_transform_edt(taken) - 2 * case.radius
+    free = room > 0 if case.torn else (room / FADE).clip(0, 1)
     return np.asarray(score * free, np.float32)
 
 

@@ -4,7 +4,8 @@
 
 The score maps are those of an experiment that compared ways to trace: 160×480×480 voxels of 12 Å
 with 60 to 90 filaments, among them bundles at 35 to 50 nm, crossings at 0.7 to 1.15 diameters and
-gaps of 10 to 40 nm; blobs, sheets of membrane, a blur along z and correlated noise. Each case adds
+gaps of 10 to 40 nm; blobs, sheets of membrane, a blur along z and correlated noise. Torn
+sheets end sharply around each line, so that their rims are as straight as filaments. Each case adds
 its rows to FOLDER/tracing.json; FOLDER/tracing.md is the table of all that are there. DATA holds
 real sets: two patches with masks, a crop with clicked points, template-matching picks, a spindle.
 """
@@ -52,6 +53,7 @@ CASES = {
     "microtubule-hollow": Case(hollow=True),
     "actin-base": Case("actin"),
     "actin-noise": Case("actin", noise=1.7),
+    "actin-torn-sheets": Case("actin", torn=True),
 }
 
 

@@ -77,6 +77,7 @@ def trace(
         line
         for line in follow_all(ridge, settings)
         if length_of(line) >= LINKED_RADII * settings.radius_angstrom
+        and not ridge.is_rim(line, settings)
     ]
     lines = [trim(line, ridge, settings) for line in link(pieces, settings)]
     lines = [

@@ -22,6 +22,9 @@ CORNERS = np.array(list(product((0, 1), repeat=3)))
 # Volumes are calibrated by this percentile of the maxima, held within these bounds.
 LEVEL_PERCENTILE = 75.0
 LEVEL_BOUNDS = (0.25, 1.2)
+# Along filaments the score's top is 0.1 to 0.5 radii aside, where they crowd; along rims of sheets
+# 0.6 to 1.2, in theory σ where a rim is strongest.
+RIM_RADII = 0.6
 # A trace does not claim its own last and first steps, or it could neither go on nor turn back.
 UNCLAIMED_STEPS = 4
 
@@ -37,7 +40,7 @@ class Ridge:
     keys
         int64, shape (n,), ascending: linear index of each bin in the grid padded by one bin, so
         that a bin beyond the border is absent and never another one.
-    strength, direction, maximum
+    strength, direction, maximum, aside
         As in :class:`RidgePoints`, in the order of the keys.
     """
 
@@ -46,6 +49,7 @@ class Ridge:
     strength: NDArray[np.float32]
     direction: NDArray[np.float32]
     maximum: NDArray[np.bool_]
+    aside: NDArray[np.float32]
 
     @classmethod
     def of(cls, points: RidgePoints, sampling: Sampling) -> Ridge:
@@ -58,6 +62,7 @@ class Ridge:
             points.strength[order],
             points.direction[order],
             points.maximum[order],
+            points.aside[order],
         )
 
     @property
@@ -87,6 +92,18 @@ class Ridge:
         weights = weights[0] * np.where(rows[0] < 0, 0, self.strength[rows[0]])
         signs = np.where(vectors @ heading < 0, -1.0, 1.0)
         return _unit((weights * signs) @ vectors, otherwise=heading)
+
+    def is_rim(self, line: Points, settings: TracingSettings) -> bool:
+        """Tell whether a line, shape (n, 3), Å, runs along the rim of something broader.
+
+        Nearer to the volume's border than one radius a filament is cut, and looks like a rim.
+        """
+        rows, weights = self._corners(line)
+        weights = weights * np.where(rows < 0, 0, self.strength[rows])
+        seen = weights.sum(axis=1)
+        aside = (weights * self.aside[rows]).sum(axis=1)[seen > 0] / seen[seen > 0]
+        aside[self.depth(line[seen > 0]) < settings.radius_angstrom] = 0
+        return bool(len(aside) and np.median(aside) > RIM_RADII)
 
     def depth(self, points: Points) -> NDArray[np.float64]:
         """Distance of points of shape (n, 3), Å, from the volume's border; negative outside."""

@@ -44,12 +44,16 @@ class RidgePoints:
         float32, shape (n, 3), zyx: unit vector along the tube, of either sign.
     maximum
         bool, shape (n,): whether none of the 26 neighbours is stronger.
+    aside
+        float32, shape (n,), radii: about how far across the tube its brightest place lies; little
+        near its middle, a sigma or more on the rim of a sheet, which is brighter further in.
     """
 
     index: NDArray[np.int32]
     strength: NDArray[np.float32]
     direction: NDArray[np.float32]
     maximum: NDArray[np.bool_]
+    aside: NDArray[np.float32]
 
     def __len__(self) -> int:
         """Return the number of bins."""
@@ -84,6 +88,7 @@ class RidgePoints:
             np.zeros(0, np.float32),
             np.zeros((0, 3), np.float32),
             np.zeros(0, np.bool_),
+            np.zeros(0, np.float32),
         )
 
 
@@ -118,8 +123,9 @@ def ridge_points(
     Notes
     -----
     With the eigenvalues λ1 ≤ λ2 ≤ λ3 of the Hessian of the smoothed score, the ridge measure is
-    −λ2 − ½|λ3| over the value of an ideal solid disc, and the direction is that of λ3. Beyond the
-    volume's border the score map is taken to go on as its outermost voxels.
+    −λ2 − ½|λ3| over the value of an ideal solid disc, and the direction is that of λ3. The
+    brightest place is |gradient across that direction| / −λ2 away, if the ridge is a parabola.
+    Beyond the volume's border the score map is taken to go on as its outermost voxels.
     """
     factor = working_factor(settings, sampling)
     block = binned_block(
@@ -135,10 +141,12 @@ def ridge_points(
         block.values, settings.sigma_angstrom / sizes, mode="nearest", truncate=TRUNCATE_SIGMAS
     )
     around = block.core.grow((1, 1, 1)).clip(sampling.binned(factor).shape)
-    strength, index, direction = _ridges(
-        block.cut(around.grow((1, 1, 1)), smooth), sizes * np.sqrt(_ideal(settings))
+    unit = 1 / np.sqrt(_ideal(settings))
+    strength, index, direction, aside = _ridges(
+        block.cut(around.grow((1, 1, 1)), smooth), sizes / unit
     )
-    points = _owned(block, around, strength, (index, direction))
+    radii = aside * (unit / settings.radius_angstrom)
+    points = _owned(block, around, strength, (index, direction, radii))
     return points.kept(~_along_border(points, sampling.binned(factor), settings))
 
 
@@ -169,10 +177,10 @@ def _ideal(settings: TracingSettings) -> float:
 
 def _ridges(
     smooth: NDArray[np.float32], sizes: Floats
-) -> tuple[NDArray[np.float32], NDArray[np.int64], Floats]:
-    """Ridge strength of all inner bins, and index and direction of those above the floor.
+) -> tuple[NDArray[np.float32], NDArray[np.int64], Floats, Floats]:
+    """Ridge strength of all inner bins; index, direction and top aside of those above the floor.
 
-    ``sizes`` are the bins' edges in units that make the ideal curvature 1.
+    ``sizes`` are the bins' edges in units that make the ideal curvature 1; so is what is aside.
     """
     # −λ2 − ½|λ3| ≤ −½(λ1 + λ2 + λ3), so that the Laplacian alone rules most bins out.
     index, curvature = hessian.curvatures(smooth, sizes, below=-2 * RIDGE_FLOOR)
@@ -181,17 +189,20 @@ def _ridges(
     keep = measure > RIDGE_FLOOR
     strength = np.zeros([n - 2 for n in smooth.shape], np.float32)
     strength[tuple(index[keep].T)] = measure[keep]
-    return strength, index[keep], hessian.eigenvectors(curvature[keep], high[keep])
+    index, direction = index[keep], hessian.eigenvectors(curvature[keep], high[keep])
+    slope = hessian.gradients(smooth, index, sizes)
+    slope -= (slope * direction).sum(axis=1, keepdims=True) * direction
+    return strength, index, direction, np.linalg.norm(slope, axis=1) / -low[keep]
 
 
 def _owned(
     block: BinnedBlock,
     around: Box,
     strength: NDArray[np.float32],
-    found: tuple[NDArray[np.int64], Floats],
+    found: tuple[NDArray[np.int64], Floats, Floats],
 ) -> RidgePoints:
     """Keep the bins of the core; ``around`` is the box that ``strength`` covers."""
-    index, direction = found
+    index, direction, aside = found
     peaks = ndimage.maximum_filter(strength, size=3, mode="constant") == strength
     place = index + np.array(around.begin)
     own = ((place >= block.core.begin) & (place < block.core.end)).all(axis=1)
@@ -201,4 +212,5 @@ def _owned(
         strength[at],
         direction[own].astype(np.float32),
         peaks[at],
+        aside[own].astype(np.float32),
     )

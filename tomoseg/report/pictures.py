@@ -254,7 +254,9 @@ def _ground(
 
 def _figure(width_px: float, height_px: float, *, colour: str) -> Figure:
     size = (width_px / DOTS_PER_INCH, round(height_px) / DOTS_PER_INCH)
-    return Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor=colour)
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor=colour)
+    figure.set_layout_engine("none")
+    return figure
 
 
 def _panel(figure: Figure, ground: _Ground, limits: tuple[float, float], *, box: Box) -> Axes:
