@@ -96,8 +96,11 @@ class Ridge:
     def is_rim(self, line: Points, settings: TracingSettings) -> bool:
         """Tell whether a line, shape (n, 3), Å, runs along the rim of something broader.
 
-        Nearer to the volume's border than one radius a filament is cut, and looks like a rim.
+        A hollow tube is itself brightest aside, and none is told to be a rim. Nearer to the
+        volume's border than one radius a filament is cut, and looks like one.
         """
+        if settings.hollow:
+            return False
         rows, weights = self._corners(line)
         weights = weights * np.where(rows < 0, 0, self.strength[rows])
         seen = weights.sum(axis=1)
