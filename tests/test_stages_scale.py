@@ -112,5 +112,6 @@ def test_a_journal_reads_each_thumbnail_once(tmp_path, monkeypatch):
         journal.note({"name": name, "state": "running"})
         journal.note({"name": name, "state": "done", "picture": f"{name}/report/overview.png"})
     journal.finish()
-    assert read == [f"{name}/.tomoseg/thumbnail.jpg" for name in names]
+    pictures = [name for name in read if name.endswith(".jpg")]
+    assert pictures == [f"{name}/.tomoseg/thumbnail.jpg" for name in names]
     assert (tmp_path / "index.html").read_text().count("data:image/jpeg;base64,") == len(names)
