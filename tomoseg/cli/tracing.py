@@ -77,7 +77,7 @@ def trace(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         url=file,
         name=name,
         settings=settings,
-        block_shape=given.blocks.shape,
+        block_shape=given.blocks.compact,
         scale=scale,
         label=label,
         voxel_size_angstrom=voxel_size,
