@@ -16,10 +16,13 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from tomoseg.clusters import runner_at
 from tomoseg.errors import RequestError, TomosegError
+from tomoseg.events import at
+from tomoseg.monitoring import begin, configure_logs
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
 from tomoseg.runners import SerialRunner, can_pass
 from tomoseg.session import (
@@ -75,10 +78,12 @@ def process_session(values: dict[str, Any]) -> State[Any]:
     values
         The recipe as plain values (``Recipe.model_dump(mode="json")``).
     """
+    configure_logs()
     log = get_run_logger()
     session = plan_session(recipe_from(values))
     check_session(session)
-    with claimed(session.output) as claim, session_address(session) as address:
+    names = {"run": flow_run.id or "", "session": str(session.output)}
+    with at(**names), claimed(session.output) as claim, session_address(session) as address:
         journal = Journal.begin(session)
         for found in session.tomograms:
             journal.note({"name": found.name, "state": "running"})
@@ -127,6 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="changes")
     given = parser.parse_args(arguments)
     try:
+        begin()
         places = {"input": given.input, "output": given.output}
         named = {key: place for key, place in places.items() if place}
         recipe: Recipe = load_recipe(given.recipe, given.changes, given={"session": named})

@@ -17,6 +17,8 @@ from typing import Any
 
 from tomoseg.devices import visible_gpus
 from tomoseg.errors import RequestError, ResourceError, TomosegError
+from tomoseg.monitoring import MODULE
+from tomoseg.monitoring.logs import log_environment
 from tomoseg.runners import Runner, explaining, open_runner, quieten, security
 from tomoseg.sections import ComputeSection, ElasticSection, KubernetesSection, SlurmSection
 
@@ -31,6 +33,7 @@ GPU_WORKER: dict[str, Any] = {
     "resources": {"GPU": 1},
     "preload_nanny": ["tomoseg.devices"],
 }
+PRELOAD = ("--preload", MODULE)
 SCHEDULER_SETTINGS = {"distributed.scheduler.allowed-failures": 0}
 """The runner counts losses and sends lost blocks out again itself; Dask would kill more workers."""
 SCHEDULER_ENVIRONMENT = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
@@ -197,6 +200,7 @@ def open_cluster(*, workers: int, memory_gib: float, gpu_threads: int = 0) -> It
             memory_limit=int(memory_gib * 2**30),
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
+            preload=[MODULE],
             **(GPU_WORKER if gpu_threads else {}),
         ) as cluster,
     ):
@@ -228,9 +232,10 @@ def slurm_options(compute: ComputeSection, slurm: SlurmSection) -> dict[str, Any
     gpu_type = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
     gres = [f"--gres=gpu:{gpu_type}{slurm.gpus}"] if slurm.gpus else []
     # Dashboards answer whoever asks: on the loopback interface alone.
-    worker = ["--dashboard-address", "127.0.0.1:0"]
+    worker = ["--dashboard-address", "127.0.0.1:0", *PRELOAD]
     gpu_worker = ["--resources", "GPU=1", "--preload-nanny", "tomoseg.devices"]
-    exports = [f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()]
+    variables = {**WORKER_ENVIRONMENT, **log_environment()}
+    exports = [f"export {name}={value}" for name, value in variables.items()]
     return {
         "queue": slurm.partition,
         "account": slurm.account,
@@ -293,7 +298,12 @@ def kubernetes_manifest(
         image=pods.image,
         n_workers=pods.pods if isinstance(pods.pods, int) else pods.pods.minimum,
         resources=_pod_resources(compute, pods),
-        env={**pods.environment, **WORKER_ENVIRONMENT, **SCHEDULER_ENVIRONMENT},
+        env={
+            **log_environment(),
+            **pods.environment,
+            **WORKER_ENVIRONMENT,
+            **SCHEDULER_ENVIRONMENT,
+        },
         worker_command=_worker_command(compute),
         scheduler_service_type=pods.service,
     )
@@ -323,7 +333,7 @@ def _pod_resources(compute: ComputeSection, pods: KubernetesSection) -> dict[str
 
 
 def _worker_command(compute: ComputeSection) -> list[str]:
-    command = ["python", "-m", "distributed.cli.dask_worker"]
+    command = ["python", "-m", "distributed.cli.dask_worker", *PRELOAD]
     command += ["--nthreads", str(compute.worker_threads)]
     command += ["--memory-limit", f"{round(compute.worker_gib * 1024)}MiB"]
     return [*command, "--resources", "GPU=1"] if compute.has_gpus else command

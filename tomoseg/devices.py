@@ -64,3 +64,30 @@ def dask_setup(nanny: Any) -> None:
             remedy="Start one worker for each GPU.",
         )
     nanny.env[VARIABLE] = gpus[number]
+
+
+def memory_bytes() -> dict[str, tuple[int, int]]:
+    """Return what is used, by all processes, and what there is of each visible GPU's memory.
+
+    Names are those of :func:`visible_gpus`; nothing is returned where no GPU can be asked.
+    """
+    try:
+        gpus = visible_gpus()
+        import pynvml
+    except (ResourceError, ImportError):
+        return {}
+    try:
+        pynvml.nvmlInit()
+        infos = {gpu: pynvml.nvmlDeviceGetMemoryInfo(_handle(gpu)) for gpu in gpus}
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return {}
+    return {gpu: (int(info.used), int(info.total)) for gpu, info in infos.items()}
+
+
+def _handle(gpu: str) -> Any:
+    import pynvml
+
+    if gpu.isdecimal():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
+    return pynvml.nvmlDeviceGetHandleByUUID(gpu)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tomoseg.errors import BlockError, RequestError, ResourceError, StoreError, TomosegError
+from tomoseg.events import Place, at, here
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
@@ -86,6 +87,8 @@ def attempted(task: Named, item: Any) -> dict[str, Any]:
         with explaining():
             return task(item)
     except TomosegError as error:
+        with at(block=task.name(item)):
+            log.info("the block failed: %s", error.message, exc_info=error.__cause__ or error)
         raise error.within(block=task.name(item)) from error
 
 
@@ -213,6 +216,7 @@ class DaskRunner:
             task,
             attempt.item,
             key if attempt.is_alone else "",
+            here(),
             key=key,
             pure=False,
             resources=resources,
@@ -329,9 +333,11 @@ def _without_scheduler() -> ResourceError:
 
 
 def _attempted_here(
-    task: Named, item: Any, once: str = ""
+    task: Named, item: Any, once: str = "", place: Place | None = None
 ) -> tuple[str, dict[str, Any] | TomosegError | None]:
     """Run one item on a Dask worker; return the worker and the receipt or what went wrong.
+
+    ``place`` is what the client works on: the worker's log lines and counts name it too.
 
     What is to be begun ``once`` under that name, and was begun by a worker that is gone, is left
     alone: then that worker and None are returned.
@@ -342,7 +348,8 @@ def _attempted_here(
     if once and (gone := _begun_on(worker, once)):
         return gone, None
     try:
-        return str(worker.address), attempted(task, item)
+        with at(place):
+            return str(worker.address), attempted(task, item)
     except TomosegError as error:
         return str(worker.address), error
 

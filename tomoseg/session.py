@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from tomoseg import __version__
 from tomoseg.blocks import BlockGrid
 from tomoseg.clusters import check_cluster, cluster_address, described, local_workers, runner_at
 from tomoseg.errors import RequestError, ResourceError, TomosegError
+from tomoseg.events import at
 from tomoseg.exchange.exports import TOGETHER, write_session
 from tomoseg.exchange.imported import IMPORTED
 from tomoseg.formats.compressed import compression_of
@@ -257,7 +259,8 @@ def run_session(session: Session, progress: Progress) -> dict[str, Any]:
     ClaimError
         If another run works on the output, or took it over because this one gave no sign of life.
     """
-    with explaining(), claimed(session.output) as claim:
+    names = {"run": uuid.uuid4().hex[:12], "session": str(session.output)}
+    with explaining(), claimed(session.output) as claim, at(**names):
         journal = Journal.begin(session)
 
         def watched(*done: Any) -> None:
@@ -297,7 +300,7 @@ def process_tomogram(context: Context) -> dict[str, Any]:
 def guarded_stage(context: Context, name: str) -> dict[str, Any]:
     """Run a stage; every failure comes out as a :class:`TomosegError` that names the tomogram."""
     try:
-        with explaining():
+        with at(tomogram=context.name, stage=name), explaining():
             return run_stage(context, name)
     except TomosegError as error:
         raise error.within(tomogram=context.name) from error
@@ -339,7 +342,8 @@ def failed_row(
     name: str, error: TomosegError, records: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the row of a tomogram that failed, with the remedy."""
-    log.info("%s", error)
+    with at(tomogram=name):
+        log.error("failed: %s", error)
     place = f"block {error.block}: " if error.block else ""
     return {
         "name": name,
@@ -381,7 +385,9 @@ class Journal:
         """Replace a tomogram's row, and read the thumbnail of what has one."""
         rows = self.values["tomograms"]
         place = next(i for i, old in enumerate(rows) if old["name"] == row["name"])
-        rows[place] = row
+        started = rows[place].get("started") or _now()
+        ended = {} if row["state"] == "running" else {"finished": _now()}
+        rows[place] = {**row, "started": started, **ended}
         if row.get("picture"):
             with explaining():
                 thumbnail = self.session.output.read(f"{row['name']}/.tomoseg/thumbnail.jpg")

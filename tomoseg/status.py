@@ -1,14 +1,72 @@
-"""What stands in a session's output, whether a run is at work there or not."""
+"""What stands in the outputs of sessions, whether a run is at work there or not."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
+from tomoseg.capacity import Times, capacity, times_of
 from tomoseg.errors import RequestError
 from tomoseg.stages import STAGES
 from tomoseg.stages.segment import skipped_notes
 from tomoseg.stores import Folder, living_owner
+
+JOURNAL = "session.json"
+DEPTH = 3
+"""Folders in which outputs of sessions are looked for: microscope/project/session."""
+
+
+def status_of(place: str) -> dict[str, Any]:
+    """Return the state of a session, or of all sessions whose outputs lie in a folder.
+
+    Returns
+    -------
+    As :func:`session_status` for one. For many: ``headline``, ``done``, ``failed``, ``sessions``
+    by name, and ``capacity`` of the cluster that they share.
+
+    Raises
+    ------
+    RequestError
+        If there is no session.
+    """
+    folder = Folder(place)
+    if folder.exists(JOURNAL):
+        return session_status(place)
+    names = list(_sessions(folder))
+    if not names:
+        return session_status(place)
+    sessions = {name: session_status(f"{folder}/{name}") for name in names}
+    done, failed = (sum(one[key] for one in sessions.values()) for key in ("done", "failed"))
+    number = sum(len(one["tomograms"]) for one in sessions.values())
+    tomograms = [one for name in names for one in tomogram_times(folder / name, name)]
+    return {
+        "headline": f"{len(sessions)} sessions: {done} of {number} tomograms done, {failed} failed",
+        "done": done,
+        "failed": failed,
+        **_capacity(tomograms),
+        "sessions": sessions,
+    }
+
+
+def _sessions(folder: Folder, below: str = "", depth: int = DEPTH) -> Iterator[str]:
+    for entry in folder.names(below):
+        name = f"{below}/{entry}".lstrip("/")
+        if folder.exists(f"{name}/{JOURNAL}"):
+            yield name
+        elif depth > 1:
+            yield from _sessions(folder, name, depth - 1)
+
+
+def tomogram_times(output: Folder, session: str = "") -> list[Times]:
+    """Return when what happened to the tomograms of a session."""
+    return times_of(output.read_json(JOURNAL)["tomograms"], session)
+
+
+def _capacity(tomograms: list[Times]) -> dict[str, Any]:
+    now = capacity(tomograms, datetime.now(UTC).astimezone())
+    return {"capacity": {"say": str(now), **now.as_dict()}}
 
 
 def session_status(output: str) -> dict[str, Any]:
@@ -20,11 +78,11 @@ def session_status(output: str) -> dict[str, Any]:
         If there is no session.
     """
     folder = Folder(output)
-    if not folder.exists("session.json"):
+    if not folder.exists(JOURNAL):
         raise RequestError(
             f"there is no session in {folder}", remedy="Name the output folder of a run."
         )
-    values = folder.read_json("session.json")
+    values = folder.read_json(JOURNAL)
     rows = [
         {"name": row["name"], "state": row["state"], "say": _said(folder, row)}
         for row in values["tomograms"]
@@ -43,6 +101,7 @@ def session_status(output: str) -> dict[str, Any]:
         "done": done,
         "failed": states.count("failed"),
         "owner": None if owner is None else asdict(owner),
+        **_capacity(tomogram_times(folder)),
         "tomograms": rows,
     }
 

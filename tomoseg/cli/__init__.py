@@ -6,7 +6,6 @@ tomograms failed, 2 the request was wrong.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -19,8 +18,9 @@ from tomoseg.cli.networks import evaluate, train
 from tomoseg.cli.sessions import run, status, validate
 from tomoseg.cli.tracing import trace
 from tomoseg.cli.volumes import info, simulate
-from tomoseg.cli.words import SOME_FAILED, WRONG_REQUEST
+from tomoseg.cli.words import SOME_FAILED, WRONG_REQUEST, complain
 from tomoseg.errors import FormatError, ModelError, RequestError, TomosegError
+from tomoseg.monitoring import configure_logs
 from tomoseg.runners import explaining
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def main() -> None:
         with explaining():
             app()
     except TomosegError as error:
-        typer.echo(f"error: {error}", err=True)
+        complain(f"error: {error}")
         is_request = isinstance(error, RequestError | FormatError | ModelError)
         sys.exit(WRONG_REQUEST if is_request else SOME_FAILED)
 
@@ -57,10 +57,7 @@ def configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Set up logging for all commands."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("tomoseg").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    configure_logs(is_verbose=verbose)
 
 
 # In the order of the help.

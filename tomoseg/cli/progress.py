@@ -10,12 +10,17 @@ from typing import Any
 
 import typer
 
+from tomoseg.monitoring.logs import is_json
+
 PLAIN_SECONDS = 10.0
 
 
 @contextmanager
 def progress() -> Iterator[Any]:
     """Yield a function that shows the blocks done of a tomogram."""
+    if is_json():
+        yield lambda *done: None
+        return
     if not sys.stderr.isatty():
         yield _PlainProgress()
         return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tomoseg.cli.progress import progress
-from tomoseg.cli.words import DONE, SOME_FAILED, WRONG_REQUEST
+from tomoseg.cli.words import DONE, SOME_FAILED, WRONG_REQUEST, complain
 
 if TYPE_CHECKING:
     from tomoseg.recipe import Recipe
@@ -46,12 +46,14 @@ def run(
 
     Finished blocks are kept: run the same command again and it does only what is missing.
     """
+    from tomoseg.monitoring.metrics import serve_metrics
     from tomoseg.session import check_session, plan_session, run_session
 
     # A plain kill ends as Ctrl-C does: workers are stopped and the output is given free.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     session = plan_session(_recipe(recipe, tomograms, output, set_, dask))
     check_session(session)
+    serve_metrics()
     with progress() as show:
         result = run_session(session, show)
     _tell_result(result, str(session.output))
@@ -94,22 +96,29 @@ def validate(
 
 
 def status(
-    output: Annotated[str, typer.Argument(help="Output of a session.")],
+    output: Annotated[
+        str, typer.Argument(help="Output of a session, or a folder of such outputs.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
 ) -> None:
-    """Say what is done, what failed and why, and what is still to do."""
-    from tomoseg.status import session_status
+    """Say what is done, what failed and why, what is still to do, and whether it keeps up."""
+    from tomoseg.status import status_of
 
-    state = session_status(output)
+    state = status_of(output)
     if as_json:
         typer.echo(json.dumps(state, indent=1))
     else:
-        typer.echo(f"{state['headline']}")
-        for row in state["tomograms"]:
-            typer.echo(
-                f"{row['name']}: {row['state']}" + (f" - {row['say']}" if row["say"] else "")
-            )
+        _tell_status(state)
     raise typer.Exit(SOME_FAILED if state["failed"] else DONE)
+
+
+def _tell_status(state: dict[str, Any]) -> None:
+    typer.echo(state["headline"])
+    typer.echo(state["capacity"]["say"])
+    for name, session in state.get("sessions", {}).items():
+        typer.echo(f"{name}: {session['headline']}")
+    for row in state.get("tomograms", ()):
+        typer.echo(f"{row['name']}: {row['state']}" + (f" - {row['say']}" if row["say"] else ""))
 
 
 def _recipe(
@@ -135,12 +144,12 @@ def _tell_result(result: dict[str, Any], output: str) -> None:
     rows = result["tomograms"]
     failed = [row for row in rows if row["state"] == "failed"]
     for row in failed:
-        typer.echo(f"failed: {row['name']}: {row['error']}. {row['remedy']}".rstrip(), err=True)
+        complain(f"failed: {row['name']}: {row['error']}. {row['remedy']}".rstrip())
     together = result["together"]
     if "error" in together:
-        typer.echo(f"session/: {together['error']}. {together['remedy']}".rstrip(), err=True)
+        complain(f"session/: {together['error']}. {together['remedy']}".rstrip())
     if failed and together.get("files"):
-        typer.echo(f"left out of session/: {', '.join(together['left_out'])}", err=True)
+        complain(f"left out of session/: {', '.join(together['left_out'])}")
     typer.echo(
         f"{len(rows) - len(failed)} of {len(rows)} tomograms done; look at {output}/index.html"
     )

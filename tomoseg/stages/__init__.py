@@ -9,6 +9,7 @@ from typing import Any
 
 from tomoseg import __version__
 from tomoseg.errors import StoreError
+from tomoseg.events import working
 from tomoseg.stages.clean import CLEAN
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.export import EXPORT
@@ -75,7 +76,9 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
         ledger.forget_all()
         stage.begin(context)
         ledger.begin()
-    summary = stage.run(context, ledger)
+    with working("stage", tomogram=context.name, stage=name):
+        summary = stage.run(context, ledger)
+        log.info("done in %.1f s", time.monotonic() - begun)
     record = {
         "stage": name,
         "digest": wanted,
@@ -84,7 +87,6 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
         "summary": summary,
     }
     context.records.write_json(f"{name}.json", record)
-    log.info("%s: %s done in %.1f s", context.name, name, record["seconds"])
     return {**record, "is_reused": False}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.blocks import Block, BlockGrid
+from tomoseg.events import working
 from tomoseg.recipe import Recipe
 from tomoseg.runners import Runner
 from tomoseg.sampling import Header, Sampling
@@ -23,6 +25,8 @@ Progress = Callable[[str, str, int, int], None]
 
 RAW_LABELS = "work/segmented"
 SMALLEST_LEVEL = 128
+
+log = logging.getLogger(__name__)
 
 
 def pyramid(sampling: Sampling) -> list[Sampling]:
@@ -208,7 +212,10 @@ class Step:
         if there is not None:
             return there
         begun = time.monotonic()
-        receipt = dict(self.work(block))
+        names = {"stage": self.ledger.stage, "block": self.name(block)}
+        with working("block", voxels=block.write.size, **names):
+            receipt = dict(self.work(block))
+            log.debug("done in %.2f s", time.monotonic() - begun)
         receipt["seconds"] = round(time.monotonic() - begun, 3)
         self.ledger.write(name, receipt)
         return receipt

@@ -1,0 +1,53 @@
+"""Logs and metrics of every process: ``dask worker --preload tomoseg.monitoring``.
+
+Dask's scheduler, workers and nannies load this module (``--preload``, ``--preload-nanny``) and
+call :func:`dask_setup`; other entry points call :func:`begin`. Nothing happens at import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tomoseg.monitoring.logs import configure_logs
+
+__all__ = ["MODULE", "begin", "configure_logs", "dask_setup"]
+
+MODULE = __name__
+"""What Dask is told to load."""
+
+
+def begin(*, is_verbose: bool = False) -> str | None:
+    """Configure the logs of this process, and show its metrics if the environment says where.
+
+    Returns
+    -------
+    Where they are shown.
+
+    Raises
+    ------
+    RequestError
+        If a variable of the environment is wrong.
+    """
+    configure_logs(is_verbose=is_verbose)
+    from tomoseg.monitoring.metrics import serve_metrics
+
+    return serve_metrics()
+
+
+def dask_setup(server: Any) -> None:
+    """Configure the logs of a Dask process, and add to what its own HTTP server shows."""
+    from distributed import Scheduler, Worker
+
+    if isinstance(server, Worker):
+        from tomoseg.monitoring.metrics import show_disk
+        from tomoseg.monitoring.panel import add_panel
+
+        configure_logs(worker=server.address)
+        show_disk("scratch", server.local_directory)
+        add_panel(server)
+    else:
+        configure_logs()
+    if isinstance(server, Scheduler):
+        from tomoseg.monitoring.targets import add_targets
+
+        add_targets(server)
