@@ -2,7 +2,8 @@
 
 Prefect reads its settings from the environment when it is first imported, so they are set here,
 before any module of this package imports it, and never over what a person has set: no telemetry,
-no promotion, and time for the embedded server to start on a loaded machine.
+no promotion, time for the embedded server to start on a loaded machine, and what tomoseg logs in
+the runs' logs.
 """
 
 import os
@@ -15,6 +16,7 @@ QUIET = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "tomoseg",
 }
 
 for _name, _value in QUIET.items():

@@ -36,6 +36,7 @@ from tomoseg.session import (
 )
 from tomoseg.sources import Found
 from tomoseg.stages import STAGES
+from tomoseg.stages.context import Progress
 from tomoseg.stores import Claim, claimed
 
 
@@ -54,14 +55,23 @@ def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
     persist_result=False,
 )
 def process_stage(
-    found: Found, stage: str, values: dict[str, Any], address: str | None, claim: Claim
+    found: Found,
+    stage: str,
+    values: dict[str, Any],
+    address: str | None,
+    claim: Claim,
+    tell: Progress = lambda *progress: None,
 ) -> dict[str, Any]:
     """Run one stage of one tomogram; finished blocks are not computed again."""
     log = get_run_logger()
+
+    def progress(*done: Any) -> None:
+        claim.check()
+        tell(*done)
+
     session = plan_session(recipe_from(values), [found])
     with runner_at(address, session.recipe.compute) as runner:
-        context = session.context(found, runner, lambda *progress: claim.check())
-        record = guarded_stage(context, stage)
+        record = guarded_stage(session.context(found, runner, progress), stage)
     took = "already done" if record["is_reused"] else f"done in {record['seconds']:.1f} s"
     log.info("%s: %s %s", found.name, stage, took)
     return record

@@ -27,12 +27,7 @@ from tomoseg.surfaces import SurfaceSettings, surface_defaults
 
 ABSTAIN = 0.5
 DEEP_BLOCK = (128, 256, 256)
-PLACES = (
-    ("session", "input"),
-    ("session", "output"),
-    ("source", "mask"),
-    ("segment", "model"),
-)
+PLACES = (("session", "input"), ("session", "output"), ("source", "mask"), ("segment", "model"))
 
 
 class SessionSection(Section):
@@ -384,15 +379,23 @@ def _rows(error: ValidationError) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; raise RequestError if there is none."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parsed_yaml(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise RequestError(f"there is no recipe at {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except IsADirectoryError as error:
         raise RequestError(f"{path} is not a YAML file: {error}") from error
+
+
+def parsed_yaml(content: bytes, name: object) -> dict[str, Any]:
+    """Return the mapping in the content of a YAML file; raise RequestError if there is none."""
+    try:
+        values = yaml.safe_load(content.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{name} is not a YAML file: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise RequestError(f"{path} holds no mapping of recipe keys")
+        raise RequestError(f"{name} holds no mapping of recipe keys")
     return values
 
 

@@ -49,6 +49,10 @@ class Named(Protocol):
 class Runner(Protocol):
     """Maps a task over items; receipts come in any order."""
 
+    @property
+    def dashboard(self) -> str:
+        """URL of the cluster's dashboard; empty if there is none."""
+
     def map(
         self, task: Named, items: Iterable[Any], *, on_device: bool = False
     ) -> Iterator[dict[str, Any]]:
@@ -65,6 +69,8 @@ class Runner(Protocol):
 
 class SerialRunner:
     """One item after another in this process."""
+
+    dashboard = ""
 
     def map(
         self, task: Named, items: Iterable[Any], *, on_device: bool = False
@@ -164,6 +170,11 @@ class DaskRunner:
         self._stall_minutes = stall_minutes
         self._ahead = ahead
         self._streaks: dict[str, int] = {}
+
+    @property
+    def dashboard(self) -> str:
+        """URL of the cluster's dashboard, as the scheduler tells it."""
+        return str(self._client.dashboard_link or "")
 
     def map(
         self, task: Named, items: Iterable[Any], *, on_device: bool = False

@@ -363,8 +363,13 @@ class Journal:
     thumbnails: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, session: Session) -> Journal:
-        """Write the recipe that is used and a journal in which every tomogram waits."""
+    def begin(cls, session: Session, earlier: Sequence[dict[str, Any]] = ()) -> Journal:
+        """Write the recipe that is used and a journal in which every tomogram waits.
+
+        Rows of ``earlier`` runs stay, but for the tomograms of this one.
+        """
+        waiting = [{"name": found.name, "state": "waiting"} for found in session.tomograms]
+        rows = {row["name"]: row for row in (*earlier, *waiting)}
         with explaining():
             session.output.write("recipe.yaml", session.recipe.as_yaml().encode())
         journal = cls(
@@ -375,9 +380,11 @@ class Journal:
                 "finished": "",
                 "recipe": "recipe.yaml",
                 "networks": [network.facts for network in session.networks],
-                "tomograms": [{"name": t.name, "state": "waiting"} for t in session.tomograms],
+                "tomograms": [rows[name] for name in sorted(rows)],
             },
         )
+        for row in journal.values["tomograms"]:
+            journal._read_thumbnail(row)
         journal._write()
         return journal
 
@@ -388,11 +395,14 @@ class Journal:
         started = rows[place].get("started") or _now()
         ended = {} if row["state"] == "running" else {"finished": _now()}
         rows[place] = {**row, "started": started, **ended}
+        self._read_thumbnail(row)
+        self._write()
+
+    def _read_thumbnail(self, row: dict[str, Any]) -> None:
         if row.get("picture"):
             with explaining():
                 thumbnail = self.session.output.read(f"{row['name']}/.tomoseg/thumbnail.jpg")
             self.thumbnails[row["name"]] = thumbnail
-        self._write()
 
     def finish(self) -> dict[str, Any]:
         """Write the points of all tomograms together, the last state and the page.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -93,9 +93,20 @@ def discover(inputs: Sequence[str], *, name_remove: Sequence[str] = ()) -> list[
             f"no tomogram in {where}",
             remedy=f"Give {_KINDS}.",
         )
+    return named(urls, name_remove)
+
+
+def named(urls: Iterable[str], remove: Sequence[str] = ()) -> list[Found]:
+    """Return tomograms by name.
+
+    Raises
+    ------
+    RequestError
+        If two have one name, or one has none.
+    """
     found: dict[str, str] = {}
     for url in urls:
-        name = tomogram_name(url, name_remove)
+        name = tomogram_name(url, remove)
         if name in found:
             raise RequestError(
                 f"{found[name]} and {url} would both be called {name}",
@@ -210,11 +221,16 @@ def _tomograms_at(url: str) -> list[str]:
         fingerprint(url)  # raises where there is nothing
         return [url]
     try:
-        items = [item for item in listing(url) if _kind(item) is not None]
+        return tomograms_among(listing(url))
     except RequestError as error:
         raise RequestError(
             f"{error.message}, nor a file of a known kind", remedy=f"Give {_KINDS}."
         ) from error
+
+
+def tomograms_among(urls: Iterable[str]) -> list[str]:
+    """Return those of a folder's files that are tomograms, as :func:`discover` says."""
+    items = [item for item in urls if _kind(item) is not None]
     items = [item for item in items if _kind(item) != "amira" or _is_lattice(item)]
     return [item for item in items if _kind(item) != "png"] or items
 

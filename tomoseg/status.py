@@ -108,7 +108,8 @@ def session_status(output: str) -> dict[str, Any]:
 
 def _said(folder: Folder, row: dict[str, Any]) -> str:
     if row["state"] == "failed":
-        return f"{row['error']}. {row['remedy']}".rstrip()
+        aside = f"set aside after {row['attempts']} attempts: " if row.get("is_set_aside") else ""
+        return f"{aside}{row['error']}. {row['remedy']}".rstrip()
     if row["state"] != "running":
         return "; ".join(skipped_notes(row["blocks"])) if "blocks" in row else ""
     records = f"{row['name']}/.tomoseg"

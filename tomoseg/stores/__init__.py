@@ -7,6 +7,7 @@ that matters; what is done is one listing.
 
 from tomoseg.stores.claims import Claim, Owner, claimed, living_owner
 from tomoseg.stores.folders import (
+    Entry,
     Folder,
     checked_url,
     fingerprint,
@@ -26,6 +27,7 @@ from tomoseg.stores.volumes import Volume, inner_chunk
 
 __all__ = [
     "Claim",
+    "Entry",
     "Folder",
     "Ledger",
     "OmeZarrReader",

@@ -27,6 +27,30 @@ PROTOCOLS = ("file", "s3", "memory")
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What stands directly in a folder: a file, or a folder of no size and version.
+
+    Parameters
+    ----------
+    name
+        Its name there.
+    size
+        Bytes.
+    version
+        What tells it from another file of that name, as in :func:`fingerprint`.
+    """
+
+    name: str
+    size: int = 0
+    version: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return not self.version
+
+
+@dataclass(frozen=True)
 class Folder:
     """A local folder or an object-storage prefix, by URL; pickles as the URL alone.
 
@@ -161,15 +185,21 @@ class Folder:
 
     def sizes(self, below: str = "") -> dict[str, int]:
         """Return the bytes of what stands in this folder or one below, by name; of folders 0."""
+        return {entry.name: entry.size for entry in self.entries(below)}
+
+    def entries(self, below: str = "") -> list[Entry]:
+        """Return what stands in this folder or one below, sorted by name: one listing.
+
+        It is empty if there is no such folder.
+        """
         system, path = _located(f"{self.url}/{below}".rstrip("/"))
         try:
             items = system.ls(path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
-            return {}
-        return {
-            str(item["name"]).rstrip("/").rsplit("/", 1)[-1]: int(item["size"] or 0)
-            for item in items
-        }
+            return []
+        # Some programs make a folder in object storage by an object of its name.
+        inside = [item for item in items if str(item["name"]).strip("/") != path.strip("/")]
+        return sorted((_entry(item) for item in inside), key=lambda entry: entry.name)
 
     def files(self, below: str = "") -> Iterator[str]:
         """Yield the names of all files in this folder or one below, at any depth."""
@@ -338,6 +368,13 @@ def _sync(place: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _entry(item: Mapping[str, Any]) -> Entry:
+    name = str(item["name"]).rstrip("/").rsplit("/", 1)[-1]
+    if item["type"] == "directory":
+        return Entry(name)
+    return Entry(name, int(item["size"] or 0), _version(item))
 
 
 def _version(info: Mapping[str, Any]) -> str:

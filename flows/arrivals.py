@@ -1,0 +1,168 @@
+"""The Prefect flow over what has arrived in a session that is watched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+from prefect.utilities.urls import url_for
+
+from flows.artifacts import (
+    Meter,
+    progress_of,
+    quietly,
+    show_links,
+    show_picture,
+    show_rows,
+    show_trouble,
+)
+from flows.session import process_stage
+from tomoseg.errors import StoreError, TomosegError
+from tomoseg.runners import SerialRunner
+from tomoseg.session import finished_row
+from tomoseg.sources import Found
+from tomoseg.stages import STAGES
+from tomoseg.watching.settings import load_watch
+from tomoseg.watching.work import Outcome, Work, cluster_of, opened_work
+
+ON_DEVICE = "segment"
+
+
+def _is_storage(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Tell whether the store failed: that may pass soon. All else waits for the next attempt."""
+    return isinstance(state.result(raise_on_failure=False), StoreError)
+
+
+@flow(
+    name="tomoseg arrivals",
+    flow_run_name="{session}",
+    validate_parameters=False,
+    persist_result=False,
+)
+def process_arrivals(session: str, watch: str) -> State[Any]:
+    """Take what has arrived in a session and is complete through the stages.
+
+    A wrong recipe fails at once, and is not tried again before it changes. What arrives while it
+    runs is left to the next run.
+
+    Parameters
+    ----------
+    session
+        Its name, as in the watch's tables, or its URL.
+    watch
+        Path of the watch's file.
+    """
+    log = get_run_logger()
+    try:
+        with opened_work(load_watch(watch, os.environ), session) as work:
+            outcome = _through(work, session)
+    except TomosegError as error:
+        log.error("%s", error, exc_info=True)
+        show_trouble(session, error)
+        return Failed(message=str(error))
+    return _said(outcome)
+
+
+def _through(work: Work, session: str) -> Outcome:
+    if work.session is None:
+        return work.through(lambda found, records: {})
+    logs: dict[str, str] = {}
+    output = work.session.output
+    with cluster_of(work) as (address, dashboard):
+        show_links(session, {"report": f"{output.url}/index.html", "dask": dashboard})
+        take = Take(work, session, address, logs)
+        outcome = work.through(take)
+    show_rows(session, outcome.rows, logs)
+    return outcome
+
+
+class Take:
+    """Takes a tomogram through the stages, each a task of its own.
+
+    Parameters
+    ----------
+    work, session
+        The run's hold on the session, and its name.
+    address
+        Of the Dask scheduler; None computes in this process.
+    logs
+        Gets the page of the task's log for each tomogram that fails.
+    """
+
+    def __init__(self, work: Work, session: str, address: str | None, logs: dict[str, str]) -> None:
+        assert work.session is not None
+        self._work = work
+        self._planned = work.session
+        self._session = session
+        self._address = address
+        self._logs = logs
+        self._values = self._planned.recipe.model_dump(mode="json")
+        self._meter: Meter = progress_of(session, len(self._planned.tomograms))
+        self._limit = existing_limit(work.watch.limits.gpu)
+
+    def __call__(self, found: Found, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Fill in the stages' records and return the tomogram's row."""
+        try:
+            for stage in STAGES:
+                with slot(self._limit) if stage == ON_DEVICE else nullcontext():
+                    records[stage] = self._stage(found, stage)
+        finally:
+            self._meter.end(found.name)
+        context = self._planned.context(found, SerialRunner(), lambda *progress: None)
+        row = finished_row(context, records)
+        show_picture(self._session, self._planned.output, row)
+        return row
+
+    def _stage(self, found: Found, stage: str) -> dict[str, Any]:
+        task = process_stage.with_options(retry_condition_fn=_is_storage)
+        state = task(
+            found,
+            stage,
+            self._values,
+            self._address,
+            self._work.claim,
+            self._meter,
+            return_state=True,
+        )
+        if not state.is_completed() and state.state_details.task_run_id:
+            self._logs[found.name] = url_for("task-run", state.state_details.task_run_id) or ""
+        result: dict[str, Any] = state.result()
+        return result
+
+
+def existing_limit(name: str) -> str:
+    """Return a global concurrency limit's name if somebody made it, and nothing otherwise."""
+    found = ""
+    with quietly(), get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        found = client.read_global_concurrency_limit_by_name(name).name
+    return found
+
+
+@contextmanager
+def slot(limit: str) -> Iterator[None]:
+    """Hold a slot of a global concurrency limit, if one is named."""
+    with concurrency(limit or [], raise_on_lease_renewal_failure=False):
+        yield
+
+
+def _said(outcome: Outcome) -> State[Any]:
+    rows = outcome.rows
+    if outcome.error is None and not rows:
+        return Completed(message="nothing is ready")
+    failed = [row["name"] for row in rows if row["state"] == "failed"]
+    said = f"{len(rows) - len(failed)} of {len(rows)} tomograms done"
+    said += f", {outcome.left} left to the next run" if outcome.left else ""
+    if outcome.error is not None:
+        return Failed(message=f"{said}; stopped: {outcome.error}")
+    if failed:
+        return Failed(message=f"{said}; failed: {', '.join(failed)}")
+    return Completed(message=said)

@@ -1,0 +1,39 @@
+"""What a look found, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tomoseg.arrivals import DIED, RUNNING, Standing
+from tomoseg.watching.looks import SessionLook, counts
+
+COLUMNS = tuple(str(each) for each in Standing)
+
+
+def table(looks: Sequence[SessionLook]) -> str:
+    """Return a line a session with how many tomograms stand where, and why some wait."""
+    rows = [("session", *COLUMNS)]
+    rows += [(one.place.name, *(str(n or "-") for n in counts(one).values())) for one in looks]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(
+        line.rstrip() for line in [*lines, *(why for one in looks for why in _why(one))]
+    )
+
+
+def _why(one: SessionLook) -> list[str]:
+    """Return what a person should know of a session: what is wrong, missing, or set aside."""
+    name = one.place.name
+    said = [f"{name}: {one.problem}"] if one.problem else []
+    if one.recipe is not None and one.recipe.error is not None:
+        said.append(f"{name}: {one.recipe.error}")
+    elif one.works.trouble is not None:
+        trouble = one.works.trouble
+        said.append(f"{name}: {trouble.error}. {trouble.remedy}".rstrip())
+    seen = one.sights.tomograms
+    said += [f"{name}/{each}: {seen[each].waits}" for each in one.named(Standing.INCOMPLETE)]
+    for aside in one.named(Standing.SET_ASIDE):
+        worked = one.works.tomograms[aside]
+        error = DIED if worked.state == RUNNING else f"{worked.error}. {worked.remedy}".rstrip()
+        said.append(f"{name}/{aside}: set aside after {worked.attempts} attempts: {error}")
+    return said
