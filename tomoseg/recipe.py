@@ -21,6 +21,7 @@ from tomoseg.errors import RequestError
 from tomoseg.filaments import TracingSettings, tracing_defaults
 from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
 from tomoseg.particles import PickingSettings
+from tomoseg.plain_yaml import read_yaml, yaml_values
 from tomoseg.sampling import Shape
 from tomoseg.sections import ComputeSection, ExportSection, Section
 from tomoseg.surfaces import SurfaceSettings, surface_defaults
@@ -343,7 +344,9 @@ def load_recipe(
     for change in changes:
         _apply(values, change)
     for section, keys in (given or {}).items():
-        values[section] = {**(values.get(section) or {}), **keys}
+        written = values.get(section) or {}
+        # What is no section is left to the recipe's own check.
+        values[section] = {**written, **keys} if isinstance(written, dict) else written
     _resolve_paths(values, Path.cwd())
     return recipe_from(values)
 
@@ -381,21 +384,6 @@ def _rows(error: ValidationError) -> str:
     return "; ".join(rows)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; raise RequestError if there is none."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RequestError(f"there is no recipe at {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise RequestError(f"{path} is not a YAML file: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise RequestError(f"{path} holds no mapping of recipe keys")
-    return values
-
-
 def _apply(values: dict[str, Any], change: str) -> None:
     key, separator, text = change.partition("=")
     if not separator or not key:
@@ -407,7 +395,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
             raise RequestError(f"--set {change}: {parent} is not a section")
         values = inner
     try:
-        values[last] = yaml.safe_load(text)
+        values[last] = yaml_values(text)
     except yaml.YAMLError as error:
         raise RequestError(f"--set {change}: {text!r} is not a YAML value") from error
 
@@ -442,4 +430,7 @@ def absolute(place: Any, base: Path) -> Any:
         return place
     if place.startswith("{folder}"):
         return place
-    return os.path.normpath(base / Path(place).expanduser())
+    try:
+        return os.path.normpath(base / Path(place).expanduser())
+    except RuntimeError as error:
+        raise RequestError(f"{place}: {error}") from error
