@@ -24,6 +24,7 @@ from tomoseg.errors import RequestError, TomosegError
 from tomoseg.events import at
 from tomoseg.monitoring import begin, configure_logs
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
+from tomoseg.report.markup import markdown
 from tomoseg.runners import SerialRunner, can_pass
 from tomoseg.session import (
     Journal,
@@ -116,7 +117,7 @@ def _finish(journal: Journal) -> State[Any]:
     rows = result["tomograms"]
     output = journal.session.output
     table = ["| tomogram | state | remedy |", "|---|---|---|"]
-    table += [f"| {row['name']} | {row['state']} | {_cell(row)} |" for row in rows]
+    table += [f"| {markdown(row['name'])} | {row['state']} | {_cell(row)} |" for row in rows]
     create_markdown_artifact("\n".join(table), key="tomoseg-session")
     create_link_artifact(f"{output.url}/index.html", link_text="report", key="tomoseg-report")
     failed = [row["name"] for row in rows if row["state"] == "failed"]
@@ -127,8 +128,7 @@ def _finish(journal: Journal) -> State[Any]:
 
 
 def _cell(row: dict[str, Any]) -> str:
-    text = f"{row.get('error', '')} {row.get('remedy', '')}".strip()
-    return text.replace("|", "\\|").replace("\n", " ")
+    return markdown(f"{row.get('error', '')} {row.get('remedy', '')}")
 
 
 def main(arguments: list[str] | None = None) -> int:

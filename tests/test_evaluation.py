@@ -10,7 +10,7 @@ import pytest
 
 from tomoseg.blocks import Box
 from tomoseg.coordinates import Filament, Particles
-from tomoseg.errors import FormatError, RequestError, StoreError, VoxelSizeError
+from tomoseg.errors import FormatError, RequestError, VoxelSizeError
 from tomoseg.evaluation import Options, evaluate_files, evaluate_folders, is_folder
 from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.relion import (
@@ -323,7 +323,7 @@ def test_tables_of_other_programs_are_named(text):
     other = text("other.csv", "x,y,z\n1,2,3\n")
     with pytest.raises(FormatError, match=r"lacks the columns class, particle.*Give --tomogram"):
         evaluate_files(other, other)
-    with pytest.raises(StoreError, match=r"there is no file .*none\.csv"):
+    with pytest.raises(RequestError, match=r"none\.csv does not exist"):
         evaluate_files("none.csv", other)
 
 

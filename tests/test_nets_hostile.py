@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tomoseg.errors import ModelError, TomosegError
+from tomoseg.errors import ModelError, StoreError, TomosegError
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import Architecture, ModelCard, load_card
 from tomoseg.nets.checkpoint import load_network, load_state, save_model, save_state
@@ -190,7 +190,7 @@ def test_sidecars_of_blocks(tmp_path, trap):
     np.savez(tmp_path / "objects.npz", labels=array)
     (tmp_path / "pickle.npz").write_bytes(trap)
     for name in ("objects.npz", "pickle.npz"):
-        with pytest.raises(ValueError, match="allow_pickle"):
+        with pytest.raises(StoreError, match=f"{name} is cut or damaged"):
             Folder(str(tmp_path)).read_arrays(name)
 
 

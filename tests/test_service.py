@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 import servers
-from tomoseg.arrivals import DONE, REFUSED, RUNNING, Sights, Works
 
+from tomoseg.arrivals import DONE, REFUSED, RUNNING, Sights, Works
 from tomoseg.phantom import PhantomParameters
 from tomoseg.recipe import recipe_from
 from tomoseg.session import plan_session, run_session

@@ -86,7 +86,7 @@ def test_numbers_that_json_has_not_are_refused(folder):
 
 def test_arrays_of_objects_are_not_loaded(folder):
     folder.write_arrays("a.npz", {"x": np.array([{}], dtype=object)})
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(StoreError, match="objects are not read"):
         folder.read_arrays("a.npz")
 
 

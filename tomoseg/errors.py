@@ -1,12 +1,15 @@
 """The errors that tomoseg raises on purpose, each with its remedy.
 
 A lower layer states the fact and the remedy; an upper layer says which tomogram or block it was
-with :meth:`TomosegError.within`. All of them pickle, because they cross processes.
+with :meth:`TomosegError.within`. All of them pickle, because they cross processes. What they say
+goes into logs, pages and manifests, so no credential and no control character is in it.
 """
 
 from __future__ import annotations
 
 from typing import Self
+
+from tomoseg.redaction import one_line, redacted
 
 
 class TomosegError(Exception):
@@ -30,10 +33,11 @@ class TomosegError(Exception):
         tomogram: str = "",
         block: str = "",
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = one_line(redacted(message))
+        super().__init__(self.message)
+        remedy = one_line(redacted(remedy))
         self.remedy = f"{remedy.rstrip('.')}." if remedy else ""
-        self.tomogram = tomogram
+        self.tomogram = one_line(tomogram)
         self.block = block
 
     def __reduce__(self) -> tuple[object, ...]:

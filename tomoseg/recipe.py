@@ -21,6 +21,7 @@ from tomoseg.errors import RequestError
 from tomoseg.filaments import TracingSettings, tracing_defaults
 from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
 from tomoseg.particles import PickingSettings
+from tomoseg.plain_yaml import read_yaml, yaml_values
 from tomoseg.sampling import Shape
 from tomoseg.sections import ComputeSection, ExportSection, Section
 from tomoseg.surfaces import SurfaceSettings, surface_defaults
@@ -338,7 +339,9 @@ def load_recipe(
     for change in changes:
         _apply(values, change)
     for section, keys in (given or {}).items():
-        values[section] = {**(values.get(section) or {}), **keys}
+        written = values.get(section) or {}
+        # What is no section is left to the recipe's own check.
+        values[section] = {**written, **keys} if isinstance(written, dict) else written
     _resolve_paths(values, Path.cwd())
     return recipe_from(values)
 
@@ -376,29 +379,6 @@ def _rows(error: ValidationError) -> str:
     return "; ".join(rows)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; raise RequestError if there is none."""
-    try:
-        return parsed_yaml(path.read_bytes(), path)
-    except FileNotFoundError as error:
-        raise RequestError(f"there is no recipe at {path}") from error
-    except IsADirectoryError as error:
-        raise RequestError(f"{path} is not a YAML file: {error}") from error
-
-
-def parsed_yaml(content: bytes, name: object) -> dict[str, Any]:
-    """Return the mapping in the content of a YAML file; raise RequestError if there is none."""
-    try:
-        values = yaml.safe_load(content.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{name} is not a YAML file: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise RequestError(f"{name} holds no mapping of recipe keys")
-    return values
-
-
 def _apply(values: dict[str, Any], change: str) -> None:
     key, separator, text = change.partition("=")
     if not separator or not key:
@@ -410,7 +390,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
             raise RequestError(f"--set {change}: {parent} is not a section")
         values = inner
     try:
-        values[last] = yaml.safe_load(text)
+        values[last] = yaml_values(text)
     except yaml.YAMLError as error:
         raise RequestError(f"--set {change}: {text!r} is not a YAML value") from error
 
@@ -445,4 +425,7 @@ def absolute(place: Any, base: Path) -> Any:
         return place
     if place.startswith("{folder}"):
         return place
-    return os.path.normpath(base / Path(place).expanduser())
+    try:
+        return os.path.normpath(base / Path(place).expanduser())
+    except RuntimeError as error:
+        raise RequestError(f"{place}: {error}") from error

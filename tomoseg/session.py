@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
 from tomoseg.stages.masks import check_mask
 from tomoseg.stages.networks import AppliedNetwork, check_fit, colours_of, load_networks
-from tomoseg.stores import Folder, checked_url, claimed, free_bytes
+from tomoseg.stores import Folder, checked_url, claimed, free_bytes, scratch_folder
 
 # Pictures and tables of a tomogram, whatever its size.
 PAGES_BYTES = 4 << 20
@@ -431,7 +430,7 @@ class Journal:
 
 def source_header(url: str, voxel_size_angstrom: float | None = None) -> Header:
     """Read a tomogram's header; a compressed one is unpacked into a temporary folder first."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         plain = unpacked(checked_url(url), Folder(scratch))
         with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
             return source.header

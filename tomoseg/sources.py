@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,18 @@ from tomoseg.formats.mrc import MrcReader
 from tomoseg.formats.png import PngReader
 from tomoseg.formats.tiff import TiffReader
 from tomoseg.sampling import Header
-from tomoseg.stores import Folder, OmeZarrReader, checked_url, fingerprint, listing, open_file
+from tomoseg.stores import (
+    Folder,
+    OmeZarrReader,
+    checked_url,
+    fingerprint,
+    listing,
+    open_file,
+    spool_bytes,
+)
+
+UNPACKED_SHARE = 0.5
+"""Of the free disk, what one compressed file may become; its results need room as well."""
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".mrcs")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -40,6 +53,12 @@ _READERS: dict[str | None, type[MrcReader | TiffReader | PngReader | AmiraReader
     "png": PngReader,
     "amira": AmiraReader,
 }
+# They end a path, a quotation or a cell of a table, begin markup, or are no part of a name in
+# Windows.
+_NOT_IN_NAMES = re.compile(r"""[/\\"'`<>|:*?$;&]""")
+_DEVICES = re.compile(r"(CON|PRN|AUX|NUL|(COM|LPT)\d)(\..*)?", re.IGNORECASE)
+# File systems take 255, and the classes and endings of the results follow.
+_LONGEST_NAME_BYTES = 120
 # Where an AmiraMesh file says what it holds.
 _AMIRA_BYTES = 4096
 _KINDS = (
@@ -133,13 +152,35 @@ def tomogram_name(url: str, remove: Sequence[str] = ()) -> str:
             raise RequestError(
                 f"session.tomogram_name_remove: {pattern!r} is no regular expression: {error}"
             ) from error
-    # RELION reads a name only up to the first space.
-    name = re.sub(r"\s+", "_", name)
     if not name or name.startswith("."):
         raise RequestError(
             f"{url} would be called {name!r}", remedy="Change session.tomogram_name_remove."
         )
-    return name
+    return safe_name(name)
+
+
+def safe_name(name: str) -> str:
+    """Return a name that is one word, a folder's name on every system, and only a name.
+
+    It stands in paths, tables, pages and commands, and files are called whatever a microscope or
+    somebody else likes. What is neither letter, digit nor plain punctuation becomes ``_``; so do
+    marks that a shell takes for an option or a spreadsheet for a formula, where they begin it. Of
+    a long name the beginning and a digest are left.
+
+    >>> [safe_name(name) for name in ("TS 01_[2]+a", "=cmd|'/C calc'!A0", "../x", "con")]
+    ['TS_01_[2]+a', '_cmd___C_calc_!A0', '_._x', 'con_']
+    """
+    # RELION reads a name only up to the first space.
+    plain = _NOT_IN_NAMES.sub("_", re.sub(r"\s+", "_", name))
+    plain = "".join(c if c.isprintable() else "_" for c in plain)
+    plain = re.sub(r"^[-=+@.~]", "_", plain)
+    if _DEVICES.fullmatch(plain):
+        plain += "_"
+    if len(plain.encode()) > _LONGEST_NAME_BYTES:
+        digest = hashlib.sha256(plain.encode()).hexdigest()[:8]
+        kept = plain.encode()[: _LONGEST_NAME_BYTES - 9].decode(errors="ignore")
+        plain = f"{kept}-{digest}"
+    return plain
 
 
 def companion_url(pattern: str, tomogram: Found) -> str:
@@ -155,13 +196,17 @@ def companion_url(pattern: str, tomogram: Found) -> str:
     RequestError
         If anything else stands in braces.
     """
-    folder = tomogram.url.rpartition("/")[0]
+    values = {"folder": tomogram.url.rpartition("/")[0], "name": tomogram.name}
     try:
-        return checked_url(pattern.format(folder=folder, name=tomogram.name))
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        parts = list(string.Formatter().parse(pattern))
+        # A width or an attribute could ask for anything.
+        if any(spec or how or field not in (None, *values) for _, field, spec, how in parts):
+            raise ValueError(pattern)
+    except ValueError as error:
         raise RequestError(
             f"{pattern!r} does not name a file", remedy="Use {folder} and {name}, nothing else."
         ) from error
+    return checked_url(pattern.format(**values))
 
 
 @contextmanager
@@ -187,15 +232,16 @@ def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterat
 def unpacked(url: str, spool: Folder) -> str:
     """Return the URL of the tomogram unpacked: itself, or a copy in ``spool`` if compressed.
 
-    The copy is streamed; it appears only when it is whole.
+    The copy is streamed; it appears only when it is whole, and takes half of the free disk at most.
     """
     kind = compression_of(url)
     if kind is None:
         return url
     name = PurePosixPath(url).stem
     if not spool.exists(name):
+        room = int(UNPACKED_SHARE * spool_bytes(spool))
         with open_file(url) as packed, spool.publishing(name) as target:
-            decompress(packed, target, kind)
+            decompress(packed, target, kind, most_bytes=room)
     return f"{spool.url}/{name}"
 
 

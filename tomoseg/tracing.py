@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -40,8 +39,8 @@ from tomoseg.formats.measures import measures_csv
 from tomoseg.formats.picks import named_tomograms, read_picks
 from tomoseg.formats.star import write_star
 from tomoseg.sampling import Sampling, Shape
-from tomoseg.sources import Source, open_source, tomogram_name, unpacked
-from tomoseg.stores import Folder, checked_url, open_file
+from tomoseg.sources import Source, open_source, safe_name, tomogram_name, unpacked
+from tomoseg.stores import Folder, checked_url, read_file, scratch_folder
 
 TABLES = (".star", ".csv", ".tsv", ".txt", ".cbox")
 # Of the score map that picks are drawn in.
@@ -226,11 +225,11 @@ def _scores(
 
 
 def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
-    with open_file(request.url) as file:
-        data = file.read()
+    data = read_file(request.url)
     if request.tomogram is None:
         room, found = None, _unplaced(data, request)
-        stem = next(iter(named_tomograms(data, request.url)), tomogram_name(request.url))
+        named = map(safe_name, named_tomograms(data, request.url))
+        stem = next(named, tomogram_name(request.url))
     else:
         stem = tomogram_name(request.tomogram)
         with _opened(request.tomogram, request.voxel_size_angstrom) as source:
@@ -322,7 +321,7 @@ def _by_blocks(
 @contextmanager
 def _opened(url: str, voxel_size_angstrom: float | None) -> Iterator[Source]:
     """Open a volume, unpacked into a temporary folder if it is compressed."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         plain = unpacked(checked_url(url), Folder(scratch))
         try:
             with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:

@@ -26,9 +26,10 @@ from tomoseg.nets.settings import (
     TrainingSettings,
     usual_network,
 )
-from tomoseg.recipe import SourceSection, absolute, explained, read_yaml
+from tomoseg.plain_yaml import read_yaml
+from tomoseg.recipe import SourceSection, absolute, explained
 from tomoseg.sections import Section
-from tomoseg.stores import Folder
+from tomoseg.stores import Folder, local_path
 
 RECIPE_NAME = "recipe.yaml"
 DEFAULT_LABELS = "{folder}/truth/{name}__labels.mrc"
@@ -208,7 +209,7 @@ def _suited(settings: TrainingSettings, volumes: Sequence[AnnotatedVolume]) -> T
 def _completed(written: _Written, base: Path) -> TrainingRecipe:
     """Fill in what was left open, from the model to go on from and from the first tomogram."""
     output = absolute(written.output, base)
-    parent = model_folder(absolute(written.init_from, base)) if written.init_from else None
+    parent = _parent(written.init_from, base) if written.init_from else None
     # The shipped models' tomograms do not come with them.
     keeps = written.keep_annotations and written.init_from not in SHIPPED_MODELS
     before = _recipe_beside(parent) if parent and keeps else None
@@ -232,6 +233,10 @@ def _completed(written: _Written, base: Path) -> TrainingRecipe:
             "memory_gib": written.memory_gib,
         }
     )
+
+
+def _parent(place: str, base: Path) -> Path:
+    return model_folder(place) if place in SHIPPED_MODELS else local_path(absolute(place, base))
 
 
 def _correction_weight(before: TrainingRecipe, new: Sequence[Annotation]) -> float:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tomoseg.annotations.tomogram import Tomogram
 from tomoseg.coordinates import Points
 from tomoseg.errors import RequestError
-from tomoseg.stores import open_file
+from tomoseg.stores import read_file
 
 
 def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) -> Points:
@@ -35,9 +35,7 @@ def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) 
     """
     from tomoseg.formats.picks import read_picks
 
-    with open_file(url) as file:
-        content = file.read()
-    tables = read_picks(content, url, tomogram.sampling, tomogram=tomogram.name)
+    tables = read_picks(read_file(url), url, tomogram.sampling, tomogram=tomogram.name)
     named = [table for table in tables if table.name == class_name]
     points = np.concatenate([np.empty((0, 3)), *(t.points_angstrom for t in named or tables)])
     if not len(points):

@@ -16,7 +16,7 @@ from tomoseg.evaluation.options import USUAL, Options, Scores, plain
 from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.picks import UNNAMED, read_picks
 from tomoseg.formats.relion import filaments_of, particles_of
-from tomoseg.formats.star import read_star
+from tomoseg.formats.star import decoded, read_star
 from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
 from tomoseg.metrics import (
     PickCounts,
@@ -29,7 +29,7 @@ from tomoseg.metrics import (
 from tomoseg.metrics.picks import CZII_RADIUS_SHARE
 from tomoseg.sampling import Sampling
 from tomoseg.sources import open_source, tomogram_name
-from tomoseg.stores import Folder, checked_url
+from tomoseg.stores import Folder, checked_url, read_file
 
 FILAMENT_TOLERANCE = 100.0
 PARTICLE_TOLERANCE = 70.0
@@ -374,9 +374,8 @@ def _sampling(options: Options) -> Sampling:
 
 
 def _text(place: str) -> str:
-    return _content(place).decode()
+    return decoded(_content(place))
 
 
 def _content(place: str) -> bytes:
-    folder, _, name = checked_url(place).rpartition("/")
-    return Folder(folder).read(name)
+    return read_file(place)

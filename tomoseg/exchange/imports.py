@@ -16,7 +16,7 @@ from tomoseg.formats.dialects import Origin, TomogramPoints, the_tomogram
 from tomoseg.formats.picks import UNNAMED, read_picks
 from tomoseg.formats.registry import DIALECTS, dialect_of, reader
 from tomoseg.sources import AMIRA_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
-from tomoseg.stores import Folder, checked_url, fingerprint, open_file
+from tomoseg.stores import Folder, checked_url, fingerprint, read_file
 
 VOLUMES = MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
 PICKS = "picks"
@@ -153,8 +153,7 @@ def _is_packed(place: str) -> bool:
 
 
 def _content(url: str) -> bytes:
-    with open_file(url) as file:
-        return file.read()
+    return read_file(url)
 
 
 def _import_points(request: ImportRequest, dialect: str, places: Places) -> Imported:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from tomoseg.calibration import EQUAL_WITHIN
 from tomoseg.errors import RequestError, VoxelSizeError
 from tomoseg.sampling import Sampling, as_shape
 from tomoseg.sources import Source, open_source, unpacked
-from tomoseg.stores import Folder, checked_url
+from tomoseg.stores import Folder, checked_url, scratch_folder
 
 Marked = NDArray[np.bool_]
 
@@ -87,7 +86,7 @@ def opened_on(url: str, sampling: Sampling) -> Iterator[tuple[Source, tuple[str,
     VoxelSizeError
         If its voxel size is another; where it states none, it is taken to be the tomogram's.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         plain = unpacked(checked_url(url), Folder(scratch))
         override = None if _states_size(plain) else sampling.voxel_angstrom
         with open_source(plain, voxel_size_angstrom=override) as source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from tomoseg.sections import ExportSection
 from tomoseg.sources import Found, discover, open_source, unpacked
 from tomoseg.stages import Context
 from tomoseg.stages.points import tomo_context
-from tomoseg.stores import Folder, checked_url
+from tomoseg.stores import Folder, checked_url, scratch_folder
 
 DONE = ("done", "already there")
 SESSION, MANIFEST, IMAGE = "session.json", "manifest.json", "/tomogram.zarr"
@@ -176,7 +175,7 @@ def _finished(output: Folder, name: str) -> Place:
 
 
 def _opened(found: Found, voxel_size_angstrom: float | None) -> Place:
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         plain = unpacked(found.url, Folder(scratch))
         try:
             with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:

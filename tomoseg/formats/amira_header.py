@@ -179,18 +179,18 @@ def _parameters(text: str) -> dict[str, tuple[str, ...]]:
     groups: list[str] = []
     words: list[str] = []
     last = ""
-    for token in _TOKEN.findall(text):
-        if token == "{":
+    for part in _TOKEN.findall(text):
+        if part == "{":
             groups.append(words[0] if words else last)
             words = []
-        elif token in "},\n":
+        elif part in "},\n":
             if words and groups[:1] == ["Parameters"] and len(groups) <= _DEEPEST:
                 found["/".join([*groups[1:], words[0]])] = tuple(map(_unquoted, words[1:]))
             last, words = (words[0] if words else last), []
-            if token == "}" and groups:
+            if part == "}" and groups:
                 groups.pop()
-        elif not token.startswith("#"):
-            words.append(token)
+        elif not part.startswith("#"):
+            words.append(part)
     return found
 
 

@@ -21,8 +21,10 @@ def compression_of(name: str) -> Compression | None:
     return "bzip2" if name.lower().endswith(".bz2") else None
 
 
-def decompress(source: BinaryIO, target: BinaryIO, compression: Compression) -> int:
-    """Unpack a file into another, one MiB at a time; only the disk bounds the size.
+def decompress(
+    source: BinaryIO, target: BinaryIO, compression: Compression, *, most_bytes: int
+) -> int:
+    """Unpack a file into another, one MiB at a time.
 
     Parameters
     ----------
@@ -32,6 +34,8 @@ def decompress(source: BinaryIO, target: BinaryIO, compression: Compression) -> 
         Open for writing in binary.
     compression
         As told by :func:`compression_of`.
+    most_bytes
+        What may be written: some KB can become a disk full.
 
     Returns
     -------
@@ -40,14 +44,20 @@ def decompress(source: BinaryIO, target: BinaryIO, compression: Compression) -> 
     Raises
     ------
     FormatError
-        If the file is truncated, damaged, or compressed otherwise.
+        If the file is truncated, damaged, compressed otherwise, or becomes larger than that.
     """
     unpacked = gzip.GzipFile(fileobj=source) if compression == "gzip" else bz2.BZ2File(source)
     written = 0
     with unpacked:
         while chunk := _next_chunk(unpacked, compression):
-            target.write(chunk)
             written += len(chunk)
+            if written > most_bytes:
+                raise FormatError(
+                    f"the {compression} file becomes more than the {most_bytes} bytes that there "
+                    "is room for",
+                    remedy="Check the file; if it is right, unpack it yourself or free disk space",
+                )
+            target.write(chunk)
     return written
 
 

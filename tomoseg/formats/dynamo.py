@@ -123,17 +123,20 @@ def _table(rows: Rows, contexts: Sequence[TomoContext], options: WriteOptions) -
 
 def _read_table(text: str) -> Points:
     """Return the first 36 numbers of every line, shape (n, 36), 0 where a line is shorter."""
-    lines = [line.split() for line in text.splitlines() if line.strip()]
-    table = np.zeros((len(lines), COLUMNS))
-    width = len(lines[0]) if lines else 0
-    for row, fields in enumerate(lines):
+    lines = [line for line in text.splitlines() if line.strip()]
+    width = len(lines[0].split()) if lines else 0
+    rows = []
+    for row, line in enumerate(lines):
+        fields = line.split()
         if len(fields) < _NEEDED or len(fields) != width:
             raise FormatError(
                 f"line {row + 1} has {len(fields)} columns; every line needs the same number, "
                 f"at least {_NEEDED}",
                 remedy="Give a table of Dynamo",
             )
-        table[row, : min(width, COLUMNS)] = [_number(field, row) for field in fields[:COLUMNS]]
+        rows.append(np.array([_number(field, row) for field in fields[:COLUMNS]]))
+    table = np.zeros((len(rows), COLUMNS))
+    table[:, : min(width, COLUMNS)] = np.stack(rows) if rows else 0
     return table
 
 

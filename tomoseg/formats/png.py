@@ -14,11 +14,13 @@ from PIL.PngImagePlugin import PngImageFile
 from tomoseg.blocks import Box
 from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError
-from tomoseg.formats.ranges import read_exactly, refuse_outside
+from tomoseg.formats.ranges import byte_count, read_exactly, refuse_outside
 from tomoseg.sampling import Header, Sampling
 
 # An image is unpacked as a whole; a larger one is a damaged or hostile header.
 LARGEST_PIXELS = 2**28
+# Deflate makes at most 1,032 bytes of one.
+LARGEST_RATIO = 2**11
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DTYPES = {8: "uint8", 16: "uint16"}
@@ -64,6 +66,12 @@ class PngReader:
             raise FormatError(
                 f"an image of {columns} × {rows} pixels; 1 to {LARGEST_PIXELS} are read",
                 remedy="Convert it to TIFF or MRC",
+            )
+        present = byte_count(self._file)
+        if columns * rows * bits // 8 > LARGEST_RATIO * present:
+            raise FormatError(
+                f"an image of {columns} × {rows} pixels cannot be in a file of {present} bytes",
+                remedy="Copy the file again; it is incomplete",
             )
         notes: list[str] = []
         size = calibrate(None, self._override_angstrom, notes=notes)

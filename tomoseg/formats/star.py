@@ -18,6 +18,9 @@ from tomoseg.errors import FormatError, RequestError
 # RELION looks at these numbers to tell its own generations of columns apart.
 RELION_5, RELION_4 = 50001, 30001
 
+# RELION has some 150 columns, and a block a tomogram in some files.
+MOST_COLUMNS, MOST_BLOCKS = 1000, 10_000
+
 _TOKEN = re.compile(r""""[^"]*"|'[^']*'|\S+""")
 # "001" is a name, not the number 1.
 _TEXT_COLUMNS = ("Name", "File")
@@ -76,6 +79,8 @@ def read_star(text: str) -> dict[str, pd.DataFrame]:
     """
     blocks: dict[str, pd.DataFrame] = {}
     for name, lines in _blocks(text):
+        if len(blocks) >= MOST_BLOCKS:
+            raise FormatError(f"the file has more than {MOST_BLOCKS} blocks, the most that is read")
         looped = bool(lines) and lines[0][1][0] == "loop_"
         columns = _looped_columns(name, lines[1:]) if looped else _single_columns(name, lines)
         blocks[name] = pd.DataFrame({key: _typed(key, values) for key, values in columns.items()})
@@ -112,6 +117,7 @@ def _blocks(text: str) -> Iterator[tuple[str, list[Line]]]:
 
 def _looped_columns(name: str, lines: list[Line]) -> dict[str, list[str]]:
     header = [tokens[0] for _, tokens in lines if tokens[0].startswith("_")]
+    _check_columns(name, len(header))
     rows = lines[len(header) :]
     for number, tokens in rows:
         if len(tokens) != len(header):
@@ -125,7 +131,13 @@ def _looped_columns(name: str, lines: list[Line]) -> dict[str, list[str]]:
     }
 
 
+def _check_columns(name: str, count: int) -> None:
+    if count > MOST_COLUMNS:
+        raise FormatError(f"block {name!r} has {count} columns; {MOST_COLUMNS} are read at most")
+
+
 def _single_columns(name: str, lines: list[Line]) -> dict[str, list[str]]:
+    _check_columns(name, len(lines))
     for number, tokens in lines:
         if len(tokens) != 2 or not tokens[0].startswith("_"):
             raise FormatError(f"line {number} (block {name!r}) is not a name and a value")

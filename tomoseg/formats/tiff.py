@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ from tomoseg.sampling import Header, Sampling, Shape, Triple
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32", "float16")
 # A page is unpacked as a whole; a larger one is a damaged or hostile header.
 LARGEST_PAGE_BYTES = 2**31
+_PART_BYTES = 2**20
+
+# The most that packed bytes may become, by kind of compression: what claims more is damaged, and
+# what becomes more is a bomb.
+LARGEST_RATIO = 2**12
+_DEFLATE, _LZMA = (8, 32946, 50013), (34925,)
 
 # What tifffile and the unpackers raised on 3,000 files damaged at random.
 _DAMAGE = (
@@ -35,6 +42,7 @@ _DAMAGE = (
     RuntimeError,
     struct.error,
     ElementTree.ParseError,
+    lzma.LZMAError,
     zlib.error,
 )
 
@@ -138,6 +146,7 @@ class TiffReader:
             box = Box((0, rows.start, columns.start), (1, rows.stop, columns.stop))
             return self._stored(page.dataoffsets[0], shape).read(self._file, box)
         _refuse_truncated(page, byte_count(self._file))
+        _refuse_bombs(page, self._file)
         unpacked: NDArray[Any] = page.asarray(maxworkers=1)
         return unpacked.reshape(shape)[:, rows, columns]
 
@@ -146,14 +155,20 @@ class TiffReader:
         return StoredArray(offset, shape, dtype)
 
     @cached_property
+    def _directories(self) -> _Directories:
+        return _Directories(self._file)
+
+    @cached_property
     def _tiff(self) -> Any:
         self._file.seek(0)  # tifffile counts from where the file stands
-        return tifffile.TiffFile(self._file)
+        return tifffile.TiffFile(self._directories)
 
     @cached_property
     def _series(self) -> Any:
         """The one series of like pages that the file must hold."""
+        _refuse_entities(self._tiff)
         series = self._tiff.series
+        self._directories.are_read = True
         _refuse_missing_pages(self._tiff, self._file)
         if len(series) != 1:
             raise FormatError(
@@ -163,6 +178,29 @@ class TiffReader:
         _refuse_unread_kinds(series[0])
         _refuse_missing_bytes(series[0], byte_count(self._file))
         return series[0]
+
+
+class _Directories:
+    """A file whose directories are read: a chain of pages that runs in a circle would not end.
+
+    A page takes a few readings and more than a hundred bytes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = 10_000 + byte_count(file) // 4
+        self.are_read = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, count: int = -1) -> bytes:
+        self._left -= not self.are_read
+        if self._left < 0:
+            raise FormatError(
+                "the chain of pages runs in a circle", remedy="Copy the file again or repair it"
+            )
+        return self._file.read(count)
 
 
 @contextmanager
@@ -239,6 +277,49 @@ def _refuse_truncated(page: Any, file_bytes: int) -> None:
         )
 
 
+def _refuse_entities(tiff: Any) -> None:
+    """Refuse XML that defines words of its own: they may stand for gigabytes of text."""
+    if "<!" in tiff.pages[0].description.replace("<!--", ""):
+        raise FormatError("the file's OME-XML has definitions, which are not read")
+
+
+def _refuse_bombs(page: Any, file: BinaryIO) -> None:
+    """Unpack what could become more than a page may, as far as that, before tifffile does it whole.
+
+    Raises
+    ------
+    FormatError
+        If a segment becomes more than the page, or so few bytes cannot be a page.
+    """
+    packed = sum(page.databytecounts)
+    if page.nbytes > LARGEST_RATIO * max(packed, 1):
+        raise FormatError(
+            f"page {page.index} announces {page.nbytes} bytes; the {packed} that it has cannot "
+            f"become more than {LARGEST_RATIO} times as many"
+        )
+    for begin, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        unpacker = _unpacker(page.compression, count)
+        if unpacker is None:
+            continue
+        raw, room = read_exactly(file, begin, count), page.nbytes + 1
+        while room > 0 and not unpacker.eof:
+            part = unpacker.decompress(raw, min(room, _PART_BYTES))
+            if not part:
+                break
+            room -= len(part)
+            raw = getattr(unpacker, "unconsumed_tail", b"")
+        if room <= 0:
+            raise FormatError(f"page {page.index} becomes more than its {page.nbytes} bytes")
+
+
+def _unpacker(compression: int, count: int) -> Any:
+    """Return what unpacks a segment in parts; None if it can become no more than a page may."""
+    if compression in _LZMA:
+        return lzma.LZMADecompressor(memlimit=LARGEST_PAGE_BYTES)
+    is_large = count * LARGEST_RATIO > LARGEST_PAGE_BYTES
+    return zlib.decompressobj() if compression in _DEFLATE and is_large else None
+
+
 def _stack_shape(series: Any, notes: list[str]) -> Shape:
     """Return zyx of a series with at most one axis of pages."""
     stacked = [
@@ -292,7 +373,7 @@ def _imagej_voxel_size(tiff: Any) -> Triple | None:
 
 
 def _ome_voxel_size(xml: str, *, single: bool) -> Triple | None:
-    root = ElementTree.fromstring(xml)
+    root = ElementTree.fromstring(xml)  # noqa: S314 - without definitions: _refuse_entities
     pixels = next((e.attrib for e in root.iter() if e.tag.endswith("Pixels")), {})
     sizes = []
     for axis in "YYX" if single else "ZYX":

@@ -1,7 +1,7 @@
 """What every page is made of: one HTML file that needs no other file, no script and no network.
 
-Every text that came from outside is escaped here, in :func:`escaped` and :func:`link`, and nowhere
-else.
+Every text that came from outside is escaped here, in :func:`escaped`, :func:`link` and
+:func:`markdown`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
@@ -93,6 +94,16 @@ def duration(seconds: float) -> str:
 def escaped(value: str) -> str:
     """Escape text for an element or a quoted attribute."""
     return html.escape(value, quote=True)
+
+
+def markdown(value: str) -> str:
+    r"""Escape text for a cell of a Markdown table: it cannot be markup, nor end the cell.
+
+    >>> print(markdown("a|b <img src=x> [c](d)"))
+    a\|b &lt;img src=x&gt; \[c\](d)
+    """
+    escapes = re.sub(r"([\\`*{}\[\]|~!])", r"\\\1", " ".join(value.split()))
+    return html.escape(escapes, quote=False)
 
 
 def link(path: str) -> str:

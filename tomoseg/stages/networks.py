@@ -14,10 +14,18 @@ from tomoseg import intensity
 from tomoseg.blocks import Box
 from tomoseg.compete import Calibration, Competitor
 from tomoseg.errors import ModelError, RequestError
-from tomoseg.nets.card import NOT_ANNOTATED, ModelCard, check_weights, load_card, model_folder
+from tomoseg.nets.card import (
+    NOT_ANNOTATED,
+    SHIPPED_MODELS,
+    ModelCard,
+    check_weights,
+    load_card,
+    model_folder,
+)
 from tomoseg.recipe import NetworkChoice, Recipe, SegmentSection
 from tomoseg.rescale import Rescaling
 from tomoseg.sampling import Sampling, Shape, as_shape
+from tomoseg.stores import local_path
 
 if TYPE_CHECKING:
     from tomoseg.nets.predict import Predictor
@@ -92,7 +100,8 @@ def load_networks(segment: SegmentSection) -> tuple[AppliedNetwork, ...]:
 
 
 def _loaded(choice: NetworkChoice) -> AppliedNetwork:
-    folder = model_folder(choice.model)
+    place = choice.model
+    folder = model_folder(place) if place in SHIPPED_MODELS else local_path(place)
     card = load_card(folder)
     check_weights(folder, card)
     labels = sorted({card.label(name) for name in choice.classes or card.classes})

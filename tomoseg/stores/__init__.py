@@ -9,11 +9,12 @@ from tomoseg.stores.claims import Claim, Owner, claimed, living_owner
 from tomoseg.stores.folders import (
     Entry,
     Folder,
-    checked_url,
     fingerprint,
     free_bytes,
     listing,
     open_file,
+    read_file,
+    spool_bytes,
 )
 from tomoseg.stores.ledger import Ledger, digest
 from tomoseg.stores.omezarr import (
@@ -23,6 +24,7 @@ from tomoseg.stores.omezarr import (
     write_label_metadata,
     write_mask_metadata,
 )
+from tomoseg.stores.urls import checked_url, local_path, scratch_folder
 from tomoseg.stores.volumes import Volume, inner_chunk
 
 __all__ = [
@@ -42,7 +44,11 @@ __all__ = [
     "label_names",
     "listing",
     "living_owner",
+    "local_path",
     "open_file",
+    "read_file",
+    "scratch_folder",
+    "spool_bytes",
     "write_image_metadata",
     "write_label_metadata",
     "write_mask_metadata",

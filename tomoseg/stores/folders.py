@@ -6,7 +6,6 @@ import contextlib
 import errno
 import glob
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -18,12 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
-import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.errors import RequestError, StoreError
+from tomoseg.stores.arrays import npz_arrays, npz_bytes
+from tomoseg.stores.urls import checked_url, inside
 
-PROTOCOLS = ("file", "s3", "memory")
+LARGEST_TABLE_BYTES = 2**28
+"""A table of points has some 100 bytes a row."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Folder:
     Raises
     ------
     RequestError
-        If the URL chains protocols or uses one that is not allowed: a recipe must not be able to
-        reach anything but files and S3.
+        As :func:`tomoseg.stores.urls.checked_url` does: a recipe must not be able to reach anything
+        but files and S3. No name that the methods take leads out of the folder (StoreError).
     """
 
     url: str
@@ -80,7 +81,7 @@ class Folder:
 
     def __truediv__(self, name: str) -> Folder:
         """Return the folder below."""
-        return Folder(f"{self.url.rstrip('/')}/{name}")
+        return Folder(inside(self.url, name))
 
     def __str__(self) -> str:
         """Return a path for people: no ``file://``."""
@@ -94,7 +95,7 @@ class Folder:
         StoreError
             If it is not there.
         """
-        system, path = _located(f"{self.url}/{name}")
+        system, path = _located(inside(self.url, name))
         try:
             return cast(bytes, system.cat_file(path))
         except (FileNotFoundError, IsADirectoryError) as error:
@@ -112,7 +113,7 @@ class Folder:
         conditional write in object storage. A store that ignores the condition keeps the last
         content, and all but those who read it back before it came are told False.
         """
-        system, path = _located(f"{self.url}/{name}")
+        system, path = _located(inside(self.url, name))
         if self.is_local:
             return _linked(Path(path), content)
         try:
@@ -131,7 +132,7 @@ class Folder:
 
         What is published before lasts before what is published after, even through a power cut.
         """
-        system, path = _located(f"{self.url}/{name}")
+        system, path = _located(inside(self.url, name))
         if self.is_local:
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +177,7 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file or a folder of that name."""
-        system, path = _located(f"{self.url}/{name}")
+        system, path = _located(inside(self.url, name))
         return bool(system.exists(path))
 
     def names(self, below: str = "") -> list[str]:
@@ -192,24 +193,24 @@ class Folder:
 
         It is empty if there is no such folder.
         """
-        system, path = _located(f"{self.url}/{below}".rstrip("/"))
+        system, path = _located(inside(self.url, below))
         try:
             items = system.ls(path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
         # Some programs make a folder in object storage by an object of its name.
-        inside = [item for item in items if str(item["name"]).strip("/") != path.strip("/")]
-        return sorted((_entry(item) for item in inside), key=lambda entry: entry.name)
+        there = [item for item in items if str(item["name"]).strip("/") != path.strip("/")]
+        return sorted((_entry(item) for item in there), key=lambda entry: entry.name)
 
     def files(self, below: str = "") -> Iterator[str]:
         """Yield the names of all files in this folder or one below, at any depth."""
-        system, path = _located(f"{self.url}/{below}".rstrip("/"))
+        system, path = _located(inside(self.url, below))
         for _, _, names in system.walk(path):
             yield from names
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with everything in it, if it is there."""
-        system, path = _located(f"{self.url}/{name}")
+        system, path = _located(inside(self.url, name))
         # Object stores take a name as a pattern: "[1]" must not remove what is called "1".
         with contextlib.suppress(FileNotFoundError):
             system.rm(path if self.is_local else glob.escape(path), recursive=True)
@@ -228,42 +229,24 @@ class Folder:
         """
         try:
             return json.loads(self.read(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{self}/{name} is cut or damaged: {error}", remedy="Remove it and run again."
             ) from error
 
     def write_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write named arrays as one ``.npz`` file."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
-        self.write(name, buffer.getvalue())
+        self.write(name, npz_bytes(arrays))
 
     def read_arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays of an ``.npz`` file; objects are refused."""
-        with np.load(io.BytesIO(self.read(name)), allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        """Return the arrays of an ``.npz`` file.
 
-
-def checked_url(url: str) -> str:
-    """Return an absolute URL of an allowed protocol; a plain path becomes ``file://``.
-
-    Raises
-    ------
-    RequestError
-        For chained URLs and for protocols other than file, s3 and memory.
-    """
-    protocol, separator, place = url.partition("://")
-    if not separator:
-        return "file://" + str(Path(url).expanduser().resolve())
-    # A local name may hold "::", as long as no second protocol follows.
-    is_chained = "::" in url and (protocol != "file" or "://" in place)
-    if is_chained or protocol not in PROTOCOLS:
-        raise RequestError(
-            f"{url} is not a place that tomoseg opens",
-            remedy=f"Use a path or one of {', '.join(p + '://' for p in PROTOCOLS)}.",
-        )
-    return url.rstrip("/")
+        Raises
+        ------
+        StoreError
+            If it is not there, is damaged, or holds objects.
+        """
+        return npz_arrays(self.read(name), f"{self}/{name}")
 
 
 def open_file(url: str) -> BinaryIO:
@@ -281,6 +264,24 @@ def open_file(url: str) -> BinaryIO:
         raise RequestError(f"{url} does not exist") from error
     except IsADirectoryError as error:
         raise RequestError(f"{url} is a folder, not a file") from error
+
+
+def read_file(url: str, *, largest: int = LARGEST_TABLE_BYTES) -> bytes:
+    """Return all bytes of a file that others made, such as a table.
+
+    Raises
+    ------
+    RequestError
+        If there is no such file, or it is larger than that.
+    """
+    with open_file(url) as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise RequestError(
+            f"{url} is larger than {largest} bytes, the most that is read of such a file",
+            remedy="Split it, a tomogram or a class a file",
+        )
+    return content
 
 
 def fingerprint(url: str) -> dict[str, Any]:
@@ -331,6 +332,12 @@ def free_bytes(folder: Folder) -> int | None:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def spool_bytes(folder: Folder) -> int:
+    """Return the free space of the disk that a file written here takes while it is written."""
+    free = free_bytes(folder)
+    return shutil.disk_usage(tempfile.gettempdir()).free if free is None else free
 
 
 def _linked(target: Path, content: bytes) -> bool:

@@ -14,6 +14,7 @@ from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError, VoxelSizeError
 from tomoseg.sampling import Header, Sampling, Triple, as_shape
 from tomoseg.stores.folders import Folder
+from tomoseg.stores.limits import DAMAGED_METADATA, check_sizes
 from tomoseg.stores.volumes import Volume, zarr_store
 
 ANGSTROM_PER_UNIT = {
@@ -140,8 +141,9 @@ def _ome_header(folder: Folder, override: float | None) -> tuple[str, Header]:
         ]
         scale, shift = _transformations(rows, units)
         array = Volume(folder, str(dataset["path"])).array()
+        check_sizes(array, folder)
         shape = as_shape(array.shape)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGED_METADATA as error:
         raise FormatError(f"{folder} has OME-Zarr metadata that is not valid: {error!r}") from error
     notes: list[str] = []
     voxel = calibrate(scale, override, notes=notes, may_differ=True)
@@ -154,7 +156,7 @@ def _ome_header(folder: Folder, override: float | None) -> tuple[str, Header]:
 def _multiscale_of(folder: Folder) -> dict[str, Any]:
     try:
         attributes = dict(zarr.open_group(zarr_store(folder), mode="r").attrs)
-    except (FileNotFoundError, KeyError, ValueError) as error:
+    except (FileNotFoundError, *DAMAGED_METADATA) as error:
         raise FormatError(f"{folder} is not a zarr group") from error
     ome = cast(dict[str, Any], attributes.get("ome", attributes))
     try:

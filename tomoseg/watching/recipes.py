@@ -9,7 +9,8 @@ from typing import Any
 
 from tomoseg.errors import RequestError, StoreError
 from tomoseg.nets.card import SHIPPED_MODELS
-from tomoseg.recipe import Recipe, load_recipe, parsed_yaml, recipe_from
+from tomoseg.plain_yaml import yaml_mapping
+from tomoseg.recipe import Recipe, load_recipe, recipe_from
 from tomoseg.stores import Entry, Folder, digest
 from tomoseg.watching.places import Place, check_root, is_match
 from tomoseg.watching.settings import Watch, at_scheduler
@@ -80,7 +81,7 @@ def _recipe(watch: Watch, place: Place, is_own: bool) -> Recipe:
 def _own_values(place: Place) -> dict[str, Any]:
     name = f"{place.url}/{OWN}"
     try:
-        values = parsed_yaml(Folder(place.url).read(OWN), name)
+        values = yaml_mapping(Folder(place.url).read(OWN), name)
     except StoreError as error:
         raise RequestError(error.message) from error
     if "compute" in values:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tomoseg.errors import RequestError
-from tomoseg.recipe import absolute, explained, read_yaml
+from tomoseg.plain_yaml import read_yaml
+from tomoseg.recipe import absolute, explained
 from tomoseg.sections import ComputeSection, Count, Section
 
 GPU_LIMIT = "tomoseg-gpu"
