@@ -193,8 +193,9 @@ print(json.dumps({
                 for o in root.pickable_objects},
     "picks": {p.pickable_object_name: [p.full_positions().tolist(), p.numpy()[1].tolist(),
               p.instance_ids().tolist(), p.scores().tolist(), p.from_tool] for p in run.picks},
-    "filaments": {f.pickable_object_name: [[line.instance_id, line.points, line.score, line.polarity_known]
-                  for line in f.filaments] for f in run.filaments},
+    "filaments": {f.pickable_object_name: [
+        [line.instance_id, line.points, line.score, line.polarity_known] for line in f.filaments]
+        for f in run.filaments},
 }))
 """
 

@@ -13,8 +13,8 @@ from tomoseg.coordinates import Filament, Particles
 from tomoseg.errors import FormatError
 from tomoseg.formats.tables import (
     FILAMENT_COLUMNS,
-    POLARITY,
     PARTICLE_COLUMNS,
+    POLARITY,
     filaments_csv,
     particles_csv,
     read_filaments_csv,
