@@ -106,6 +106,11 @@ def surroundings_csv(name: str, columns: Mapping[str, NDArray[Any]]) -> str:
     return text
 
 
+def holds_filaments(text: str) -> bool:
+    """Tell whether the first line of a table is that of :func:`filaments_csv`."""
+    return "filament" in text.partition("\n")[0].strip().split(",")
+
+
 def read_filaments_csv(text: str) -> list[Filament]:
     """Read what :func:`filaments_csv` wrote, in the order of the file.
 
