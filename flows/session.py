@@ -16,15 +16,11 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from tomoseg.clusters import runner_at
 from tomoseg.errors import RequestError, TomosegError
-from tomoseg.events import at
-from tomoseg.monitoring import begin, configure_logs
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
-from tomoseg.report.markup import markdown
 from tomoseg.runners import SerialRunner, can_pass
 from tomoseg.session import (
     Journal,
@@ -71,8 +67,12 @@ def process_stage(
         tell(*done)
 
     session = plan_session(recipe_from(values), [found])
-    with runner_at(address, session.recipe.compute) as runner:
-        record = guarded_stage(session.context(found, runner, progress), stage)
+    try:
+        with runner_at(address, session.recipe.compute) as runner:
+            record = guarded_stage(session.context(found, runner, progress), stage)
+    except TomosegError:
+        log.exception("%s: %s failed", found.name, stage)
+        raise
     took = "already done" if record["is_reused"] else f"done in {record['seconds']:.1f} s"
     log.info("%s: %s %s", found.name, stage, took)
     return record
@@ -89,12 +89,10 @@ def process_session(values: dict[str, Any]) -> State[Any]:
     values
         The recipe as plain values (``Recipe.model_dump(mode="json")``).
     """
-    configure_logs()
     log = get_run_logger()
     session = plan_session(recipe_from(values))
     check_session(session)
-    names = {"run": flow_run.id or "", "session": str(session.output)}
-    with at(**names), claimed(session.output) as claim, session_address(session) as address:
+    with claimed(session.output) as claim, session_address(session) as address:
         journal = Journal.begin(session)
         for found in session.tomograms:
             journal.note({"name": found.name, "state": "running"})
@@ -117,7 +115,7 @@ def _finish(journal: Journal) -> State[Any]:
     rows = result["tomograms"]
     output = journal.session.output
     table = ["| tomogram | state | remedy |", "|---|---|---|"]
-    table += [f"| {markdown(row['name'])} | {row['state']} | {_cell(row)} |" for row in rows]
+    table += [f"| {row['name']} | {row['state']} | {_cell(row)} |" for row in rows]
     create_markdown_artifact("\n".join(table), key="tomoseg-session")
     create_link_artifact(f"{output.url}/index.html", link_text="report", key="tomoseg-report")
     failed = [row["name"] for row in rows if row["state"] == "failed"]
@@ -128,7 +126,8 @@ def _finish(journal: Journal) -> State[Any]:
 
 
 def _cell(row: dict[str, Any]) -> str:
-    return markdown(f"{row.get('error', '')} {row.get('remedy', '')}")
+    text = f"{row.get('error', '')} {row.get('remedy', '')}".strip()
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,7 +141,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="changes")
     given = parser.parse_args(arguments)
     try:
-        begin()
         places = {"input": given.input, "output": given.output}
         named = {key: place for key, place in places.items() if place}
         recipe: Recipe = load_recipe(given.recipe, given.changes, given={"session": named})

@@ -205,6 +205,46 @@ def test_volumes_of_different_voxel_sizes_are_refused(mrc):
     assert evaluate_files(unknown, b)["label_1"]["surface_dice"] == 1
 
 
+@pytest.mark.parametrize("is_truth_binned", [False, True])
+@pytest.mark.parametrize("is_rest_kept", [False, True])
+def test_labels_of_a_binned_tomogram_are_compared_on_its_own_grid(
+    mrc, is_truth_binned, is_rest_kept
+):
+    # 5 × 4 × 6 voxels of 10 Å; of a bin of 2 the last slice is left over.
+    fine = np.zeros((5, 4, 6), np.int8)
+    fine[:2, :2, :3] = 1
+    fine[4] = 1
+    coarse = np.zeros((3 if is_rest_kept else 2, 2, 3), np.int8)
+    coarse[0, 0, :2] = 1  # 2 × 2 × 4 voxels, of which 2 × 2 × 3 are in common
+    coarse[2:] = 1
+    places = mrc("fine.mrc", fine, 10.0), mrc("coarse.mrc", coarse, 20.0)
+    found, truth = places if is_truth_binned else places[::-1]
+    scores = evaluate_files(found, truth)["label_1"]
+    common, finer, coarser = 12, 12, 16
+    if is_rest_kept:
+        common, finer, coarser = common + 24, finer + 24, coarser + 24
+    assert scores["iou"] == common / (finer + coarser - common)
+    assert scores["support"] == (coarser if is_truth_binned else finer)
+    # Two voxels of the coarser grid, 40 Å, are all that there is to be off.
+    assert scores["surface_dice"] == 1
+    objects = evaluate_files(found, truth, Options(instances=True))["objects"]
+    assert objects["ap50"] == 1
+
+
+def test_a_binned_micrograph_is_not_binned_along_z(mrc):
+    fine = np.ones((1, 5, 6), np.int8)
+    fine[0, :2] = 0
+    places = mrc("f.mrc", fine, 10.0), mrc("c.mrc", np.ones((1, 2, 3), np.int8), 20.0)
+    assert evaluate_files(*places)["label_1"]["recall"] == 12 / 24
+
+
+@pytest.mark.parametrize(("shape", "voxel"), [((2, 2, 3), 0.0), ((2, 2, 2), 20.0)])
+def test_a_coarser_grid_is_not_guessed(mrc, shape, voxel):
+    fine, other = mrc("f.mrc", np.ones((5, 4, 6), np.int8), 10.0), np.ones(shape, np.int8)
+    with pytest.raises(RequestError, match=r"f\.mrc has shape .*binned by a whole factor"):
+        evaluate_files(mrc("c.mrc", other, voxel), fine)
+
+
 @pytest.mark.parametrize(
     "voxels", [volume((300, 2), dtype="int16"), volume((0.5, 2), dtype="float32")]
 )

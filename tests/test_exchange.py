@@ -17,6 +17,7 @@ import tifffile
 from scipy.spatial.transform import Rotation
 
 from tomoseg import cli
+from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError, VoxelSizeError
 from tomoseg.evaluation import evaluate_folders
 from tomoseg.exchange.exports import ExportRequest, export_points, write_session
@@ -28,7 +29,7 @@ from tomoseg.recipe import load_recipe, recipe_from
 from tomoseg.sections import DialectName
 from tomoseg.session import plan_session, run_session
 from tomoseg.stages import run_stage
-from tomoseg.stores import Folder
+from tomoseg.stores import Folder, Volume
 
 SHAPE, VOXEL = (20, 40, 57), 10.0
 # The tilt series, unbinned; rounded up, as reconstruction programs do.
@@ -503,6 +504,31 @@ def test_what_was_imported_is_scored_as_it_is(finished, output, tmp_path):
     assert scores["particles"]["ribosome"]["f1"] == 1
     assert scores["filaments"]["actin"]["f1"] == 1
     assert scores["labels"]["actin"]["support"] == 7 * 25 * 23
+
+
+def test_what_was_imported_is_scored_where_the_tomograms_are_binned(tmp_path, tiny_model):
+    rng = np.random.default_rng(7)
+    (tmp_path / "in").mkdir()
+    voxels = rng.normal(size=SHAPE).astype(np.float32)
+    place = write_volume(tmp_path / "in" / "t1.mrc", voxels, voxel=6.0, origin=(100, 200, 300))
+    values = {
+        "session": {"input": str(place), "output": str(tmp_path / "out")},
+        "ingest": {"bin": 2},
+        "segment": {"model": str(tiny_model)},
+        "compute": {"runner": "serial"},
+    }
+    session = plan_session(recipe_from(values))
+    run_session(session, lambda *progress: None)
+    # What another program gives back: the session's own mask of a class, on the source's grid.
+    labels = Volume(Folder(f"{tmp_path}/out/t1/tomogram.zarr"), "labels/semantic/0")
+    label = int(np.bincount(labels.read(Box.whole((10, 20, 28))).ravel())[1:].argmax()) + 1
+    name = session.output.read_json("t1/manifest.json")["classes"][label - 1]
+    mask = next((tmp_path / "out" / "t1" / "masks").glob(f"*__{name}.mrc"))
+    import_file(ImportRequest(str(mask), f"{tmp_path}/out/t1", name))
+    scores = evaluate_folders(str(tmp_path / "out"), str(tmp_path / "out" / "imported"))["labels"]
+    assert scores[name]["iou"] == 1
+    found = (labels.read(Box.whole((10, 20, 28))) == label).sum()
+    assert scores[name]["support"] == 8 * found > 0
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,12 @@ CONTEXT = TomoContext("TS_01", GRID)
 ALONG = np.array([[400.0, 1005.0, 602.5], [448.0, 1069.0, 662.5]])
 LINES = [
     Filament("thick_filament", 3, ALONG, 0.75),
-    Filament("thick_filament", 1, np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 9.0]])),
+    Filament(
+        "thick_filament",
+        1,
+        np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 9.0]]),
+        polarity_known=True,
+    ),
 ]
 RIBOSOMES = Particles(
     "ribosome",
@@ -102,7 +107,7 @@ def test_filaments_come_back(files, name) -> None:
     assert found.context is CONTEXT
     for line, other in zip(found.filaments, LINES, strict=True):
         assert line.name == ("thick_filament" if name == "thick_filament" else "thick-filament")
-        assert line.number == other.number
+        assert (line.number, line.polarity_known) == (other.number, other.polarity_known)
         np.testing.assert_allclose(line.points_angstrom, other.points_angstrom, atol=1e-9)
         assert line.score == pytest.approx(other.score, nan_ok=True)
 
@@ -188,8 +193,9 @@ print(json.dumps({
                 for o in root.pickable_objects},
     "picks": {p.pickable_object_name: [p.full_positions().tolist(), p.numpy()[1].tolist(),
               p.instance_ids().tolist(), p.scores().tolist(), p.from_tool] for p in run.picks},
-    "filaments": {f.pickable_object_name: [[line.instance_id, line.points, line.score]
-                  for line in f.filaments] for f in run.filaments},
+    "filaments": {f.pickable_object_name: [
+        [line.instance_id, line.points, line.score, line.polarity_known] for line in f.filaments]
+        for f in run.filaments},
 }))
 """
 
@@ -219,9 +225,9 @@ def test_copick_reads_what_is_written(files, tmp_path: Path) -> None:
     np.testing.assert_allclose(rotations, RIBOSOMES.orientations, atol=1e-9)
     assert scores == [0.5, 1.0] and is_tool
     assert found["picks"]["thick-filament"][2] == [3, 3, 3, 1]
-    for (number, points, score), line in zip(
+    for (number, points, score, polarity), line in zip(
         found["filaments"]["thick-filament"], LINES, strict=True
     ):
-        assert number == line.number
+        assert (number, polarity) == (line.number, line.polarity_known)
         assert score == (0.75 if line.number == 3 else 1.0)
         np.testing.assert_allclose(points, line.points_angstrom[:, ::-1], atol=1e-6)

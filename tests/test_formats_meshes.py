@@ -58,3 +58,5 @@ def test_a_surface_lies_where_chimera_puts_the_map() -> None:
     assert place_of(Header(grid, "int8", start_voxels=(1, -2, 3))) == (10.0, -40.0, 90.0)
     origin = (0.0, 7.0, 0.0)
     assert place_of(Header(grid, "int8", origin, start_voxels=(1, -2, 3))) == origin
+    # It takes the number as it stands, of IMOD's files too.
+    assert place_of(Header(grid, "int8", origin, has_imods_origin=True)) == (0.0, -7.0, 0.0)

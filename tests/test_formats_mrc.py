@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import struct
 import tracemalloc
 import warnings
@@ -157,10 +158,48 @@ def test_origin_and_negative_start_are_kept() -> None:
     assert header.start_voxels == (-3, -2, -1)
 
 
-def test_an_origin_inverted_by_imod_is_turned_round() -> None:
-    changes = {196: struct.pack("<3f", 1.5, 2.5, -3.5), 152: IMOD + struct.pack("<i", 4)}
+@pytest.mark.parametrize(
+    ("stamp", "flags", "version", "is_turned"),
+    [
+        (b"\0\0\0\0", 0, 0, False),  # MRC2000
+        (b"\0\0\0\0", 0, 20141, False),  # MRC2014
+        (b"\0\0\0\0", 4, 0, False),  # flags mean nothing without the stamp
+        (IMOD, 0, 0, True),  # IMOD's own: where 0 lies in the volume
+        (IMOD, 1, 0, True),
+        (IMOD, 4, 0, False),  # inverted for other programs
+        (IMOD, 5, 20140, False),
+        (IMOD, 1, 20140, False),  # mrc_head_read goes by the version as well
+        (IMOD, 0, 12345, True),  # no version of the standard
+    ],
+)
+def test_an_origin_of_imod_is_turned_round_unless_it_is_flagged(
+    stamp: bytes, flags: int, version: int, is_turned: bool
+) -> None:
+    changes = {
+        108: struct.pack("<i", version),
+        152: stamp + struct.pack("<i", flags),
+        196: struct.pack("<3f", 1.5, 2.5, -3.5),
+    }
     header = reader(mrc_bytes(ramp(), changes=changes)).header
-    assert header.origin_angstrom == (3.5, -2.5, -1.5)
+    assert header.origin_angstrom == ((3.5, -2.5, -1.5) if is_turned else (-3.5, 2.5, 1.5))
+    assert header.has_imods_origin is is_turned
+    assert any("opposite sign" in note for note in header.notes) is is_turned
+
+
+@REAL
+def test_points_on_a_membrane_lie_on_its_labels_by_their_files_origin() -> None:
+    """Membranorama's points of a crop, in Å of the whole tomogram, with the crop's MRC file."""
+    folder = DATA / "cryoet" / "membrane_labels"
+    text = (folder / "T1S4M8.xml").read_text(encoding="utf-16")
+    found = re.findall(r'<Point [^>]*Position="([^"]+)"', text)
+    points = np.array([row.split(",") for row in found], np.float64)[:, ::-1]
+    source = reader(gzip.decompress((folder / "T1S4M8_crop.mrc.gz").read_bytes()))
+    voxels = source.header.sampling.to_voxels(points - source.header.origin_angstrom)
+    labels = read_all(source)
+    near = np.rint(voxels).astype(int)
+    assert len(points) > 15
+    assert source.header.sampling.contains(points - source.header.origin_angstrom).all()
+    assert (labels[tuple(near.T)] > 0).mean() > 0.5 > 3 * (labels > 0).mean()
 
 
 def test_an_origin_not_finite_is_zero_with_a_note() -> None:

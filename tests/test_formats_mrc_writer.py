@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,25 @@ def test_what_is_written_reads_back_with_the_same_header() -> None:
     with MrcWriter(file, HEADER, "float32", label="scores") as out:
         out.write(Box.whole((5, 6, 7)), np.ones((5, 6, 7), np.float32))
     assert MrcReader(file).header == HEADER
+
+
+def test_an_origin_is_stated_as_the_source_states_it(tmp_path: Path) -> None:
+    """Then it overlays in IMOD, which knows of the two signs, and in others, which do not."""
+    source = replace(HEADER, has_imods_origin=True)
+    path = tmp_path / "out.mrc"
+    with path.open("w+b") as file, MrcWriter(file, source, np.int8, label="mask") as out:
+        out.write(Box.whole((5, 6, 7)), np.full((5, 6, 7), -3, np.int8))
+    with mrcfile.open(path, permissive=True) as other:
+        head = other.header
+        assert (head.origin.z, head.origin.y, head.origin.x) == (-5814.0, -2462.5, 2298.25)
+        assert head.nversion == 0
+    # IMOD's stamp, and its flag of signed bytes alone.
+    assert struct.unpack("<2i", path.read_bytes()[152:160]) == (1146047817, 1)
+    with path.open("rb") as file:
+        back = MrcReader(file)
+        assert back.header.origin_angstrom == HEADER.origin_angstrom
+        assert back.header.has_imods_origin
+        assert back.read(Box((0, 0, 0), (1, 1, 1))) == -3
 
 
 def test_voxels_never_written_are_zeros_and_count(tmp_path: Path) -> None:

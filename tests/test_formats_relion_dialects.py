@@ -261,7 +261,6 @@ def test_filaments_and_particles_are_not_mixed(dialect: Any) -> None:
     [
         ({"rlnHelicalTubeID": 0}, "takes ids from 1"),
         ({"rlnHelicalTubeID": 1.5}, "not a whole number"),
-        ({"rlnHelicalTubeID": range(1, 19)}, "has one segment"),
         ({"rlnHelicalTrackLengthAngst": "far"}, "rlnHelicalTrackLengthAngst.* no number"),
         ({"rlnAngleRot": "x"}, "rlnAngleRot .*no number"),
         ({"rlnAngleTilt": np.nan}, "rlnAngleTilt .*not finite"),
@@ -273,6 +272,22 @@ def test_wrong_columns_are_named(dialect: Any, columns: dict[str, Any], fact: st
     data = changed(dialect, LINES, **columns)
     with pytest.raises(FormatError, match=fact):
         dialect.read(data, [BIN4, OTHER], name="microtubule")
+
+
+@EACH
+def test_a_filament_of_one_segment_comes_back_as_a_particle(dialect: Any) -> None:
+    short = Filament("microtubule", 4, LINE.points_angstrom[0] + [(0, 0, 0), (0, 0, 60.0)])
+    lines = [TomogramPoints(BIN4, [short, LINE]), TomogramPoints(OTHER, [short])]
+    data = written(dialect, lines)["a/all__class.star"]
+    both, alone = dialect.read(data, [BIN4, OTHER], name="microtubule")
+    [line] = both.filaments
+    assert (line.number, len(line.points_angstrom)) == (1, 2)
+    assert not alone.filaments
+    for [table] in (both.particles, alone.particles):
+        assert table.name == "microtubule"
+        np.testing.assert_allclose(table.points_angstrom, short.points_angstrom[:1], atol=1e-5)
+        # Along the line, which lies along x.
+        np.testing.assert_allclose(table.orientations[0, :, 2], [1, 0, 0], atol=1e-6)
 
 
 @EACH

@@ -14,6 +14,7 @@ from tomoseg.errors import FormatError
 from tomoseg.formats.tables import (
     FILAMENT_COLUMNS,
     PARTICLE_COLUMNS,
+    POLARITY,
     filaments_csv,
     particles_csv,
     read_filaments_csv,
@@ -24,7 +25,12 @@ from tomoseg.sampling import Sampling
 GRID = Sampling((100, 250, 240), (10.0, 10.0, 10.0))
 FILAMENTS = [
     Filament("microtubule", 7, np.array([[400.0, 1005.0, 602.5], [448.0, 1069.0, 662.5]]), 0.75),
-    Filament("actin, thin", 1, np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [2.0, 4.0, 6.0]])),
+    Filament(
+        "actin, thin",
+        1,
+        np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]),
+        polarity_known=True,
+    ),
     Filament("NA", 7, np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])),
 ]
 PARTICLES = [
@@ -44,6 +50,16 @@ def test_filaments_come_back() -> None:
     for ours, theirs in zip(back, FILAMENTS, strict=True):
         np.testing.assert_allclose(ours.points_angstrom, theirs.points_angstrom, atol=1e-6)
         assert ours.score == pytest.approx(theirs.score, nan_ok=True)
+    assert [f.polarity_known for f in back] == [False, True, False]
+
+
+def test_tables_of_earlier_versions_say_nothing_of_the_polarity() -> None:
+    lines = filaments_csv(FILAMENTS, GRID).splitlines()
+    assert lines[3].endswith(",,1")  # a row of the second line: no score, polarity known
+    earlier = "\n".join(line.rpartition(",")[0] for line in lines)
+    back = read_filaments_csv(earlier)
+    assert [f.name for f in back] == [f.name for f in FILAMENTS]
+    assert not any(f.polarity_known for f in back)
 
 
 def test_particles_come_back() -> None:
@@ -57,7 +73,7 @@ def test_particles_come_back() -> None:
 
 def test_a_row_holds_voxels_and_angstrom() -> None:
     row = next(csv.DictReader(io.StringIO(filaments_csv(FILAMENTS, GRID))))
-    assert list(row) == FILAMENT_COLUMNS
+    assert list(row) == [*FILAMENT_COLUMNS, POLARITY]
     assert row["class"] == "microtubule" and row["filament"] == "7" and row["point"] == "1"
     assert [float(row[f"{axis}_voxel"]) for axis in "zyx"] == [40.0, 100.5, 60.25]
     assert [float(row[f"{axis}_angstrom"]) for axis in "zyx"] == [400.0, 1005.0, 602.5]
@@ -77,7 +93,7 @@ def test_an_unknown_score_is_an_empty_field() -> None:
 
 
 def test_no_objects_are_a_header_alone() -> None:
-    assert filaments_csv([], GRID) == ",".join(FILAMENT_COLUMNS) + "\n"
+    assert filaments_csv([], GRID) == ",".join([*FILAMENT_COLUMNS, POLARITY]) + "\n"
     assert particles_csv([], GRID) == ",".join(PARTICLE_COLUMNS) + "\n"
     assert read_filaments_csv(filaments_csv([], GRID)) == []
     assert read_particles_csv(particles_csv([], GRID)) == []
@@ -90,8 +106,9 @@ def test_no_objects_are_a_header_alone() -> None:
         ("class,filament\nmicrotubule,1\n", "lacks the columns point"),
         (filaments_csv(FILAMENTS, GRID).replace("400.000000", "far"), "cannot be read"),
         (filaments_csv(FILAMENTS, GRID).replace("400.000000", ""), "cannot be read"),
+        (filaments_csv(FILAMENTS, GRID).replace(",,1\n", ",,plus\n"), "cannot be read"),
     ],
-    ids=["empty", "other columns", "not a number", "nothing"],
+    ids=["empty", "other columns", "not a number", "nothing", "no polarity"],
 )
 def test_broken_tables_are_refused(text: str, fact: str) -> None:
     with pytest.raises(FormatError, match=fact):

@@ -97,6 +97,8 @@ def test_a_grid_survives_json(grid: Sampling) -> None:
     assert Sampling.from_dict(json.loads(json.dumps(grid.as_dict()))) == grid
     header = Header(grid, "int16", (1.5, 2.5, 3.5), (0, -4, 7), ("mz was 1",))
     assert Header.from_dict(json.loads(json.dumps(header.as_dict()))) == header
+    earlier = {key: value for key, value in header.as_dict().items() if key != "has_imods_origin"}
+    assert Header.from_dict(earlier) == header
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ holds its first voxel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +87,39 @@ def bin_mean(values: Array, bins: Shape) -> Array:
         total = reduce(np.add, (lines[i::factor] for i in range(factor)))
         values = np.moveaxis(total, 0, axis)
     return np.ascontiguousarray(values / np.float32(prod(bins)), dtype=np.float32)
+
+
+def read_finer(
+    read: Callable[[Box], NDArray[Any]], box: Box, bins: Shape, shape: Shape
+) -> NDArray[Any]:
+    """Read a box of a finer grid: each of its voxels has the value of the bin that it lies in.
+
+    Parameters
+    ----------
+    read
+        Returns the values of a box of bins.
+    box
+        Voxels of the finer grid.
+    bins
+        So many of them, zyx, make a bin.
+    shape
+        Bins zyx; beyond the last, that one goes on.
+
+    Examples
+    --------
+    >>> line = np.arange(3).reshape(1, 1, 3)
+    >>> wanted = Box((0, 0, 1), (1, 1, 7))
+    >>> read_finer(lambda box: line[box.slices], wanted, (1, 1, 2), line.shape).tolist()
+    [[[0, 1, 1, 2, 2, 2]]]
+    """
+    places = [
+        np.minimum(np.arange(begin, end) // factor, size - 1)
+        for begin, end, factor, size in zip(box.begin, box.end, bins, shape, strict=True)
+    ]
+    begin = as_shape(place[0] for place in places)
+    values = read(Box(begin, as_shape(place[-1] + 1 for place in places)))
+    z, y, x = (place - first for place, first in zip(places, begin, strict=True))
+    return np.asarray(values[np.ix_(z, y, x)])
 
 
 def binned_block(

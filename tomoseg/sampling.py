@@ -166,12 +166,14 @@ class Header:
     dtype
         Numpy name of the voxels' type as they are handed out, such as ``"float32"``.
     origin_angstrom
-        The file's own origin, zyx, Å; kept beside the grid, used only where a format carries
-        absolute coordinates.
+        Where the file puts the centre of its first voxel, zyx, Å; kept beside the grid, used only
+        where a format carries absolute coordinates.
     start_voxels
         The file's NSTART or equivalent, zyx.
     notes
         What was odd about the file and how it was read, for the manifest.
+    has_imods_origin
+        Whether the file states its origin with the opposite sign, as IMOD does without a flag.
     """
 
     sampling: Sampling
@@ -179,6 +181,7 @@ class Header:
     origin_angstrom: Triple = (0.0, 0.0, 0.0)
     start_voxels: Shape = (0, 0, 0)
     notes: tuple[str, ...] = field(default=())
+    has_imods_origin: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain lists, for JSON."""
@@ -188,6 +191,7 @@ class Header:
             "origin_angstrom": list(self.origin_angstrom),
             "start_voxels": list(self.start_voxels),
             "notes": list(self.notes),
+            "has_imods_origin": self.has_imods_origin,
         }
 
     @classmethod
@@ -199,6 +203,8 @@ class Header:
             origin_angstrom=_floats(values["origin_angstrom"]),
             start_voxels=as_shape(values["start_voxels"]),
             notes=tuple(values["notes"]),
+            # Earlier versions did not say it.
+            has_imods_origin=values.get("has_imods_origin", False),
         )
 
 

@@ -169,16 +169,18 @@ class TilesAnnotation(_Labelled):
 class PointsAnnotation(AnnotationSection):
     """Centres of particles, drawn as balls; as discs where a tomogram has one slice.
 
+    Centre lines of filaments, in our own tables, are drawn as tubes.
+
     Parameters
     ----------
     tomograms
         Files, folders or URLs.
     table
-        Where a tomogram's centres are, ``{folder}`` and ``{name}`` as in ``labels``.
+        Where a tomogram's centres or lines are, ``{folder}`` and ``{name}`` as in ``labels``.
     class_name
         The particles' class; its key is ``class``.
     radius_angstrom
-        Of the particle, Å.
+        Of the particle or filament, Å.
     core, rim
         The class is painted up to ``core`` of the radius; from there to ``rim`` of it nothing is
         said. Both below 1, so that there is background between particles that touch.

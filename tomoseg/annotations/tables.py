@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.annotations.tomogram import Tomogram
-from tomoseg.coordinates import Points
+from tomoseg.coordinates import Filament, Particles, Points, resample
 from tomoseg.errors import RequestError
 from tomoseg.stores import read_file
 
@@ -17,7 +17,8 @@ def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) 
     Parameters
     ----------
     url
-        A table in any format that picks come in.
+        A table in any format that picks come in, or our own of filaments, whose lines become
+        points at most a voxel of the network's grid apart.
     class_name
         Where the table names classes and this is one of them, only its rows are taken.
 
@@ -29,14 +30,19 @@ def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) 
     Raises
     ------
     RequestError
-        If there is no table, it is empty, or a position lies outside the tomogram.
+        If there is no table, it is empty, it is of several classes and this is none of them, or
+        a position lies outside the tomogram.
     FormatError
         As the format's reader says.
     """
-    from tomoseg.formats.picks import read_picks
-
-    tables = read_picks(read_file(url), url, tomogram.sampling, tomogram=tomogram.name)
+    tables = _tables(url, tomogram)
     named = [table for table in tables if table.name == class_name]
+    others = {table.name for table in tables if not named and class_name is not None}
+    if len(others) > 1:
+        raise RequestError(
+            f"{url} holds {', '.join(sorted(others))}, and no {class_name}",
+            remedy="Name one of them, or leave this tomogram out.",
+        )
     points = np.concatenate([np.empty((0, 3)), *(t.points_angstrom for t in named or tables)])
     if not len(points):
         raise RequestError(
@@ -46,6 +52,24 @@ def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) 
         points[:, 0] = tomogram.sampling.first_voxel_angstrom[0]
     _check_inside(points, url, tomogram)
     return points
+
+
+def _tables(url: str, tomogram: Tomogram) -> list[Particles]:
+    from tomoseg.formats.picks import read_picks
+    from tomoseg.formats.tables import holds_filaments, read_filaments_csv
+
+    content = read_file(url)
+    text = content.decode("utf-8-sig", errors="replace")
+    if not holds_filaments(text):
+        return read_picks(content, url, tomogram.sampling, tomogram=tomogram.name)
+    step = tomogram.grid.voxel_angstrom
+    return [Particles.at(line.name, _along(line, step)) for line in read_filaments_csv(text)]
+
+
+def _along(line: Filament, step_angstrom: float) -> Points:
+    """Return points along a line, its last one too: balls on them make a tube."""
+    points = line.points_angstrom
+    return np.concatenate([resample(points, step_angstrom), points[-1:]])
 
 
 def _check_inside(points: Points, url: str, tomogram: Tomogram) -> None:

@@ -165,11 +165,12 @@ def _next_steps(done: Imported, name: str) -> list[str]:
             f"train on it: annotations: [{{kind: painted, tomograms: {first}, "
             f'labels: "{folder}/{{name}}__labels.mrc", values: {{{done.label}: {name}}}}}]'
         )
-    if "particles" in done.kind:
-        steps.append(
-            f"train on it: annotations: [{{kind: points, tomograms: {first}, class: {name}, "
-            f'radius_angstrom: RADIUS, table: "{folder}/{{name}}__particles.csv"}}]'
-        )
+    steps += [
+        f"train on it: annotations: [{{kind: points, tomograms: {first}, class: {name}, "
+        f'radius_angstrom: RADIUS, table: "{folder}/{{name}}__{kind}.csv"}}]'
+        for kind in ("filaments", "particles")
+        if kind in done.kind
+    ]
     return steps
 
 

@@ -17,7 +17,7 @@ from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.picks import UNNAMED, read_picks
 from tomoseg.formats.relion import filaments_of, particles_of
 from tomoseg.formats.star import decoded, read_star
-from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
+from tomoseg.formats.tables import holds_filaments, read_filaments_csv, read_particles_csv
 from tomoseg.metrics import (
     PickCounts,
     czii_counts,
@@ -72,7 +72,7 @@ def read_table(place: str, options: Options = USUAL) -> Table:
     """
     content = _content(place)
     text = content.decode(errors="replace")
-    if "filament" in text.partition("\n")[0].strip().split(","):
+    if holds_filaments(text):
         return Table(place, filaments={"": read_filaments_csv(text)})
     is_star = place.lower().endswith(".star")
     if is_star and (options.tomogram is None or "_rlnHelicalTubeID" in text):

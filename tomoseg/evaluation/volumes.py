@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.blocks import Block, BlockGrid
-from tomoseg.errors import RequestError, VoxelSizeError
+from tomoseg.errors import RequestError
+from tomoseg.evaluation.grids import Compared, open_together
 from tomoseg.evaluation.options import USUAL, Options, Scores, plain
 from tomoseg.metrics import (
     Overlaps,
@@ -24,17 +25,14 @@ from tomoseg.metrics import (
     surface_halo,
 )
 from tomoseg.metrics.voxels import UNANNOTATED, Counts
-from tomoseg.sampling import Shape, Triple
-from tomoseg.sources import Source, as_labels, open_source
+from tomoseg.sampling import Triple
+from tomoseg.sources import as_labels
 from tomoseg.stores import Folder, checked_url, label_names
 
 SEMANTIC = "semantic"
 INSTANCES = "instances"
 BLOCK_SHAPE = (32, 512, 512)
 SURFACE_TOLERANCE_VOXELS = 2.0
-SAME_SIZE_WITHIN = 0.01
-# The size of voxels does not matter where none is known: there are no surfaces then.
-ANY_VOXEL_ANGSTROM = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,50 +63,46 @@ class LabelCounts:
 
 @dataclass(frozen=True)
 class LabelPair:
-    """Two open label volumes of one grid.
+    """Two open label volumes on one grid.
 
     Parameters
     ----------
-    found, truth
-        The volumes.
+    opened
+        What was found, and the truth.
     lookup
         uint8, shape (256,): found label → label of the truth that has the same name; 0 where the
         truth does not know the class and so says nothing of it.
-    voxel_size_angstrom
-        zyx; None where no file says it.
     tolerance_angstrom
-        For surfaces; None is two voxels.
+        For surfaces; None is two voxels, of the coarser grid if there are two.
     """
 
-    found: Source
-    truth: Source
+    opened: Compared
     lookup: NDArray[np.uint8]
-    voxel_size_angstrom: Triple | None
     tolerance_angstrom: float | None
 
     @property
-    def shape(self) -> Shape:
-        """Voxels zyx."""
-        return self.truth.header.sampling.shape
+    def voxel_size_angstrom(self) -> Triple | None:
+        """Edges zyx; None where no file says it."""
+        return self.opened.voxel_size_angstrom
 
     @property
     def surface_tolerance_angstrom(self) -> float:
         """How far apart surfaces may be."""
         if self.tolerance_angstrom is not None:
             return self.tolerance_angstrom
-        return SURFACE_TOLERANCE_VOXELS * min(self.voxel_size_angstrom or (0.0,))
+        return SURFACE_TOLERANCE_VOXELS * self.opened.coarsest_angstrom
 
     def counts(self, classes: int) -> LabelCounts:
         """Count voxels and surfaces block by block."""
         halo = (0, 0, 0)
         if self.voxel_size_angstrom is not None:
             halo = surface_halo(self.voxel_size_angstrom, self.surface_tolerance_angstrom)
-        grid = BlockGrid(self.shape, BLOCK_SHAPE, halo=halo)
+        grid = BlockGrid(self.opened.shape, BLOCK_SHAPE, halo=halo)
         return sum((self._block(block, classes) for block in grid), LabelCounts.none(classes))
 
     def _block(self, block: Block, classes: int) -> LabelCounts:
-        found = self.lookup[as_labels(self.found.read(block.read))]
-        truth = as_labels(self.truth.read(block.read))
+        found, truth = (as_labels(volume.read(block.read)) for volume in self.opened.volumes)
+        found = self.lookup[found]
         core = block.core.slices
         counts = LabelCounts.none(classes)
         counts.voxels[:] = confusion(found[core], truth[core], classes)
@@ -141,6 +135,7 @@ def evaluate_labels(found: str, truth: str, options: Options = USUAL) -> Scores:
 
     The labels of a segmented tomogram are found in its ``tomogram.zarr`` by themselves. Classes
     are those of the truth: what was found of a class that the truth does not know is background.
+    One of the two may be binned (:mod:`tomoseg.evaluation.grids`).
 
     Raises
     ------
@@ -249,8 +244,8 @@ def _label_counts(found: str, truth: str, names: tuple[str, ...], options: Optio
         lookup[label] = names.index(name) + 1 if name in names else 0
     with ExitStack() as stack:
         places = labels_in(found), labels_in(truth)
-        (volume, true_volume), voxel_size = _opened(stack, places, options)
-        pair = LabelPair(volume, true_volume, lookup, voxel_size, options.tolerance_angstrom)
+        opened = open_together(stack, places, options)
+        pair = LabelPair(opened, lookup, options.tolerance_angstrom)
         try:
             return pair.counts(len(names))
         except RequestError as error:
@@ -269,9 +264,10 @@ def _instances(
     classes = [one for one in (found_class, true_class) if one is not None]
     pairs = Overlaps.none()
     with ExitStack() as stack:
-        volumes, _ = _opened(stack, (found, truth, *(place for place, _ in classes)), options)
-        for block in BlockGrid(volumes[0].header.sampling.shape, BLOCK_SHAPE):
-            ids, true_ids, *masks = (volume.read(block.write) for volume in volumes)
+        places = found, truth, *(place for place, _ in classes)
+        opened = open_together(stack, places, options)
+        for block in BlockGrid(opened.shape, BLOCK_SHAPE):
+            ids, true_ids, *masks = (volume.read(block.write) for volume in opened.volumes)
             if classes:
                 ids, true_ids = (
                     np.where(mask == label, part, 0)
@@ -279,44 +275,6 @@ def _instances(
                 )
             pairs += overlaps(ids, true_ids)
     return plain(asdict(score_instances(pairs)))
-
-
-def _opened(
-    stack: ExitStack, places: Sequence[str], options: Options
-) -> tuple[list[Source], Triple | None]:
-    """Open volumes of one grid; return them and their voxel size, None where no file says it."""
-    volumes: list[Source] = []
-    sizes: dict[str, Triple] = {}
-    for place in places:
-        given = options.voxel_size_angstrom
-        try:
-            volume = stack.enter_context(open_source(place, voxel_size_angstrom=given))
-            sizes[place] = volume.header.sampling.voxel_size_angstrom
-        except VoxelSizeError:
-            volume = stack.enter_context(open_source(place, voxel_size_angstrom=ANY_VOXEL_ANGSTROM))
-        volumes.append(volume)
-    _check_grids(places, volumes, sizes)
-    return volumes, next(iter(sizes.values()), None)
-
-
-def _check_grids(
-    places: Sequence[str], volumes: Sequence[Source], sizes: dict[str, Triple]
-) -> None:
-    shapes = [volume.header.sampling.shape for volume in volumes]
-    for place, shape in zip(places, shapes, strict=True):
-        if shape != shapes[0]:
-            raise RequestError(f"{places[0]} has shape {shapes[0]}, {place} has {shape}")
-    for place, size in sizes.items():
-        first, reference = next(iter(sizes.items()))
-        if not np.allclose(size, reference, rtol=SAME_SIZE_WITHIN, atol=0):
-            raise VoxelSizeError(
-                f"{first} has voxels of {_listed(reference)} Å (zyx), {place} of {_listed(size)} Å",
-                remedy="Give --voxel-size if a header is wrong.",
-            )
-
-
-def _listed(size: Triple) -> str:
-    return " × ".join(f"{edge:.6g}" for edge in size)
 
 
 def labels_in(place: str) -> str:

@@ -132,6 +132,7 @@ class Line(BaseModel):
     instance_id: Annotated[int, Field(ge=1)]
     points: Annotated[list[Triple], Field(min_length=2)]
     score: Number | None = None
+    polarity_known: bool | None = False
 
 
 class FilamentsFile(_File):
@@ -253,7 +254,7 @@ def _line(line: Filament) -> dict[str, Any]:
     return {
         "instance_id": line.number,
         "points": xyz(line.points_angstrom).tolist(),
-        "polarity_known": False,
+        "polarity_known": line.polarity_known,
         **_score(line.score),
     }
 
@@ -326,7 +327,8 @@ def _context_of(run: str | None, contexts: Sequence[TomoContext]) -> TomoContext
 
 def _filament(line: Line, name: str) -> Filament:
     score = float("nan") if line.score is None else line.score
-    return Filament(name, line.instance_id, xyz(np.array(line.points)), score)
+    points = xyz(np.array(line.points))
+    return Filament(name, line.instance_id, points, score, bool(line.polarity_known))
 
 
 def _particles(file: PicksFile, name: str) -> Particles:

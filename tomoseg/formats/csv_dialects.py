@@ -20,6 +20,7 @@ from tomoseg.formats.tables import (
     csv_text,
     filament_rows,
     filaments_of,
+    holds_filaments,
     particle_rows,
     particles_of,
     read_rows,
@@ -69,8 +70,7 @@ class Csv:
             name no tomogram where several are given, or other tomograms alone.
         """
         text = _text(data)
-        header = text.partition("\n")[0].split(",")
-        is_lines = "filament" in header
+        is_lines = holds_filaments(text)
         columns = FILAMENT_COLUMNS if is_lines else PARTICLE_COLUMNS
         table = read_rows(text, columns)
         if not np.isfinite(table[[c for c in columns if c.endswith("_angstrom")]]).all(axis=None):

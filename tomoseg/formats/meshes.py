@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tomoseg import __version__
 from tomoseg.errors import RequestError
+from tomoseg.formats.mrc_header import stated_origin
 from tomoseg.meshes import Mesh
 from tomoseg.sampling import Header, Triple
 
@@ -78,10 +79,11 @@ def write_stl(file: BinaryIO, mesh: Mesh, name: str, *, origin: Triple = (0.0, 0
 def place_of(header: Header) -> Triple:
     """Return where Chimera and ChimeraX put the centre of a map's first voxel, zyx, Å.
 
-    The origin, unless it is zero; then the start in voxels (``mrc_format.py`` of ChimeraX).
+    The origin as the file states it, whatever IMOD's stamp says, unless it is zero; then the start
+    in voxels (``mrc_format.py`` of ChimeraX).
     """
     if any(header.origin_angstrom):
-        return header.origin_angstrom
+        return stated_origin(header)
     z, y, x = (
         start * size
         for start, size in zip(

@@ -14,7 +14,16 @@ from numpy.typing import DTypeLike, NDArray
 from tomoseg import __version__
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
-from tomoseg.formats.mrc_header import FIELDS, HEADER_BYTES, MODES, Layout, parse_header
+from tomoseg.formats.mrc_header import (
+    FIELDS,
+    HEADER_BYTES,
+    IMOD_SIGNED_BYTES,
+    IMOD_STAMP,
+    MODES,
+    Layout,
+    parse_header,
+    stated_origin,
+)
 from tomoseg.formats.ranges import byte_count, read_exactly, refuse_outside, run_starts
 from tomoseg.sampling import Header, Shape, as_shape
 
@@ -140,7 +149,9 @@ class MrcWriter:
     -----
     Each voxel is written at most once; voxels never written read as 0. The header is written by
     :meth:`close`: a file whose writing failed does not pass for an MRC file. Nothing of the
-    file depends on the time, so that the same voxels give the same bytes.
+    file depends on the time, so that the same voxels give the same bytes. The origin is stated
+    as the source states it, with IMOD's stamp or the number of MRC2014: programs that know the
+    difference and programs that do not then show both in one place.
     """
 
     def __init__(self, file: BinaryIO, header: Header, dtype: DTypeLike, *, label: str) -> None:
@@ -230,8 +241,11 @@ class MrcWriter:
         fields["mean"] = statistics.mean
         fields["rms"] = sqrt(statistics.squares / statistics.count)
         fields["space_group"] = 1
-        fields["version"] = 20141
-        fields["origin_xyz"] = self._header.origin_angstrom[::-1]
+        fields["origin_xyz"] = stated_origin(self._header)[::-1]
+        if self._header.has_imods_origin:
+            fields["imod_stamp"], fields["imod_flags"] = IMOD_STAMP, IMOD_SIGNED_BYTES
+        else:
+            fields["version"] = 20141
         fields["magic"] = b"MAP "
         fields["machine_stamp"] = 0x44, 0x44, 0, 0
         fields["label_count"] = 1

@@ -60,6 +60,8 @@ REFUSED_MODES = {
 }
 IMOD_STAMP = 1146047817
 IMOD_SIGNED_BYTES, IMOD_INVERTED_ORIGIN, IMOD_PACKED_BYTES = 1, 4, 16
+# Ten times the year of the standard, and its revision.
+_MRC2014_VERSIONS = range(20140, 21000)
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,22 @@ def parse_header(raw: bytes, file_bytes: int, *, override_angstrom: float | None
     dtype = _voxel_type(fields, notes).newbyteorder(fields.dtype["mode"].byteorder)
     stored = _place_array(fields, shape, dtype, file_bytes, notes)
     axes = _axes(fields, notes)
+    origin, is_imods = _origin(fields, notes)
     header = Header(
         sampling=_sampling(fields, _to_zyx(shape, axes), override_angstrom, notes),
         dtype=dtype.name,
-        origin_angstrom=_origin(fields, notes),
+        origin_angstrom=origin,
         start_voxels=_to_zyx(_reversed(fields["start_crs"]), axes),
         notes=tuple(notes),
+        has_imods_origin=is_imods,
     )
     return Layout(header, stored, axes)
+
+
+def stated_origin(header: Header) -> Triple:
+    """Return the origin as the source's file states it, zyx, Å."""
+    z, y, x = header.origin_angstrom
+    return (-z, -y, -x) if header.has_imods_origin else (z, y, x)
 
 
 def _refuse_other_files(raw: bytes, file_bytes: int) -> None:
@@ -266,16 +276,28 @@ def _stated_voxel_size(fields: Any, notes: list[str]) -> Triple | None:
     return (y + x) / 2, y, x
 
 
-def _origin(fields: Any, notes: list[str]) -> Triple:
+def _origin(fields: Any, notes: list[str]) -> tuple[Triple, bool]:
+    """Return where the first voxel is, zyx, Å, and whether the file says it as old IMOD does."""
     x, y, z = (float(length) for length in fields["origin_xyz"])
     if not all(math.isfinite(length) for length in (x, y, z)):
         notes.append(f"origin ({x}, {y}, {z}) is not finite; taken as 0")
-        return 0.0, 0.0, 0.0
-    by_imod = int(fields["imod_stamp"]) == IMOD_STAMP
-    if by_imod and int(fields["imod_flags"]) & IMOD_INVERTED_ORIGIN and any((x, y, z)):
-        notes.append("origin is stored with its sign inverted, says IMOD's flag")
-        return -z, -y, -x
-    return z, y, x
+        return (0.0, 0.0, 0.0), False
+    if any((x, y, z)) and _is_imods_origin(fields):
+        notes.append("origin is IMOD's, of the opposite sign: it was turned round")
+        return (-z, -y, -x), True
+    return (z, y, x), False
+
+
+def _is_imods_origin(fields: Any) -> bool:
+    """Tell whether the origin is where 0 lies in the volume, not where the volume lies.
+
+    IMOD writes the former under its stamp; the latter, which is MRC2014's, with a flag or the
+    number of that standard (``mrc_head_read`` and ``mrcGetStandardVersion`` of mrcfiles.c).
+    """
+    if int(fields["imod_stamp"]) != IMOD_STAMP:
+        return False
+    is_inverted = int(fields["imod_flags"]) & IMOD_INVERTED_ORIGIN
+    return not is_inverted and int(fields["version"]) not in _MRC2014_VERSIONS
 
 
 def _reversed(triple: Any) -> Shape:

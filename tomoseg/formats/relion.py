@@ -150,13 +150,12 @@ def optimisation_set_table(particles_file: str, tomograms_file: str) -> pd.DataF
 
 
 def filaments_of(table: pd.DataFrame, name: str, *, context: TomoContext) -> list[Filament]:
-    """Read the filaments of one tomogram back from a table of segments.
+    """Read the filaments of one tomogram back from a table of segments, two or more of each.
 
     Raises
     ------
     FormatError
-        If a column is missing or holds no numbers, or a tube's id is below 1 or it has fewer
-        than two segments.
+        If a column is missing or holds no numbers, or a tube's id is below 1.
     """
     check_columns(table, ["rlnTomoName", *COORDINATES, TUBE, TRACK])
     [points] = points_of(_read_rows(table, [context], helical=True), [context], name)
@@ -204,11 +203,13 @@ class Relion5:
     ) -> list[TomogramPoints]:
         """Return the filaments, where tubes have ids, or the particles of a table.
 
+        RELION takes a tube of one segment like any other; here, without a line, it is a particle.
+
         Raises
         ------
         FormatError
             If a column is missing or holds no numbers, no row is of a tomogram given, or a
-            tube's id is below 1 or it has fewer than two segments.
+            tube's id is below 1.
         """
         table = table_with(read_star(decoded(data)), COORDINATES[0])
         rows = _read_rows(table, contexts, helical=TUBE in table)

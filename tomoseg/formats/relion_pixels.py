@@ -86,7 +86,7 @@ class Relion4:
         ------
         FormatError
             If a column is missing or holds no numbers, no row is of a tomogram given, or a
-            tube's id is below 1 or it has fewer than two segments.
+            tube's id is below 1.
         """
         table = table_with(read_star(decoded(data)), PIXELS[0])
         check_columns(table, ["rlnTomoName", *PIXELS])

@@ -114,10 +114,7 @@ def half_sets(tomogram: NDArray[np.generic], filament: Integers) -> Integers:
 def points_of(rows: Rows, contexts: Sequence[TomoContext], name: str) -> list[TomogramPoints]:
     """Return the rows as filaments and particles of the class ``name``, an item a tomogram.
 
-    Raises
-    ------
-    FormatError
-        If a filament has fewer than two segments.
+    A filament of one segment, which has no line, is a particle with the segment's orientation.
     """
     return [
         _points_in(rows.select(rows.tomogram == place), context, name)
@@ -205,23 +202,27 @@ def _is_line(rows: Rows, members: Integers) -> bool:
 
 
 def _points_in(rows: Rows, context: TomoContext, name: str) -> TomogramPoints:
-    groups = [members for members in _groups(rows.filament) if rows.filament[members[0]] > 0]
-    filaments = [_filament(rows.select(members), context, name) for members in groups]
-    rest = rows.select(rows.filament <= 0)
+    is_alone = rows.filament <= 0
+    filaments = []
+    for members in _groups(rows.filament):
+        if len(members) < 2:
+            is_alone[members] = True
+        elif rows.filament[members[0]] > 0:
+            filaments.append(_filament(rows.select(members), name))
+    rest = rows.select(is_alone)
     particles = Particles(name, rest.points_angstrom, rest.scores, rest.orientations)
     return TomogramPoints(context, filaments, [particles] if len(rest) else [])
 
 
-def _filament(rows: Rows, context: TomoContext, name: str) -> Filament:
-    number = int(rows.filament[0])
-    if len(rows) < 2:
-        raise FormatError(
-            f"helical tube {number} of {context.tomo_name} has one segment",
-            remedy="Read it as particles, or leave it out",
-        )
+def _filament(rows: Rows, name: str) -> Filament:
     ordered = rows.select(np.argsort(rows.track_angstrom, kind="stable"))
-    known = bool(rows.polarity_known.all())
-    return Filament(name, number, ordered.points_angstrom, float(rows.scores.mean()), known)
+    return Filament(
+        name,
+        int(rows.filament[0]),
+        ordered.points_angstrom,
+        float(rows.scores.mean()),
+        bool(rows.polarity_known.all()),
+    )
 
 
 def _segment_rows(place: int, filament: Filament, spacing_angstrom: float | None) -> Rows:

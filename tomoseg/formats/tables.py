@@ -24,13 +24,15 @@ _ANGSTROM = ["z_angstrom", "y_angstrom", "x_angstrom"]
 _AXES = [f"{axis}axis_{component}" for axis in "xyz" for component in "xyz"]
 
 FILAMENT_COLUMNS = ["class", "filament", "point", *_VOXELS, *_ANGSTROM, "track_angstrom", "score"]
+# 1 where the points follow the filament's own polarity, else 0; earlier versions did not write it.
+POLARITY = "polarity_known"
 PARTICLE_COLUMNS = ["class", "particle", *_VOXELS, *_ANGSTROM, "score", *_AXES]
 
 
 def filaments_csv(filaments: Iterable[Filament], sampling: Sampling) -> str:
     """Return a row a point of every filament; classes may be mixed.
 
-    Columns are :data:`FILAMENT_COLUMNS`; an unknown score is an empty field.
+    Columns are :data:`FILAMENT_COLUMNS` and :data:`POLARITY`; an unknown score is an empty field.
     """
     return csv_text(filament_rows(filaments, sampling))
 
@@ -47,11 +49,12 @@ def filament_rows(filaments: Iterable[Filament], sampling: Sampling) -> pd.DataF
                 "point": np.arange(1, len(f.points_angstrom) + 1),
                 "track_angstrom": f.track_angstrom,
                 "score": f.score,
+                POLARITY: int(f.polarity_known),
             },
         )
         for f in filaments
     ]
-    return _joined(tables, FILAMENT_COLUMNS)
+    return _joined(tables, [*FILAMENT_COLUMNS, POLARITY])
 
 
 def particles_csv(
@@ -103,6 +106,11 @@ def surroundings_csv(name: str, columns: Mapping[str, NDArray[Any]]) -> str:
     return text
 
 
+def holds_filaments(text: str) -> bool:
+    """Tell whether the first line of a table is that of :func:`filaments_csv`."""
+    return "filament" in text.partition("\n")[0].strip().split(",")
+
+
 def read_filaments_csv(text: str) -> list[Filament]:
     """Read what :func:`filaments_csv` wrote, in the order of the file.
 
@@ -115,13 +123,18 @@ def read_filaments_csv(text: str) -> list[Filament]:
 
 
 def filaments_of(table: pd.DataFrame) -> list[Filament]:
-    """Return the filaments in rows of :data:`FILAMENT_COLUMNS`."""
+    """Return the filaments in rows of :data:`FILAMENT_COLUMNS`.
+
+    The polarity is known where every row has a 1 in :data:`POLARITY`.
+    """
+    table = table.assign(**{POLARITY: table.get(POLARITY, 0)})
     return [
         Filament(
             str(name),
             int(number),
             rows.sort_values("point")[_ANGSTROM].to_numpy(np.float64),
             float(rows["score"].iloc[0]),
+            bool((rows[POLARITY] == 1).all()),
         )
         for (name, number), rows in table.groupby(["class", "filament"], sort=False)
     ]
@@ -179,7 +192,7 @@ def read_rows(text: str, columns: list[str]) -> pd.DataFrame:
     FormatError
         If one is missing or holds something that is not a number.
     """
-    numbers = {column: np.float64 for column in columns if column != "class"}
+    numbers = {column: np.float64 for column in [*columns, POLARITY] if column != "class"}
     try:
         table = pd.read_csv(
             io.StringIO(text),

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.binning import read_finer
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.coordinates import Filament, Points
 from tomoseg.errors import RequestError
@@ -73,31 +74,20 @@ class MaskFile:
         rest = as_shape(np.floor_divide(bins, common))
         factors = as_shape(np.floor_divide(self.factors, common))
         if max(rest) == 1:
-            return self._nearest(box, factors)
+            return read_finer(self._codes, box, factors, self.shape)
         out = np.empty(box.shape, np.uint8)
         for index in range(box.shape[0]):
             z = box.begin[0] + index
             plane = Box((z, *box.begin[1:]), (z + 1, *box.end[1:]))
-            out[index] = _majority(self._nearest(plane.scaled(rest), factors), rest)
+            out[index] = _majority(
+                read_finer(self._codes, plane.scaled(rest), factors, self.shape), rest
+            )
         return out
 
     def check_values(self, block: Shape) -> None:
         """Read the whole mask by blocks; raise RequestError for a value that means nothing."""
         for part in BlockGrid(self.shape, block):
             self._codes(part.write)
-
-    def _nearest(self, box: Box, factors: Shape) -> Codes:
-        """Return the code of the mask's voxel in which each voxel of a finer box lies."""
-        places = [
-            np.minimum(np.arange(begin, end) // factor, size - 1)
-            for begin, end, factor, size in zip(
-                box.begin, box.end, factors, self.shape, strict=True
-            )
-        ]
-        begin = as_shape(place[0] for place in places)
-        codes = self._codes(Box(begin, as_shape(place[-1] + 1 for place in places)))
-        z, y, x = (place - first for place, first in zip(places, begin, strict=True))
-        return np.asarray(codes[np.ix_(z, y, x)])
 
     def _codes(self, box: Box) -> Codes:
         try:
