@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -207,6 +208,18 @@ class BlockGrid:
         write = Box(begin, end).clip(self.shape)
         read = write.grow(self.halo).aligned(self.stride).clip(self.shape)
         return Block(as_shape(index), write, read)
+
+    def inside(self, box: Box) -> Iterator[Block]:
+        """Yield the blocks whose core begins in a box, in C order.
+
+        >>> line = BlockGrid((1, 1, 20), (1, 1, 4))
+        >>> [block.index[2] for block in line.inside(Box((0, 0, 8), (1, 1, 17)))]
+        [2, 3, 4]
+        """
+        edges = zip(box.begin, box.end, self.block_shape, strict=True)
+        runs = [range(-(-begin // size), -(-end // size)) for begin, end, size in edges]
+        for index in product(*runs):
+            yield self.block(as_shape(index))
 
     def neighbour(self, block: Block, axis: int) -> Block | None:
         """Return the next block along an axis, or None at the volume's end."""

@@ -163,20 +163,30 @@ def object_table(labels: Labels, volume: Mask, *, begin: Shape, volume_shape: Sh
     volume_shape
         Shape of the volume, zyx.
     """
-    found = cc3d.statistics(labels, no_slice_conversion=True)
-    voxels = found["voxel_counts"][1:].astype(np.int64)
-    # The centroid is a sum of integers below 2^53 over a count: rounding gives the sum back.
-    local_sum = np.rint(found["centroids"][1:] * voxels[:, None]).astype(np.int64)
-    low, last = found["bounding_boxes"][1:].astype(np.int64).reshape(-1, 3, 2).transpose(2, 0, 1)
-    first = np.unravel_index(_first_index(labels, len(voxels)), labels.shape)
-    place = tuple(index + b for index, b in zip(first, begin, strict=True))
+    starts, lengths = _runs(volume)
+    row = labels.reshape(-1)[starts].astype(np.int64) - 1
+    index = np.stack(np.unravel_index(starts, labels.shape), axis=1)
+    last = index + np.outer(lengths - 1, (0, 0, 1))
+    n = int(row.max(initial=-1)) + 1
+    # Sums below 2^53 are exact as float64; the mean index of a run is that of its ends.
+    voxels, *sums = (
+        np.bincount(row, weights, n).astype(np.int64)
+        for weights in (lengths, *((index + last).T * lengths))
+    )
+    low, high = np.full((n, 3), max(labels.shape)), np.zeros((n, 3), np.int64)
+    np.minimum.at(low, row, index)
+    np.maximum.at(high, row, last + 1)
+    first = np.full(n, labels.size)
+    np.minimum.at(first, row, starts)
+    place = np.unravel_index(first, labels.shape)
+    there = tuple(index + b for index, b in zip(place, begin, strict=True))
     return ObjectTable(
         voxels=voxels,
-        centre_sum=local_sum + voxels[:, None] * np.array(begin),
+        centre_sum=np.stack(sums, axis=1) // 2 + voxels[:, None] * np.array(begin),
         begin=low + begin,
-        end=last + 1 + begin,
-        first=np.ravel_multi_index(place, volume_shape).astype(np.int64),
-        value=volume[first].astype(np.int64),
+        end=high + begin,
+        first=np.ravel_multi_index(there, volume_shape).astype(np.int64),
+        value=volume[place].astype(np.int64),
     )
 
 
@@ -271,14 +281,19 @@ def merge(tables: Sequence[ObjectTable], pairs: Ints) -> Merged:
     )
 
 
-def _first_index(labels: Labels, n: int) -> Ints:
-    """Return the smallest flat index of each of 1..n, looking only where the label changes."""
-    flat = labels.ravel()
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])[::-1]
-    first = np.zeros(n + 1, np.int64)
-    # Of several values for one place numpy keeps the last: here that of the smallest index.
-    first[flat[starts]] = starts
-    return first[1:]
+def _runs(volume: Mask) -> tuple[Ints, Ints]:
+    """Return where in C order the runs of one value along x begin, and their lengths; not of 0.
+
+    The voxels of a run are one object's: what is looked at for an object are its runs.
+    """
+    flat = np.ascontiguousarray(volume).reshape(-1).view(np.uint8)
+    is_last = np.ones(flat.size, np.bool_)
+    np.not_equal(flat[1:], flat[:-1], out=is_last[:-1])
+    is_last[volume.shape[2] - 1 :: volume.shape[2]] = True
+    ends = np.flatnonzero(is_last) + 1
+    starts = np.concatenate([[0], ends[:-1]])
+    kept = flat[starts] > 0
+    return starts[kept], (ends - starts)[kept]
 
 
 def _border(planes: Mapping[str, Labels], direction: Shape, sign: int) -> Labels:

@@ -23,8 +23,10 @@ from tomoseg.intensity.statistics import (
     Moments,
     Statistics,
     histogram,
+    is_counted,
     merge_moments,
     moments,
+    value_counts,
 )
 from tomoseg.intensity.steps import (
     DEFAULT_STEPS,
@@ -61,9 +63,11 @@ __all__ = [
     "as_dicts",
     "contrast_sign",
     "histogram",
+    "is_counted",
     "merge_moments",
     "moments",
     "parse_steps",
     "prepare",
     "uniform_voxels",
+    "value_counts",
 ]

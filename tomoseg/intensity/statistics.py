@@ -96,8 +96,7 @@ class Bins:
         multiples, so that the last bits of the mean, which depend on the order in which blocks
         were merged, do not move the bins.
         """
-        kind = np.dtype(dtype)
-        if kind.kind in "iub" and kind.itemsize <= 2:
+        if is_counted(dtype) or np.dtype(dtype).kind == "b":
             number = round(whole.maximum - whole.minimum) + 1
             return cls(whole.minimum - 0.5, whole.maximum + 0.5, number)
         reach = SPREADS * math.sqrt(whole.squares / max(whole.count, 1))
@@ -108,6 +107,13 @@ class Bins:
         step = 2.0 ** math.ceil(math.log2((high - low) / (BINS / 2**10 - 1)))  # 1024 bins
         begin = math.floor(low / step) * step
         return cls(begin, begin + BINS / 2**10 * step, BINS)
+
+    def of_values(
+        self, counts: NDArray[np.int64], dtype: np.dtype[Any] | type | str
+    ) -> NDArray[np.int64]:
+        """Return the counts of these bins, each of one value, out of :func:`value_counts`."""
+        first = round(self.low + 0.5) - np.iinfo(dtype).min
+        return counts[first : first + self.number]
 
     @property
     def centres(self) -> NDArray[np.float64]:
@@ -127,6 +133,21 @@ def histogram(block: NDArray[Any], bins: Bins) -> NDArray[np.int64]:
         index = grey.astype(np.intp)
         counts += np.bincount(np.minimum(index, bins.number - 1, out=index), minlength=bins.number)
     return counts
+
+
+def is_counted(dtype: np.dtype[Any] | type | str) -> bool:
+    """Tell whether voxels are integers so short that each value is counted by itself."""
+    return np.dtype(dtype).kind in "iu" and np.dtype(dtype).itemsize <= 2
+
+
+def value_counts(block: NDArray[Any]) -> NDArray[np.int64]:
+    """Count each value that a short integer can have, int64, the smallest first."""
+    limits, bits = np.iinfo(block.dtype), np.dtype(f"u{block.dtype.itemsize}")
+    counts = np.zeros(limits.max - limits.min + 1, np.int64)
+    for chunk in _chunks(np.ascontiguousarray(block).view(bits), HISTOGRAM_CHUNK):
+        counts += np.bincount(chunk, minlength=counts.size)
+    # As bits, negative numbers come after the others.
+    return np.roll(counts, -limits.min)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,16 @@ from tomoseg import cleanup, labels
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.sampling import Sampling
-from tomoseg.stages.context import RAW_LABELS, Context, Stage, pyramid, receipt_name
+from tomoseg.stages.context import (
+    HALVED,
+    RAW_LABELS,
+    Context,
+    Stage,
+    halved_box,
+    pair,
+    pyramid,
+    receipt_name,
+)
 from tomoseg.stages.masks import OUTSIDE, stored_mask
 from tomoseg.stores import Ledger, Volume, write_label_metadata
 
@@ -351,46 +360,78 @@ def _relabel(
     grid: BlockGrid,
 ) -> None:
     send_lookups(ledger, "relabel", {OBJECTS: kept}, grid)
-    semantic, instances = (context.volume(context.label_path(name)) for name in IMAGES)
-    work = partial(_number, objects=objects, semantic=semantic, instances=instances)
-    context.run_pass(ledger, "relabel", work, grid)
     levels = pyramid(context.sampling)
-    for number, level in enumerate(levels[1:], start=1):
-        _build_level(context, ledger, number, level)
+    images = [
+        tuple(context.volume(context.label_path(name, n)) for name in IMAGES)
+        for n in range(len(levels))
+    ]
+    work = Relabel(objects, grid, images[0], images[1] if len(levels) > 1 else None)
+    context.run_pass(ledger, "relabel", work, BlockGrid(grid.shape, pair(grid.block_shape)))
+    for number, level in enumerate(levels[2:], start=2):
+        thin = partial(_thin, pairs=tuple(zip(images[number - 1], images[number], strict=True)))
+        context.run_pass(ledger, f"level{number}", thin, BlockGrid(level.shape, grid.block_shape))
     colours = dict(enumerate(context.colours.values(), start=1))
     write_label_metadata(context.image, "semantic", levels, colours)
     write_label_metadata(context.image, "instances", levels, {})
 
 
-def _number(
-    block: Block, *, objects: Components, semantic: Volume, instances: Volume
-) -> Mapping[str, Any]:
-    """Write the final ids of a block, and the classes of what was kept."""
-    voxels = objects.source.read(block.write)
-    lookup = objects.ledger.read_arrays(receipt_name("relabel-lookup", block))[OBJECTS]
-    ids = lookup[objects.local(voxels, None)]
-    instances.write(block.write, ids)
-    semantic.write(block.write, voxels * (ids > 0))
-    return {}
+@dataclass(frozen=True)
+class Relabel:
+    """Write the final ids of objects and the classes of those that were kept, with their level 1.
+
+    Labels have no mean: of every coarser level, every second voxel stands.
+
+    Parameters
+    ----------
+    objects, grid
+        The objects and the blocks in which they were found.
+    finest, coarser
+        Label images in the order of ``IMAGES``, of levels 0 and 1; a small or flat tomogram has no
+        level 1.
+    """
+
+    objects: Components
+    grid: BlockGrid
+    finest: tuple[Volume, ...]
+    coarser: tuple[Volume, ...] | None
+
+    def __call__(self, cell: Block) -> Mapping[str, Any]:
+        """Write the blocks of a cell, which are one block of the coarser level."""
+        if self.coarser is None:
+            for block in self.grid.inside(cell.write):
+                self._write(block)
+            return {}
+        half = halved_box(cell.write, self.coarser[0].shape)
+        thinned = [np.zeros(half.shape, dtype) for dtype in IMAGES.values()]
+        for block in self.grid.inside(cell.write):
+            places = halved_box(block.write, half.end)
+            for whole, out in zip(self._write(block), thinned, strict=True):
+                out[places.within(half).slices] = _every_second(whole, block.write, places)
+        for volume, voxels in zip(self.coarser, thinned, strict=True) if half.size else ():
+            volume.write(half, voxels)
+        return {}
+
+    def _write(self, block: Block) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+        voxels = self.objects.source.read(block.write)
+        lookup = self.objects.ledger.read_arrays(receipt_name("relabel-lookup", block))[OBJECTS]
+        ids = lookup[self.objects.local(voxels, None)]
+        kept = voxels * (ids > 0)
+        for volume, found in zip(self.finest, (kept, ids), strict=True):
+            volume.write(block.write, found)
+        return kept, ids
 
 
-def _build_level(context: Context, ledger: Ledger, number: int, level: Sampling) -> None:
-    """Write a level of every label image: labels have no mean, so every second voxel stands."""
-    pairs = tuple(
-        (
-            context.volume(context.label_path(name, number - 1)),
-            context.volume(context.label_path(name, number)),
-        )
-        for name in IMAGES
-    )
-    grid = BlockGrid(level.shape, context.recipe.blocks.shape)
-    context.run_pass(ledger, f"level{number}", partial(_thin, pairs=pairs), grid)
+def _every_second(voxels: NDArray[Any], box: Box, places: Box) -> NDArray[Any]:
+    """Return of the voxels of a box those that stand in places of the next coarser level."""
+    z, y, x = places.scaled(HALVED).within(box).slices
+    return voxels[z.start : z.stop : 2, y.start : y.stop : 2, x.start : x.stop : 2]
 
 
 def _thin(block: Block, *, pairs: tuple[tuple[Volume, Volume], ...]) -> Mapping[str, Any]:
-    box = block.write.scaled((2, 2, 2))
+    box = block.write.scaled(HALVED)
     for finer, coarser in pairs:
-        coarser.write(block.write, np.ascontiguousarray(finer.read(box)[::2, ::2, ::2]))
+        voxels = _every_second(finer.read(box), box, block.write)
+        coarser.write(block.write, np.ascontiguousarray(voxels))
     return {}
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.blocks import Block, BlockGrid
+from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.events import working
 from tomoseg.recipe import Recipe
 from tomoseg.runners import Runner
-from tomoseg.sampling import Header, Sampling
+from tomoseg.sampling import Header, Sampling, Shape, as_shape
 from tomoseg.stages.networks import AppliedNetwork, colours_of
 from tomoseg.stores import Folder, Ledger, Volume
 
@@ -25,6 +25,7 @@ Progress = Callable[[str, str, int, int], None]
 
 RAW_LABELS = "work/segmented"
 SMALLEST_LEVEL = 128
+HALVED = (2, 2, 2)
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,21 @@ def pyramid(sampling: Sampling) -> list[Sampling]:
     while max(levels[-1].shape) > SMALLEST_LEVEL and min(levels[-1].shape) > 1:
         levels.append(levels[-1].binned(2))
     return levels
+
+
+def pair(shape: Shape) -> Shape:
+    """Return two blocks along every axis: what one block of the next coarser level covers."""
+    return as_shape(np.multiply(shape, HALVED))
+
+
+def halved_box(box: Box, shape: Shape) -> Box:
+    """Return the voxels of the next coarser level, of some shape, that begin in a box.
+
+    >>> halved_box(Box((0, 0, 15), (5, 8, 21)), (2, 4, 10))
+    Box(begin=(0, 0, 8), end=(2, 4, 10))
+    """
+    begin, end = (as_shape(-(-n // 2) for n in corner) for corner in (box.begin, box.end))
+    return Box(begin, end).clip(shape)
 
 
 @dataclass(frozen=True)
