@@ -207,7 +207,8 @@ def test_the_error_of_direction_is_the_angle_between_tangents():
 def test_rms_of_a_line_that_is_shifted_and_turned_about_its_middle():
     # x Å from its middle the true line is √(60² + (x sin 8°)²) from the other.
     across = 2000 * np.array([0, np.sin(np.deg2rad(8)), np.cos(np.deg2rad(8))])
-    turned = line((60, 0, 495) - across, (60, 0, 495) + across)
+    middle = np.array([60, 0, 495])
+    turned = line(middle - across, middle + across)
     score = score_filaments([turned], [TUBE], tolerance_angstrom=125, spacing_angstrom=1)
     squares = 60**2 + (np.sin(np.deg2rad(8)) * (np.arange(991) - 495)) ** 2
     assert score.position_rms_angstrom == pytest.approx(np.sqrt(squares.mean()), abs=0.01)
@@ -218,9 +219,8 @@ def test_rms_of_a_line_that_is_shifted_and_turned_about_its_middle():
 def test_the_rms_angle_weighs_the_larger_angles():
     # One of two equal lines is found at 3°, the other at 4°: √((3² + 4²) / 2), the median between.
     ends = [990 * np.array([0, np.sin(a), np.cos(a)]) for a in np.deg2rad([3.0, 4.0])]
-    high = np.array([5000, 0, 0])
-    found = [line((0, 0, 0), ends[0]), line(high, high + ends[1])]
-    score = compared(found, [TUBE, line(high, high + [0, 0, 990])])
+    found = [line((0, 0, 0), ends[0]), line((5000, 0, 0), ends[1] + [5000, 0, 0])]
+    score = compared(found, [TUBE, line((5000, 0, 0), (5000, 0, 990))])
     assert same(score.direction_rms_degrees, np.sqrt(12.5))
     assert same(score.direction_median_degrees, 3.5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,11 +81,11 @@ def score_filaments(
     Notes
     -----
     Precision is the share of found points within the tolerance of any true line, recall the
-    reverse. A radius is the tolerance. The coverage C[g, p] is the length of true line g whose nearest found point lies on
+    reverse. The coverage C[g, p] is the length of true line g whose nearest found point lies on
     line p, within the tolerance and with tangents under 45° apart. Splits are
-    Σ_g max(0, #{p: C ≥ 4 R} − 1), merges the same over p, with the tolerance as R; missed and
-    false are empty rows and columns. IoU = C / (|g| + |p| − C), with C at most |p|, as the
-    tolerance lets a short piece cover more than itself.
+    Σ_g max(0, #{p: C ≥ 4 R} − 1), merges the same over p, with the tolerance as the radius R;
+    missed and false are empty rows and columns. IoU = C / (|g| + |p| − C), with C at most |p|, as
+    the tolerance lets a short piece cover more than itself.
 
     Source: the comparison of tracing methods made for this project; the mean coverage is that of
     instance segmentation (Romera-Paredes and Torr, ECCV 2016).
@@ -170,7 +171,7 @@ def _resampled(filament: Filament, spacing_angstrom: float) -> Points:
 
 
 def _rms(values: NDArray[np.float64]) -> float:
-    return statistic(values**2, np.mean) ** 0.5
+    return math.sqrt(statistic(values**2, np.mean))
 
 
 def _nothing_to_compare(found: int, truth: int) -> FilamentScore:
