@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from tomoseg.binning import bin_mean, binned_block, binning_factor
+from tomoseg.binning import bin_mean, binned_block, binning_factor, smoothed
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import RequestError
 
@@ -68,3 +69,14 @@ def test_a_read_box_that_cannot_give_the_result_is_refused(begin, size, fact):
             bins=(2, 2, 2),
             halo=(4, 4, 4),
         )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 1.0])
+def test_smoothing_is_scipys_to_the_last_bit_whatever_is_left_out(share):
+    rng, shape, sigmas = np.random.default_rng(1), (40, 33, 50), np.array([0.7, 2.2, 1.4])
+    values = (rng.random(shape) * (rng.random(shape) < share)).astype(np.float32)
+    values[:, :, 0] = share > 0  # what reaches the border goes on beyond it
+    wanted = ndimage.gaussian_filter(values, sigmas, mode="nearest", truncate=4.0)
+    found = smoothed(values, sigmas, truncate=4.0)
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == np.float32

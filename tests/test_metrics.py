@@ -150,6 +150,7 @@ def test_direction_of_travel_does_not_matter():
 def test_a_line_beside_it_is_off_by_the_distance():
     score = compared([line((30, 40, 0), (30, 40, 990))], [TUBE])
     assert same(score.position_rms_angstrom, 50) and score.f1 == 1
+    assert same(score.position_rms_radii, 0.5)
     assert compared([line((0, 101, 0), (0, 101, 990))], [TUBE]).f1 == 0
 
 
@@ -198,8 +199,30 @@ def test_the_error_of_direction_is_the_angle_between_tangents():
     degrees = 5.0
     end = 990 * np.array([0, np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))])
     score = compared([line((0, 0, 0), end)], [TUBE])
+    assert same(score.direction_rms_degrees, degrees)
     assert same(score.direction_median_degrees, degrees)
     assert same(score.direction_p95_degrees, degrees)
+
+
+def test_rms_of_a_line_that_is_shifted_and_turned_about_its_middle():
+    # x Å from its middle the true line is √(60² + (x sin 8°)²) from the other.
+    across = 2000 * np.array([0, np.sin(np.deg2rad(8)), np.cos(np.deg2rad(8))])
+    middle = np.array([60, 0, 495])
+    turned = line(middle - across, middle + across)
+    score = score_filaments([turned], [TUBE], tolerance_angstrom=125, spacing_angstrom=1)
+    squares = 60**2 + (np.sin(np.deg2rad(8)) * (np.arange(991) - 495)) ** 2
+    assert score.position_rms_angstrom == pytest.approx(np.sqrt(squares.mean()), abs=0.01)
+    assert score.position_rms_radii == score.position_rms_angstrom / 125
+    assert same(score.direction_rms_degrees, 8)
+
+
+def test_the_rms_angle_weighs_the_larger_angles():
+    # One of two equal lines is found at 3°, the other at 4°: √((3² + 4²) / 2), the median between.
+    ends = [990 * np.array([0, np.sin(a), np.cos(a)]) for a in np.deg2rad([3.0, 4.0])]
+    found = [line((0, 0, 0), ends[0]), line((5000, 0, 0), ends[1] + [5000, 0, 0])]
+    score = compared(found, [TUBE, line((5000, 0, 0), (5000, 0, 990))])
+    assert same(score.direction_rms_degrees, np.sqrt(12.5))
+    assert same(score.direction_median_degrees, 3.5)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,16 @@ import starfile
 
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
+from tomoseg.filaments import RidgePoints
 from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.relion import particles_of
 from tomoseg.formats.tables import read_particles_csv
 from tomoseg.recipe import load_recipe, recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.session import plan_session
-from tomoseg.stages import run_stage
+from tomoseg.stages import digest_of, run_stage
 from tomoseg.stages.sample import read_samples
+from tomoseg.surfaces import SheetPoints
 
 SHAPE, VOXEL = (48, 72, 80), 12.0
 RADIUS, CENTRE = 200.0, np.array([290.0, 430.0, 470.0])
@@ -99,3 +101,14 @@ def test_membranes_are_sampled_if_a_recipe_names_them():
         recipe_from({"sample": {"wall": None}}).resolved(classes)
     with pytest.raises(RequestError, match="spacing"):
         recipe_from({"sample": {"single_membrane": {"spacing": 80}}})
+
+
+@pytest.mark.parametrize(("stage", "table"), [("trace", RidgePoints), ("sample", SheetPoints)])
+def test_sidecars_that_lack_a_column_are_not_those_of_this_code(
+    tmp_path, tiny_model, monkeypatch, stage, table
+):
+    context = planted(tmp_path, tiny_model, (48, 72, 80))
+    now = digest_of(context, stage)
+    assert now == digest_of(context, stage)
+    monkeypatch.setattr(table, "names", classmethod(lambda cls: ["index", "strength"]))
+    assert now != digest_of(context, stage)

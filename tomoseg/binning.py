@@ -19,12 +19,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
 from tomoseg.sampling import Shape, as_shape
 
 Array = NDArray[np.float32]
+# Of more lines than this share, all are convolved quicker than picked out.
+DENSE_SHARE = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,3 +167,31 @@ def binned_block(
         as_shape(np.floor_divide(begin, bins)),
         owned.clip(as_shape(np.floor_divide(shape, bins))),
     )
+
+
+def smoothed(values: Array, sigmas: NDArray[np.float64], *, truncate: float) -> Array:
+    """Convolve with a Gaussian; lines of zeros, which stay zeros, are left out.
+
+    Parameters
+    ----------
+    values
+        float32, shape (z, y, x); beyond it the outermost voxels go on.
+    sigmas
+        float64, shape (3,), zyx, voxels.
+    truncate
+        Where the Gaussian is cut, in sigmas.
+
+    Returns
+    -------
+    float32, shape (z, y, x): to the last bit what :func:`scipy.ndimage.gaussian_filter` gives.
+    """
+    how: Any = {"mode": "nearest", "truncate": truncate}
+    for axis, sigma in enumerate(sigmas.tolist()):
+        busy = values.any(axis=axis)
+        if np.count_nonzero(busy) > DENSE_SHARE * busy.size:
+            values = ndimage.gaussian_filter1d(values, sigma, axis, **how)
+            continue
+        lines = np.moveaxis(values, axis, -1)[busy]
+        values = np.zeros_like(values)
+        np.moveaxis(values, axis, -1)[busy] = ndimage.gaussian_filter1d(lines, sigma, **how)
+    return values

@@ -43,7 +43,8 @@ BLOCK = (160, 240, 240)
 MASK_THRESHOLD = 0.5
 COLUMNS = (
     "f1", "precision", "recall", "splits", "merges", "missed", "false",
-    "position_rms_angstrom", "direction_median_degrees", "direction_p95_degrees",
+    "position_rms_angstrom", "position_rms_radii",
+    "direction_rms_degrees", "direction_median_degrees", "direction_p95_degrees",
 )  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -18,7 +20,11 @@ Vector = NDArray[np.float64]
 # Directions of traces, by the zyx index of the cell of space that holds the place.
 Claims = dict[tuple[int, int, int], list[Vector]]
 
-CORNERS = np.array(list(product((0, 1), repeat=3)))
+# The corners of a bin's face across x, zyx.
+SQUARE = np.array([(z, y, 0) for z, y in product((0, 1), repeat=2)])
+# Bins around the grid in which nothing is, and the key of no bin at all.
+PADDING = 2
+ABSENT = np.iinfo(np.int64).max
 # Volumes are calibrated by this percentile of the maxima, held within these bounds.
 LEVEL_PERCENTILE = 75.0
 LEVEL_BOUNDS = (0.25, 1.2)
@@ -38,10 +44,11 @@ class Ridge:
     sampling
         The working grid.
     keys
-        int64, shape (n,), ascending: linear index of each bin in the grid padded by one bin, so
-        that a bin beyond the border is absent and never another one.
+        int64, shape (n + 1,), ascending: linear index of each bin in the grid padded by
+        :data:`PADDING` bins, so that a bin beyond the border is absent and never another one. The
+        last stands for all bins that are absent.
     strength, direction, maximum, aside
-        As in :class:`RidgePoints`, in the order of the keys.
+        As in :class:`RidgePoints`, in the order of the keys; nothing in the last row.
     """
 
     sampling: Sampling
@@ -54,15 +61,27 @@ class Ridge:
     @classmethod
     def of(cls, points: RidgePoints, sampling: Sampling) -> Ridge:
         """Sort the points of a volume, whatever order the blocks came in."""
-        keys = _keys(points.index.astype(np.int64), sampling)
+        keys = (points.index.astype(np.int64) + PADDING) @ _strides(sampling)
         order = np.argsort(keys)
+        kept = points.taken(order)
         return cls(
             sampling,
-            keys[order],
-            points.strength[order],
-            points.direction[order],
-            points.maximum[order],
-            points.aside[order],
+            np.append(keys[order], ABSENT),
+            np.append(kept.strength, np.float32(0)),
+            np.append(kept.direction, np.zeros((1, 3), np.float32), axis=0),
+            np.append(kept.maximum, False),
+            np.append(kept.aside, np.float32(0)),
+        )
+
+    @cached_property
+    def frame(self) -> tuple[Vector, Vector, Vector, NDArray[np.int64]]:
+        """Where the first bin is and how large bins are (Å), how many there are, and their keys."""
+        grid = self.sampling
+        return (
+            np.array(grid.first_voxel_angstrom),
+            np.array(grid.voxel_size_angstrom),
+            np.array(grid.shape, np.float64),
+            _strides(grid),
         )
 
     @property
@@ -76,20 +95,20 @@ class Ridge:
         """Return positions (Å) and directions of the maxima above a threshold, best first."""
         at = np.flatnonzero(self.maximum & (self.strength >= threshold))
         at = at[np.argsort(-self.strength[at], kind="stable")]
-        padded = np.array(self.sampling.shape) + 2
-        index = np.stack(np.unravel_index(self.keys[at], padded), axis=1) - 1
+        padded = np.array(self.sampling.shape) + 2 * PADDING
+        index = np.stack(np.unravel_index(self.keys[at], padded), axis=1) - PADDING
         return self.sampling.to_angstrom(index), self.direction[at].astype(np.float64)
 
     def strength_at(self, points: Points) -> NDArray[np.float64]:
         """Interpolate the strength at points of shape (n, 3), Å; an absent bin counts 0."""
         rows, weights = self._corners(points)
-        return np.asarray((weights * np.where(rows < 0, 0, self.strength[rows])).sum(axis=1))
+        return np.asarray((weights * self.strength[rows]).sum(axis=1))
 
     def direction_at(self, point: Vector, heading: Vector) -> Vector:
         """Return the unit direction of the ridge at a point, with the sign of a heading."""
         rows, weights = self._corners(point[None])
         vectors = self.direction[rows[0]].astype(np.float64)
-        weights = weights[0] * np.where(rows[0] < 0, 0, self.strength[rows[0]])
+        weights = weights[0] * self.strength[rows[0]]
         signs = np.where(vectors @ heading < 0, -1.0, 1.0)
         return _unit((weights * signs) @ vectors, otherwise=heading)
 
@@ -102,7 +121,7 @@ class Ridge:
         if settings.hollow:
             return False
         rows, weights = self._corners(line)
-        weights = weights * np.where(rows < 0, 0, self.strength[rows])
+        weights = weights * self.strength[rows]
         seen = weights.sum(axis=1)
         aside = (weights * self.aside[rows]).sum(axis=1)[seen > 0] / seen[seen > 0]
         aside[self.depth(line[seen > 0]) < settings.radius_angstrom] = 0
@@ -114,16 +133,32 @@ class Ridge:
         inner = np.minimum(voxels, np.array(self.sampling.shape) - voxels)
         return np.asarray((inner * self.sampling.voxel_size_angstrom).min(axis=1))
 
+    def holds(self, place: Vector) -> bool:
+        """Tell whether a place, shape (3,), Å, is in the volume; of one :meth:`depth` is slow."""
+        first, size, shape, _ = self.frame
+        voxels = ((place - first) / size).tolist()
+        return all(0 <= at + 0.5 <= n for at, n in zip(voxels, shape.tolist(), strict=True))
+
     def _corners(self, points: Points) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Rows of the 8 bins around each point, −1 where absent, and their trilinear weights."""
-        voxels = self.sampling.to_voxels(points)
+        first, size, shape, strides = self.frame
+        voxels = (points - first) / size
         floor = np.floor(voxels)
-        rest = (voxels - floor)[:, None, :]
-        weights = np.where(CORNERS, rest, 1 - rest).prod(axis=2)
-        corners = floor.astype(np.int64)[:, None, :] + CORNERS
-        keys = _keys(np.clip(corners, -1, self.sampling.shape), self.sampling)
-        rows = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[rows] == keys, rows, -1), weights
+        sides = np.empty((len(points), 2, 3))
+        np.subtract(voxels, floor, out=sides[:, 1])
+        np.subtract(1, sides[:, 1], out=sides[:, 0])
+        weights = sides[:, :, None, 0] * sides[:, None, :, 1]
+        weights = weights[..., None] * sides[:, None, None, :, 2]
+        inner = np.minimum(np.maximum(floor, -PADDING), shape)
+        keys = ((inner + PADDING) @ strides).astype(np.int64)[:, None] + SQUARE @ strides
+        # Of two bins in line along x the second stands right after the first, or is absent.
+        rows = np.empty((*keys.shape, 2), np.int64)
+        low = self.keys.searchsorted(keys)
+        is_low = self.keys[low] == keys
+        high = low + is_low
+        rows[..., 0] = np.where(is_low, low, -1)
+        rows[..., 1] = np.where(self.keys[high] == keys + 1, high, -1)
+        return rows.reshape(-1, 8), weights.reshape(-1, 8)
 
 
 def follow_all(ridge: Ridge, settings: TracingSettings) -> list[Points]:
@@ -176,7 +211,7 @@ class _Walker:
             lost = found is None and gap > self.settings.gap_angstrom
             if lost or self.claimed(place, heading):
                 break
-            if self.ridge.depth(place[None])[0] < 0:
+            if not self.ridge.holds(place):
                 # A tube that leaves the volume is traced up to its border.
                 place = self.at_border(path[-1], heading)
                 if end == len(path) and np.linalg.norm(place - path[-1]) > 0.1 * step:
@@ -205,7 +240,7 @@ class _Walker:
         weights = np.maximum(strength - best / 2, 0)
         centre = weights @ disc / weights.sum()
         along = self.ridge.direction_at(centre, heading)
-        if along @ heading < np.cos(np.deg2rad(self.settings.turn_degrees)):
+        if along @ heading < math.cos(math.radians(self.settings.turn_degrees)):
             return None
         return centre, _unit(heading + along, otherwise=heading)
 
@@ -219,8 +254,9 @@ class _Walker:
 
     def cell(self, place: Vector) -> tuple[int, int, int]:
         """Return the cell of space, half a radius wide, that holds a place."""
-        z, y, x = np.floor(place / self.settings.step_angstrom).astype(int).tolist()
-        return z, y, x
+        edge = self.settings.step_angstrom
+        z, y, x = place.tolist()
+        return math.floor(z / edge), math.floor(y / edge), math.floor(x / edge)
 
     def claim(self, line: Points) -> None:
         """Keep the places of a line as taken, each with the line's direction there."""
@@ -241,14 +277,14 @@ class _Walker:
 
     def claimed(self, place: Vector, heading: Vector) -> bool:
         """Tell whether a trace of much the same direction has been here."""
-        least = np.cos(np.deg2rad(self.settings.claim_degrees))
+        least = math.cos(math.radians(self.settings.claim_degrees))
         return any(abs(along @ heading) > least for along in self.claims_at(place))
 
 
-def _keys(index: NDArray[np.int64], sampling: Sampling) -> NDArray[np.int64]:
-    """Linear index, shape (...), of bins −1..n, shape (..., 3), in the grid padded by one."""
-    _, ny, nx = (n + 2 for n in sampling.shape)
-    return np.asarray(((index[..., 0] + 1) * ny + index[..., 1] + 1) * nx + index[..., 2] + 1)
+def _strides(sampling: Sampling) -> NDArray[np.int64]:
+    """How far apart, in linear index, neighbours along zyx are in the padded grid."""
+    _, ny, nx = (n + 2 * PADDING for n in sampling.shape)
+    return np.array([ny * nx, nx, 1])
 
 
 def _across(heading: Vector) -> NDArray[np.float64]:
@@ -258,13 +294,13 @@ def _across(heading: Vector) -> NDArray[np.float64]:
     """
     axis = int(np.abs(heading).argmax())
     mirror = heading.copy()
-    mirror[axis] += np.copysign(1.0, heading[axis])
-    reflection = np.eye(3) - 2 / (mirror @ mirror) * mirror[:, None] * mirror
-    return np.asarray(reflection[[axis - 2, axis - 1]])
+    mirror[axis] += math.copysign(1.0, heading[axis])
+    rows = [axis - 2, axis - 1]
+    return np.asarray(_AXES[rows] - 2 / (mirror @ mirror) * mirror[rows, None] * mirror)
 
 
 def _unit(vector: Vector, *, otherwise: Vector) -> Vector:
-    length = np.sqrt(vector @ vector)
+    length = math.sqrt(vector @ vector)
     return vector / length if length > 0 else otherwise
 
 
@@ -273,6 +309,7 @@ def _grid(count: int, axes: int) -> NDArray[np.float64]:
     return np.array(list(product(range(-count, count + 1), repeat=axes)), dtype=np.float64)
 
 
+_AXES = np.eye(3)
 # Where the plane across is looked at, in radii.
 _DISC = _grid(3, 2)[(_grid(3, 2) ** 2).sum(axis=1) <= 10] * 0.2
 # The cells, half a radius wide, within one radius of a place; a symmetric set.

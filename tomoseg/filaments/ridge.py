@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tomoseg import hessian
-from tomoseg.binning import BinnedBlock, binned_block
+from tomoseg.binning import BinnedBlock, binned_block, smoothed
 from tomoseg.blocks import Box
+from tomoseg.columns import Columns, column
 from tomoseg.filaments.settings import (
     RIDGE_FLOOR,
     TRUNCATE_SIGMAS,
@@ -28,10 +28,11 @@ BORDER_RADII = 0.5
 BORDER_SINE = 0.35
 # Inner radius of a hollow tube; a microtubule's is 8.5 of 12.5 nm.
 HOLLOW_RADII = 0.68
+AROUND = np.array([step for step in product((-1, 0, 1), repeat=3) if any(step)])
 
 
 @dataclass(frozen=True, eq=False)
-class RidgePoints:
+class RidgePoints(Columns):
     """The bins of a volume that lie near the middle of a tube.
 
     Parameters
@@ -49,47 +50,11 @@ class RidgePoints:
         near its middle, a sigma or more on the rim of a sheet, which is brighter further in.
     """
 
-    index: NDArray[np.int32]
-    strength: NDArray[np.float32]
-    direction: NDArray[np.float32]
-    maximum: NDArray[np.bool_]
-    aside: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        """Return the number of bins."""
-        return len(self.strength)
-
-    def as_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Return the arrays by name, for an .npz file."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
-
-    @classmethod
-    def from_dict(cls, arrays: Mapping[str, NDArray[np.generic]]) -> RidgePoints:
-        """Return the points that :meth:`as_dict` described."""
-        return cls(**{item.name: np.asarray(arrays[item.name]) for item in fields(cls)})
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[RidgePoints]) -> RidgePoints:
-        """Return the points of all blocks."""
-        parts = parts or [cls.none()]
-        return cls(
-            *(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls))
-        )
-
-    def kept(self, chosen: NDArray[np.bool_]) -> RidgePoints:
-        """Return the chosen points, given as flags of shape (n,)."""
-        return RidgePoints(*(getattr(self, item.name)[chosen] for item in fields(self)))
-
-    @classmethod
-    def none(cls) -> RidgePoints:
-        """Return no points."""
-        return cls(
-            np.zeros((0, 3), np.int32),
-            np.zeros(0, np.float32),
-            np.zeros((0, 3), np.float32),
-            np.zeros(0, np.bool_),
-            np.zeros(0, np.float32),
-        )
+    index: NDArray[np.int32] = column(np.int32, 3)
+    strength: NDArray[np.float32] = column(np.float32)
+    direction: NDArray[np.float32] = column(np.float32, 3)
+    maximum: NDArray[np.bool_] = column(np.bool_)
+    aside: NDArray[np.float32] = column(np.float32)
 
 
 def ridge_points(
@@ -137,9 +102,7 @@ def ridge_points(
         halo=tracing_halo(settings, sampling),
     )
     sizes = np.array(sampling.voxel_size_angstrom) * factor
-    smooth = ndimage.gaussian_filter(
-        block.values, settings.sigma_angstrom / sizes, mode="nearest", truncate=TRUNCATE_SIGMAS
-    )
+    smooth = smoothed(block.values, settings.sigma_angstrom / sizes, truncate=TRUNCATE_SIGMAS)
     around = block.core.grow((1, 1, 1)).clip(sampling.binned(factor).shape)
     unit = 1 / np.sqrt(_ideal(settings))
     strength, index, direction, aside = _ridges(
@@ -147,7 +110,7 @@ def ridge_points(
     )
     radii = aside * (unit / settings.radius_angstrom)
     points = _owned(block, around, strength, (index, direction, radii))
-    return points.kept(~_along_border(points, sampling.binned(factor), settings))
+    return points.taken(~_along_border(points, sampling.binned(factor), settings))
 
 
 def _along_border(
@@ -203,7 +166,6 @@ def _owned(
 ) -> RidgePoints:
     """Keep the bins of the core; ``around`` is the box that ``strength`` covers."""
     index, direction, aside = found
-    peaks = ndimage.maximum_filter(strength, size=3, mode="constant") == strength
     place = index + np.array(around.begin)
     own = ((place >= block.core.begin) & (place < block.core.end)).all(axis=1)
     at = tuple(index[own].T)
@@ -211,6 +173,16 @@ def _owned(
         place[own].astype(np.int32),
         strength[at],
         direction[own].astype(np.float32),
-        peaks[at],
+        _are_maxima(np.pad(strength, 1), index[own] + 1),
         aside[own].astype(np.float32),
     )
+
+
+def _are_maxima(values: NDArray[np.float32], index: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell of inner bins whether none of their 26 neighbours is stronger."""
+    strides = np.array(values.strides) // values.itemsize
+    flat, at = values.ravel(), index @ strides
+    maximal = np.ones(len(at), np.bool_)
+    for step in AROUND @ strides:
+        maximal &= flat[at + step] <= flat[at]
+    return maximal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,9 +31,9 @@ class FilamentScore:
         Mean over true filaments of the best IoU, 0..1.
     instance_precision, instance_recall, instance_f1
         With a found and a true filament counting as one at IoU above ½.
-    position_rms_angstrom
-        Distance to the nearest found point over the true points that are covered.
-    direction_median_degrees, direction_p95_degrees
+    position_rms_angstrom, position_rms_radii
+        Distance to the nearest found point over the true points that are covered, root mean square.
+    direction_rms_degrees, direction_median_degrees, direction_p95_degrees
         Angle between tangents over the same points.
     """
 
@@ -48,6 +49,8 @@ class FilamentScore:
     instance_recall: float
     instance_f1: float
     position_rms_angstrom: float
+    position_rms_radii: float
+    direction_rms_degrees: float
     direction_median_degrees: float
     direction_p95_degrees: float
 
@@ -80,9 +83,9 @@ def score_filaments(
     Precision is the share of found points within the tolerance of any true line, recall the
     reverse. The coverage C[g, p] is the length of true line g whose nearest found point lies on
     line p, within the tolerance and with tangents under 45° apart. Splits are
-    Σ_g max(0, #{p: C ≥ 4 R} − 1), merges the same over p, with the tolerance as R; missed and
-    false are empty rows and columns. IoU = C / (|g| + |p| − C), with C at most |p|, as the
-    tolerance lets a short piece cover more than itself.
+    Σ_g max(0, #{p: C ≥ 4 R} − 1), merges the same over p, with the tolerance as the radius R;
+    missed and false are empty rows and columns. IoU = C / (|g| + |p| − C), with C at most |p|, as
+    the tolerance lets a short piece cover more than itself.
 
     Source: the comparison of tracing methods made for this project; the mean coverage is that of
     instance segmentation (Romera-Paredes and Torr, ECCV 2016).
@@ -99,6 +102,7 @@ def score_filaments(
     common = np.minimum(covered, seen.sizes)
     iou = common / (true.sizes[:, None] + seen.sizes - common)
     matches = int(min((iou > INSTANCE_IOU).any(axis=axis).sum() for axis in (0, 1)))
+    position_rms = _rms(forth.distance[hit])
     pieces = covered * spacing_angstrom >= PIECE_RADII * tolerance_angstrom
     return FilamentScore(
         precision=precision,
@@ -112,7 +116,9 @@ def score_filaments(
         instance_precision=matches / len(found),
         instance_recall=matches / len(truth),
         instance_f1=2 * matches / (len(found) + len(truth)),
-        position_rms_angstrom=statistic(forth.distance[hit] ** 2, np.mean) ** 0.5,
+        position_rms_angstrom=position_rms,
+        position_rms_radii=position_rms / tolerance_angstrom,
+        direction_rms_degrees=_rms(forth.degrees[hit]),
         direction_median_degrees=statistic(forth.degrees[hit], np.median),
         direction_p95_degrees=statistic(forth.degrees[hit], lambda x: np.percentile(x, 95)),
     )
@@ -164,6 +170,10 @@ def _resampled(filament: Filament, spacing_angstrom: float) -> Points:
     return points if len(points) > 1 else filament.points_angstrom[[0, -1]]
 
 
+def _rms(values: NDArray[np.float64]) -> float:
+    return math.sqrt(statistic(values**2, np.mean))
+
+
 def _nothing_to_compare(found: int, truth: int) -> FilamentScore:
     nan = float("nan")
     return FilamentScore(
@@ -179,6 +189,8 @@ def _nothing_to_compare(found: int, truth: int) -> FilamentScore:
         instance_recall=0.0 if truth else nan,
         instance_f1=0.0 if found or truth else nan,
         position_rms_angstrom=nan,
+        position_rms_radii=nan,
+        direction_rms_degrees=nan,
         direction_median_degrees=nan,
         direction_p95_degrees=nan,
     )

@@ -30,7 +30,8 @@ NM2 = 100.0
 
 
 def _settings(context: Context) -> Any:
-    return {name: asdict(one) for name, one in (context.recipe.sample or {}).items()}
+    classes = {name: asdict(one) for name, one in (context.recipe.sample or {}).items()}
+    return {"columns": SheetPoints.names(), "classes": classes}
 
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:

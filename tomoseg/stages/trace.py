@@ -29,7 +29,8 @@ from tomoseg.stores import Ledger, Volume
 
 
 def _trace_settings(context: Context) -> Any:
-    return {name: asdict(one) for name, one in (context.recipe.trace or {}).items()}
+    classes = {name: asdict(one) for name, one in (context.recipe.trace or {}).items()}
+    return {"columns": RidgePoints.names(), "classes": classes}
 
 
 def _trace(context: Context, ledger: Ledger) -> dict[str, Any]:

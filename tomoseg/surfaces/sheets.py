@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from tomoseg import hessian
-from tomoseg.binning import binned_block
+from tomoseg.binning import binned_block, smoothed
 from tomoseg.blocks import Box
+from tomoseg.columns import Columns, column
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.surfaces.faces import faces
 from tomoseg.surfaces.settings import (
@@ -35,7 +34,7 @@ RIM_FALL = 0.4
 
 
 @dataclass(frozen=True, eq=False)
-class SheetPoints:
+class SheetPoints(Columns):
     """Places in the middle of a sheet, at most one a bin.
 
     Parameters
@@ -55,55 +54,17 @@ class SheetPoints:
         off or beyond the volume.
     """
 
-    index: NDArray[np.int32]
-    points_angstrom: Floats
-    normal: NDArray[np.float32]
-    strength: NDArray[np.float32]
-    area_angstrom2: NDArray[np.float32]
-    thickness_angstrom: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        """Return the number of places."""
-        return len(self.index)
-
-    def as_dict(self) -> dict[str, NDArray[np.generic]]:
-        """Return the arrays by name, for an .npz file."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
-
-    @classmethod
-    def from_dict(cls, arrays: Mapping[str, NDArray[np.generic]]) -> SheetPoints:
-        """Return the places that :meth:`as_dict` described."""
-        return cls(**{item.name: np.asarray(arrays[item.name]) for item in fields(cls)})
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[SheetPoints]) -> SheetPoints:
-        """Return the places of all blocks."""
-        parts = parts or [cls.none()]
-        return cls(
-            *(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls))
-        )
-
-    def taken(self, rows: NDArray[np.generic]) -> SheetPoints:
-        """Return the places at some rows, or those flagged, in that order."""
-        return SheetPoints(*(getattr(self, item.name)[rows] for item in fields(self)))
+    index: NDArray[np.int32] = column(np.int32, 3)
+    points_angstrom: Floats = column(np.float64, 3)
+    normal: NDArray[np.float32] = column(np.float32, 3)
+    strength: NDArray[np.float32] = column(np.float32)
+    area_angstrom2: NDArray[np.float32] = column(np.float32)
+    thickness_angstrom: NDArray[np.float32] = column(np.float32)
 
     def with_normals(self, normal: Floats, area: Floats) -> SheetPoints:
         """Return the same places with other normals and areas."""
         return replace(
             self, normal=normal.astype(np.float32), area_angstrom2=area.astype(np.float32)
-        )
-
-    @classmethod
-    def none(cls) -> SheetPoints:
-        """Return no places."""
-        vectors, numbers = np.zeros((0, 3)), np.zeros(0, np.float32)
-        return cls(
-            vectors.astype(np.int32),
-            vectors,
-            vectors.astype(np.float32),
-            numbers,
-            numbers,
-            numbers,
         )
 
 
@@ -157,9 +118,7 @@ def sheet_points(
     grid = sampling.binned(factor)
     sizes = np.array(grid.voxel_size_angstrom)
     sigma = sigma_angstrom(settings, sampling)
-    smooth = ndimage.gaussian_filter(
-        block.values, sigma / sizes, mode="nearest", truncate=TRUNCATE_SIGMAS
-    )
+    smooth = smoothed(block.values, sigma / sizes, truncate=TRUNCATE_SIGMAS)
     level, bend = ideal_sheet(settings, sampling)
     around = block.cut(block.core.grow((2, 2, 2)), smooth)
     index, normal, strength = _sheets(around[1:-1, 1:-1, 1:-1], sizes * np.sqrt(bend))
