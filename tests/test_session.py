@@ -17,6 +17,7 @@ import zarr
 from tomoseg import __version__, cli
 from tomoseg.clusters import local_workers, open_cluster
 from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
+from tomoseg.nets.engines import CACHE_VARIABLE, check_engine
 from tomoseg.recipe import recipe_from
 from tomoseg.session import (
     check_session,
@@ -315,6 +316,43 @@ def test_status_of_a_session_that_was_interrupted(values):
     assert (first["state"], first["say"]) == ("running", "stage segment, 2 receipts")
     assert (second["state"], second["say"]) == ("waiting", "")
     assert state["headline"].endswith("not finished, and nobody is at work: run it again")
+
+
+def test_a_compiled_session_is_made_anew_with_the_same_labels(
+    copy_of_reference, reference, tiny_session, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "compiled"))
+    try:
+        check_engine("compiled")
+    except ResourceError as error:
+        pytest.skip(str(error))
+    values, (output, _) = copy_of_reference, reference
+    values["session"]["input"] = str(tiny_session / f"{NAMES[0]}.mrc")
+    values["segment"]["engine"] = "compiled"
+    assert states_of(process(values)) == {NAMES[0]: "done"}
+    folder = Path(values["session"]["output"])
+    before, after = (
+        json.loads((one / NAMES[0] / "manifest.json").read_text()) for one in (output, folder)
+    )
+    assert after["recipe"]["segment"]["engine"] == "compiled"
+    changed = [s for s in STAGES if before["stages"][s]["digest"] != after["stages"][s]["digest"]]
+    assert changed[0] == "segment"
+    assert before["stages"]["ingest"] == after["stages"]["ingest"]
+    expected, found = (arrays(one, NAMES[0])["semantic"] for one in (output, folder))
+    assert len(np.unique(expected)) > 3
+    assert (expected != found).mean() < 1e-4
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_an_engine_without_its_compiler_is_told_before_any_work(values, monkeypatch, is_elsewhere):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/no/such/compiler",))
+    values["segment"]["engine"] = "compiled"
+    if is_elsewhere:
+        values["compute"] = {"address": "tcp://10.0.0.1:8786"}
+        assert {check.problem for check in check_session(plan_session(recipe_from(values)))} == {""}
+        return
+    with pytest.raises(ResourceError, match=r"needs a C\+\+ compiler.* Install g\+\+"):
+        check_session(plan_session(recipe_from(values)))
 
 
 def test_a_disk_too_small_is_told_before_any_work(values, monkeypatch):
