@@ -17,7 +17,6 @@ import zarr
 from tomoseg import __version__, cli
 from tomoseg.clusters import local_workers, open_cluster
 from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
-from tomoseg.nets.engines import CACHE_VARIABLE, check_engine
 from tomoseg.recipe import recipe_from
 from tomoseg.session import (
     check_session,
@@ -319,13 +318,8 @@ def test_status_of_a_session_that_was_interrupted(values):
 
 
 def test_a_compiled_session_is_made_anew_with_the_same_labels(
-    copy_of_reference, reference, tiny_session, tmp_path, monkeypatch
+    copy_of_reference, reference, tiny_session, compiled_cache
 ):
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "compiled"))
-    try:
-        check_engine("compiled")
-    except ResourceError as error:
-        pytest.skip(str(error))
     values, (output, _) = copy_of_reference, reference
     values["session"]["input"] = str(tiny_session / f"{NAMES[0]}.mrc")
     values["segment"]["engine"] = "compiled"

@@ -1,8 +1,9 @@
 """A network's passes compiled for this machine, instead of one operation after the other.
 
-A compiled pass fuses what stands between convolutions: fewer trips to memory, the same sums. It
-is compiled once for every shape of a pass and kept in a folder of the user's, so that other
-workers and later sessions load it. Which shapes there are follows from the blocks:
+A compiled pass fuses what stands between convolutions: fewer trips to memory, the same sums, and
+with the shipped networks on a CPU the same labels. It is compiled once for every shape of a pass
+and kept in a folder of the user's, so that other workers and later sessions load it. Which shapes
+there are follows from the blocks:
 
     |0        512       1024|      cores of 512, halo 94, stride 16, along y or x
     |0 . . . . . 608|              read boxes are clipped at the border, so that both ends
@@ -124,7 +125,7 @@ class CompiledNetwork(SegmentationNetwork):
     def __init__(self, network: SegmentationNetwork) -> None:
         super().__init__(network.architecture)
         # With threads of its own the compiler would outnumber the cores that workers share.
-        options: dict[str, Any] = {"compile_threads": 1, "freezing": True}
+        options: dict[str, Any] = {"compile_threads": 1}
         self._forward = torch.compile(network.forward, dynamic=False, options=options)
         self._maps = torch.compile(network.maps, dynamic=False, options=options)
 
