@@ -68,6 +68,15 @@ def compiled_cache(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture
+def no_compiler():
+    """A machine without a C++ compiler, for torch."""
+    from torch._inductor import config
+
+    with config.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        yield
+
+
 @pytest.fixture(params=["local", "memory"])
 def folder(request, tmp_path):
     """An empty folder on disk and one that is not on disk."""

@@ -204,8 +204,9 @@ class SegmentSection(Section):
         Test-time augmentation: how many mirror images of every block are predicted and averaged,
         which takes as many times longer. 1 is none, 4 mirrors x and y, 8 all axes.
     engine
-        ``torch``; or ``compiled``, for long sessions: passes are compiled once for each of their
-        shapes and kept in ``~/.cache/tomoseg/compiled``; a worker needs g++ and Python's headers.
+        ``torch``; or ``compiled``, which takes ``shipped`` a sixth less time on a CPU, but
+        ``shipped-accurate`` no less: passes are compiled once for each of their shapes and kept in
+        ``~/.cache/tomoseg/compiled``; a worker needs g++ and Python's headers.
     """
 
     model: str = SHIPPED
