@@ -92,7 +92,7 @@ def test_an_engine_that_is_none_is_refused():
 
 def test_no_compiler_is_an_error_with_a_remedy(compiled_cache, no_compiler):
     with pytest.raises(
-        ResourceError, match=r"needs a C\+\+ compiler.*Install g\+\+ .* engine: torch"
+        ResourceError, match=r"needs a C\+\+ compiler.*Install g\+\+ .*engine: torch"
     ):
         predictor("compiled")
 
