@@ -8,9 +8,11 @@ import torch
 from hypothesis import settings
 
 from tomoseg import intensity
+from tomoseg.errors import ResourceError
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import DEFAULT_COLOURS, Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
+from tomoseg.nets.engines import CACHE_VARIABLE, check_engine
 from tomoseg.phantom import PhantomParameters
 from tomoseg.simulation import simulated_session
 from tomoseg.stores import Folder
@@ -51,6 +53,28 @@ def tiny_session(tmp_path_factory):
     for _ in simulated_session(Folder(str(folder)), base, tomograms=2, density=3.0):
         pass
     return folder
+
+
+@pytest.fixture(scope="session")
+def compiled_cache(tmp_path_factory):
+    """Folder of what is compiled, empty at first; without a compiler the test is skipped."""
+    folder = tmp_path_factory.mktemp("cache") / "compiled"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(folder))
+        try:
+            check_engine("compiled")
+        except ResourceError as error:
+            pytest.skip(str(error))
+        yield folder
+
+
+@pytest.fixture
+def no_compiler():
+    """A machine without a C++ compiler, for torch."""
+    from torch._inductor import config
+
+    with config.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        yield
 
 
 @pytest.fixture(params=["local", "memory"])

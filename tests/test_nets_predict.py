@@ -51,8 +51,11 @@ def make_model(architecture):
 
 
 def make_predictor(architecture, **options):
+    batch = options.pop("batch", None)
     options = {"precision": "float32", "device": "cpu"} | options
-    return Predictor(*make_model(architecture), **options)
+    predictor = Predictor(*make_model(architecture), **options)
+    predictor.batch = batch or predictor.batch
+    return predictor
 
 
 def noise(shape, seed=0):

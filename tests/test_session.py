@@ -317,6 +317,38 @@ def test_status_of_a_session_that_was_interrupted(values):
     assert state["headline"].endswith("not finished, and nobody is at work: run it again")
 
 
+def test_a_compiled_session_is_made_anew_with_the_same_labels(
+    copy_of_reference, reference, tiny_session, compiled_cache
+):
+    values, (output, _) = copy_of_reference, reference
+    values["session"]["input"] = str(tiny_session / f"{NAMES[0]}.mrc")
+    values["segment"]["engine"] = "compiled"
+    assert states_of(process(values)) == {NAMES[0]: "done"}
+    folder = Path(values["session"]["output"])
+    before, after = (
+        json.loads((one / NAMES[0] / "manifest.json").read_text()) for one in (output, folder)
+    )
+    assert after["recipe"]["segment"]["engine"] == "compiled"
+    changed = [s for s in STAGES if before["stages"][s]["digest"] != after["stages"][s]["digest"]]
+    assert changed[0] == "segment"
+    assert before["stages"]["ingest"] == after["stages"]["ingest"]
+    path = f"{NAMES[0]}/tomogram.zarr/labels/semantic/0"
+    expected, found = (zarr.open_array(one / path, mode="r")[:] for one in (output, folder))
+    assert len(np.unique(expected)) > 3
+    assert (expected != found).mean() < 1e-4
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_an_engine_without_its_compiler_is_told_before_any_work(values, no_compiler, is_elsewhere):
+    values["segment"]["engine"] = "compiled"
+    if is_elsewhere:
+        values["compute"] = {"address": "tcp://10.0.0.1:8786"}
+        assert {check.problem for check in check_session(plan_session(recipe_from(values)))} == {""}
+        return
+    with pytest.raises(ResourceError, match=r"needs a C\+\+ compiler.* Install g\+\+"):
+        check_session(plan_session(recipe_from(values)))
+
+
 def test_a_disk_too_small_is_told_before_any_work(values, monkeypatch):
     monkeypatch.setattr("tomoseg.session.free_bytes", lambda folder: 2**20)
     with pytest.raises(ResourceError, match=r"are needed in .*/out, .* are free\. Free space"):

@@ -199,6 +199,10 @@ class SegmentSection(Section):
     tta
         Test-time augmentation: how many mirror images of every block are predicted and averaged,
         which takes as many times longer. 1 is none, 4 mirrors x and y, 8 all axes.
+    engine
+        ``torch``; or ``compiled``, which takes ``shipped`` a sixth less time on a CPU, but
+        ``shipped-accurate`` no less: passes are compiled once for each of their shapes and kept in
+        ``~/.cache/tomoseg/compiled``; a worker needs g++ and Python's headers.
     """
 
     model: str = SHIPPED
@@ -210,6 +214,7 @@ class SegmentSection(Section):
     score_maps: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     tta: Literal[1, 4, 8] = 1
+    engine: Literal["torch", "compiled"] = "torch"
 
     @model_validator(mode="after")
     def _one_way_or_the_other(self) -> Self:

@@ -138,9 +138,11 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
     Raises
     ------
     ResourceError
-        If the cluster cannot be started from here or the results will not fit on the disk.
+        If the cluster cannot be started from here, the engine needs what this machine, where the
+        blocks run, has not, or the results will not fit on the disk.
     """
     check_cluster(session.recipe.compute)
+    _check_engine(session.recipe)
     checks = [_checked(session, found) for found in session.tomograms]
     if reads_masks:
         checks = [_with_mask(session, check) for check in checks]
@@ -152,6 +154,16 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
             remedy="Free space, choose another output, or set ingest.bin.",
         )
     return checks
+
+
+def _check_engine(recipe: Recipe) -> None:
+    """Look for what the engine needs, unless the blocks run on other machines."""
+    compute, engine = recipe.compute, recipe.segment.engine
+    if engine == "torch" or compute.address or compute.cluster in ("slurm", "kubernetes"):
+        return
+    from tomoseg.nets.engines import check_engine
+
+    check_engine(engine)
 
 
 def gigabytes(count: int) -> str:

@@ -8,6 +8,7 @@ the machine, versions and date. Peers that are not installed are left out and na
 
 end-to-end    a whole session, copy to masks, against the bare network on the same core
 workers       two workers against one
+engines       compiled passes against one operation after the other, and what compiling takes
 windows       blocks with a halo against MONAI's sliding windows: time, and what seams change
 scheduler     a block's share of scheduling and of the driver's memory, at 10³ and 10⁴ empty blocks
 components    ours over blocks, cc3d in memory, dask-image over the same blocks
@@ -24,6 +25,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -210,6 +212,33 @@ def session(folder: Path, name: str, *settings: str, source: Path | None = None)
     tomoseg("run", source or folder / f"{NAME}.mrc", "--output", output, *words)
     (row,) = json.loads((output / "session.json").read_text())["tomograms"]
     return dict(row)
+
+
+def engines(folder: Path, repeats: int) -> Iterator[Row]:
+    """Compare compiled passes with torch's operations one after the other."""
+    volume = normalised(folder / f"{NAME}.mrc")[:32]
+    whole = Box.whole(volume.shape)
+    for model in (SHIPPED, SHIPPED_ACCURATE):
+        eager = Predictor.open(model_folder(model), device="cpu")
+        expected = eager.predict_labels(volume, whole)
+        spent, told = timed(lambda p=eager: p.predict_labels(volume, whole), repeats)
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+            setups = []
+            for _ in ("cold", "cached"):
+                torch.compiler.reset()
+                compiled = Predictor.open(model_folder(model), device="cpu", engine="compiled")
+                began = sum(os.times()[:4])
+                found = compiled.predict_labels(volume, whole)
+                setups.append(sum(os.times()[:4]) - began)
+            seconds, said = timed(lambda p=compiled: p.predict_labels(volume, whole), repeats)
+        changed = share(found != expected)
+        rate = volume.size / 1e6 / seconds
+        what = f"{model}, compiled, {rate:.3g} Mvoxel/s, {changed:.2g} of labels differ"
+        yield Row(what, said, told, spent / seconds)
+        cold, cached = (max(setup - seconds, 0) for setup in setups)
+        what = f"{model}, CPU seconds to compile a shape, from the cache against from nothing"
+        yield Row(what, f"{cached:.2g} s", f"{cold:.2g} s", cold / max(cached, 0.01))
 
 
 def normalised(path: Path) -> NDArray[np.float32]:
@@ -432,6 +461,7 @@ def tomoseg(*words: object) -> None:
 BENCHMARKS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "end-to-end": end_to_end,
     "workers": workers,
+    "engines": engines,
     "windows": windows,
     "scheduler": scheduler,
     "components": components,

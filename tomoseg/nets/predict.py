@@ -39,6 +39,7 @@ from tomoseg.nets.architecture import (
 )
 from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import load_network
+from tomoseg.nets.engines import Engine, with_engine
 from tomoseg.sampling import Shape, as_shape
 
 Network = Callable[[Tensor], Tensor]
@@ -73,15 +74,16 @@ class Predictor:
         and float32 on a CPU.
     threads
         Threads of torch in this process, on a CPU.
-    batch
-        Slabs in one pass; 0 chooses 1 on a CPU and 8 on a GPU. A volume network takes one
-        block a pass.
     tta
         How many mirror images of every pass are predicted and averaged, which takes as many times
         longer: 1 is none, 4 mirrors x and y, 8 all axes.
+    engine
+        ``"torch"``, or ``"compiled"`` once for each shape of a pass.
 
     Attributes
     ----------
+    batch
+        Slabs in one pass: 1 on a CPU, 8 on a GPU. A volume network takes one block a pass.
     events
         What had to be changed on the way, such as a halved batch, for the manifest.
 
@@ -89,6 +91,8 @@ class Predictor:
     ------
     RequestError
         If there is no such device or it cannot compute in the precision.
+    ResourceError
+        If what the engine needs is not there.
     """
 
     def __init__(
@@ -99,18 +103,18 @@ class Predictor:
         device: str = "auto",
         precision: Precision = "auto",
         threads: int = 1,
-        batch: int = 0,
         tta: int = 1,
+        engine: Engine = "torch",
     ) -> None:
         self.card = card
         self.device = choose_device(device)
         self.dtype = choose_dtype(self.device, precision)
-        self.batch = batch or (8 if self.device.type == "cuda" else 1)
+        self.batch = 8 if self.device.type == "cuda" else 1
         self.events: list[str] = []
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
             keep_freed_memory()
-        self._network: SegmentationNetwork = _prepared(network, self.device, self.dtype)
+        self._network = with_engine(_prepared(network, self.device, self.dtype), engine)
         if tta > 1:
             self._network = MirrorAveraged(self._network, MIRRORED_AXES[tta])
         # One block computes while other threads read the next and write the last; of several
@@ -126,10 +130,19 @@ class Predictor:
         precision: Precision = "auto",
         threads: int = 1,
         tta: int = 1,
+        engine: Engine = "torch",
     ) -> Predictor:
         """Load a model's folder; raise ModelError if it is not sound."""
         network, card = load_network(folder)
-        return cls(network, card, device=device, precision=precision, threads=threads, tta=tta)
+        return cls(
+            network,
+            card,
+            device=device,
+            precision=precision,
+            threads=threads,
+            tta=tta,
+            engine=engine,
+        )
 
     def predict_labels(self, volume: NDArray[np.float32], core: Box) -> NDArray[np.uint8]:
         """Return the class with the highest score at every voxel of the core.
@@ -314,17 +327,23 @@ def cached_predictor(
     precision: Precision = "auto",
     threads: int = 1,
     tta: int = 1,
+    engine: Engine = "torch",
 ) -> Predictor:
     """Return this process's predictor for a model, loaded once and shared by its threads.
 
     The card, which holds the weights' digest, is the key: a model that changes on disk is loaded
-    anew. Raises ModelError and RequestError as :meth:`Predictor.open` does.
+    anew. Raises the errors of :meth:`Predictor.open`.
     """
-    key = (load_card(folder).model_dump_json(), device, precision, threads, tta)
+    key = (load_card(folder).model_dump_json(), device, precision, threads, tta, engine)
     with _CACHE_LOCK:
         if key not in _CACHE:
             _CACHE[key] = Predictor.open(
-                folder, device=device, precision=precision, threads=threads, tta=tta
+                folder,
+                device=device,
+                precision=precision,
+                threads=threads,
+                tta=tta,
+                engine=engine,
             )
         return _CACHE[key]
 

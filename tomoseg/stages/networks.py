@@ -224,6 +224,7 @@ class FittedNetwork:
     precision: Literal["auto", "float32", "bfloat16"]
     threads: int
     tta: Literal[1, 4, 8]
+    engine: Literal["torch", "compiled"]
 
     @property
     def is_rescaled(self) -> bool:
@@ -276,6 +277,7 @@ class FittedNetwork:
             precision=self.precision,
             threads=self.threads,
             tta=self.tta,
+            engine=self.engine,
         )
 
     def _core(self, box: Box) -> Box:

@@ -214,6 +214,7 @@ def _fitted(
         precision=recipe.segment.precision,
         threads=recipe.compute.threads,
         tta=recipe.segment.tta,
+        engine=recipe.segment.engine,
     )
 
 
