@@ -10,7 +10,7 @@ import yaml
 from tomoseg.errors import RequestError
 
 # A recipe has some KB; the parser reads 100 KB a second.
-LARGEST_CHARACTERS = 2**18
+LARGEST_CHARACTERS = 2**17
 # Each alias stands for all that it names: nine lines of nine aliases each are a billion values.
 MOST_VALUES = 100_000
 DEEPEST = 50
@@ -53,7 +53,7 @@ def yaml_values(text: str) -> Any:
     Raises
     ------
     yaml.YAMLError
-        If it is no YAML, names a type of Python's, is longer than 256 Ki characters, nests more
+        If it is no YAML, names a type of Python's, is longer than 128 Ki characters, nests more
         than 50 deep, or holds more than 100,000 values once its aliases are written out.
     """
     if len(text) > LARGEST_CHARACTERS:

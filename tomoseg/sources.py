@@ -168,14 +168,14 @@ def safe_name(name: str) -> str:
     a long name the beginning and a digest are left.
 
     >>> [safe_name(name) for name in ("TS 01_[2]+a", "=cmd|'/C calc'!A0", "../x", "con")]
-    ['TS_01_[2]+a', '_cmd___C_calc_!A0', '_._x', 'con_']
+    ['TS_01_[2]+a', '_cmd___C_calc_!A0', '_._x', '_con']
     """
     # RELION reads a name only up to the first space.
     plain = _NOT_IN_NAMES.sub("_", re.sub(r"\s+", "_", name))
     plain = "".join(c if c.isprintable() else "_" for c in plain)
     plain = re.sub(r"^[-=+@.~]", "_", plain)
     if _DEVICES.fullmatch(plain):
-        plain += "_"
+        plain = f"_{plain}"
     if len(plain.encode()) > _LONGEST_NAME_BYTES:
         digest = hashlib.sha256(plain.encode()).hexdigest()[:8]
         kept = plain.encode()[: _LONGEST_NAME_BYTES - 9].decode(errors="ignore")

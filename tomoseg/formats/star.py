@@ -78,8 +78,8 @@ def read_star(text: str) -> dict[str, pd.DataFrame]:
         If there is no block, or a row has too many or too few values.
     """
     blocks: dict[str, pd.DataFrame] = {}
-    for name, lines in _blocks(text):
-        if len(blocks) >= MOST_BLOCKS:
+    for number, (name, lines) in enumerate(_blocks(text)):
+        if number >= MOST_BLOCKS:
             raise FormatError(f"the file has more than {MOST_BLOCKS} blocks, the most that is read")
         looped = bool(lines) and lines[0][1][0] == "loop_"
         columns = _looped_columns(name, lines[1:]) if looped else _single_columns(name, lines)

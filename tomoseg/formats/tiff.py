@@ -160,8 +160,9 @@ class TiffReader:
 
     @cached_property
     def _tiff(self) -> Any:
+        directories = self._directories
         self._file.seek(0)  # tifffile counts from where the file stands
-        return tifffile.TiffFile(self._directories)
+        return tifffile.TiffFile(directories)
 
     @cached_property
     def _series(self) -> Any:

@@ -1,0 +1,62 @@
+"""YAML of others: plain values or one error, and no bomb."""
+
+import time
+
+import pytest
+import yaml
+
+from tomoseg.errors import RequestError
+from tomoseg.plain_yaml import yaml_mapping, yaml_values
+from tomoseg.recipe import load_recipe
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        pytest.param(LAUGHS, "more than 100000 values", id="billion laughs"),
+        pytest.param("a: &a [*a]\n", "nests more than 50", id="a list in itself"),
+        pytest.param("a: &a {b: *a}\n", "nests more than 50", id="a mapping in itself"),
+        pytest.param("a: " + "[" * 60 + "]" * 60, "nests more than 50", id="deep"),
+        pytest.param("a: " + "[" * 1000, "YAML file", id="deeper than the parser"),
+        pytest.param("a: " + "x" * 2**19, "characters are more than", id="long"),
+        pytest.param("a: 2001-99-99", "a value cannot be read", id="no date"),
+        pytest.param("a: 0b" + "1" * 99 + "2", "0b|YAML|mapping", id="no number"),
+        pytest.param("a: !!python/object/apply:os.getcwd []", "could not determine", id="a call"),
+        pytest.param("a: !!python/name:os.system", "could not determine", id="a function"),
+        pytest.param("- a", "no mapping", id="a list"),
+        pytest.param("a: 1\n---\nb: 1", "YAML file", id="two documents"),
+        pytest.param("a: \x07", "YAML file", id="a control character"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_soon(text, fact, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(text)
+    began = time.process_time()
+    if fact == "0b|YAML|mapping":
+        assert isinstance(yaml_values(text)["a"], str)
+        return
+    with pytest.raises(RequestError, match=fact):
+        load_recipe(tmp_path / "recipe.yaml")
+    assert time.process_time() - began < 2
+
+
+def test_aliases_that_name_a_value_are_read():
+    text = "base: &b {x: 1, y: [1, 2]}\nmore: {<<: *b, y: 3}\nlist: [*b, *b]\n"
+    base = {"x": 1, "y": [1, 2]}
+    assert yaml_mapping(text.encode(), "x") == {
+        "base": base, "more": {"x": 1, "y": 3}, "list": [base, base]
+    }  # fmt: skip
+
+
+def test_nothing_is_an_empty_recipe():
+    assert yaml_mapping(b"# only this\n", "x") == {}
+
+
+def test_a_change_on_the_command_line_is_no_bomb_either():
+    with pytest.raises(RequestError, match="is not a YAML value"):
+        load_recipe(None, ["segment.abstain=" + "[" * 60 + "]" * 60])
+    with pytest.raises(yaml.YAMLError):
+        yaml_values("'")
