@@ -80,9 +80,18 @@ class Stack:
             began = time.monotonic()
             servers.wait_until(lambda: self.is_green(process), f"not green: {self.log}", 120)
             print(f"all green after {time.monotonic() - began:.0f} s")
-            yield
+            try:
+                yield
+            except BaseException:
+                self.tell()
+                raise
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
+
+    def tell(self):
+        """Print the ends of all logs."""
+        for log in [self.log, *sorted((self.state / "logs").glob("*.log"))]:
+            print(f"== {log.name}", *log.read_text().splitlines()[-25:], sep="\n")
 
     def is_green(self, process):
         assert process.poll() is None, self.log.read_text()

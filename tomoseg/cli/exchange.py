@@ -142,11 +142,13 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         origin=origin,
         voxel_size_angstrom=voxel_size,
     )
-    done = import_file(request)
-    for line in done.says:
+    _say_imported(import_file(request), name)
+
+
+def _say_imported(done: Imported, name: str) -> None:
+    """Say what was read, where it stands now, and what to do with it."""
+    for line in (*done.says, *(f"{done.home}/{path}" for path in done.files)):
         typer.echo(line)
-    for path in done.files:
-        typer.echo(f"{done.home}/{path}")
     for line in _next_steps(done, name):
         typer.echo(line)
 

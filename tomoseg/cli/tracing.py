@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tomoseg.cli.progress import progress
 from tomoseg.errors import RequestError
+
+if TYPE_CHECKING:
+    from tomoseg.filaments import TracingSettings
+    from tomoseg.sampling import Shape
+    from tomoseg.tracing import Traced
 
 # Classes whose radius need not be said.
 KNOWN = ("microtubule", "actin")
@@ -59,25 +65,18 @@ def trace(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     Lines are written as CSV and, where the tomogram's size is known, for RELION 5; beside them
     what they measure, and a record of how the file was read.
     """
-    from tomoseg.recipe import load_recipe
     from tomoseg.stores import Folder
     from tomoseg.tracing import TraceRequest, trace_file, write_traced
 
     changes = [f"trace.{name}.radius_angstrom={radius}"] if radius is not None else []
     changes += [f"trace.{name}.hollow=true"] if hollow else []
     changes += [f"trace.{name}={{}}"] if not changes and name in KNOWN else []
-    given = load_recipe(recipe, [*changes, *(set_ or [])])
-    settings = (given.trace or {}).get(name)
-    if settings is None:
-        raise RequestError(
-            f"how thick a {name} is must be said",
-            remedy=f"Use --radius, or --as {' or --as '.join(KNOWN)}",
-        )
+    settings, block_shape = _settings(name, recipe, [*changes, *(set_ or [])])
     request = TraceRequest(
         url=file,
         name=name,
         settings=settings,
-        block_shape=given.blocks.compact,
+        block_shape=block_shape,
         scale=scale,
         label=label,
         voxel_size_angstrom=voxel_size,
@@ -85,8 +84,28 @@ def trace(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     )
     with progress() as show:
         traced = trace_file(request, show)
-    paths = write_traced(traced, request, Folder(output))
+    _say_traced(traced, f"{output}/{write_traced(traced, request, Folder(output))[0]}")
+
+
+def _settings(
+    name: str, recipe: Path | None, changes: Sequence[str]
+) -> tuple[TracingSettings, Shape]:
+    """Return how a class is traced, and the shape of a block."""
+    from tomoseg.recipe import load_recipe
+
+    given = load_recipe(recipe, changes)
+    settings = (given.trace or {}).get(name)
+    if settings is None:
+        raise RequestError(
+            f"how thick a {name} is must be said",
+            remedy=f"Use --radius, or --as {' or --as '.join(KNOWN)}",
+        )
+    return settings, given.blocks.compact
+
+
+def _say_traced(traced: Traced, place: str) -> None:
+    """Say how the file was read, what was found in it, and where the lines are."""
     for note, value in traced.notes.items():
         typer.echo(f"{note.replace('_', ' ')}: {value}")
     length = sum(line.length_angstrom for line in traced.filaments) / 1e4
-    typer.echo(f"{len(traced.filaments)} filaments, {length:.2f} µm: {output}/{paths[0]}")
+    typer.echo(f"{len(traced.filaments)} filaments, {length:.2f} µm: {place}")

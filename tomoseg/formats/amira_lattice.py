@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +18,15 @@ from tomoseg.formats.amira_header import (
     AmiraHeader,
     read_amira_header,
 )
-from tomoseg.formats.ranges import StoredArray, byte_count, refuse_outside
+from tomoseg.formats.box_reader import BoxReader
+from tomoseg.formats.ranges import StoredArray, byte_count
 from tomoseg.sampling import Header, Sampling, Shape, Triple
 
 KINDS = ("byte", "sbyte", "short", "ushort", "float")
 
 
-class AmiraReader:
+class AmiraReader(BoxReader):
     """An AmiraMesh volume that is read box by box.
-
-    Parameters
-    ----------
-    file
-        Open for reading in binary, seekable. It stays the caller's, and one thread at a time
-        may read.
-    voxel_size_angstrom
-        Taken instead of what the file says.
 
     Notes
     -----
@@ -41,10 +34,6 @@ class AmiraReader:
     is its length over one less than the number of voxels, and its low corner the origin. Most
     files name no unit of length; it is then taken as Å, with a note.
     """
-
-    def __init__(self, file: BinaryIO, *, voxel_size_angstrom: float | None = None) -> None:
-        self._file = file
-        self._override_angstrom = voxel_size_angstrom
 
     @cached_property
     def header(self) -> Header:
@@ -65,26 +54,7 @@ class AmiraReader:
         dtype = stored.dtype.newbyteorder("=").name
         return Header(Sampling(stored.shape, size), dtype, corner, notes=tuple(notes))
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box of voxels.
-
-        Parameters
-        ----------
-        box
-            Region in the frame of ``header.sampling``, zyx.
-
-        Returns
-        -------
-        Type ``header.dtype`` in native byte order, shape of the box, zyx, values as in the file.
-
-        Raises
-        ------
-        RequestError
-            If the box leaves the volume.
-        FormatError
-            If the file is truncated.
-        """
-        refuse_outside(box, self._stored.shape)
+    def _read(self, box: Box) -> NDArray[Any]:
         return self._stored.read(self._file, box)
 
     @cached_property

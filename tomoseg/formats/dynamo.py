@@ -162,7 +162,7 @@ def _positions(
     for place, context in enumerate(contexts):
         members = tomogram == place
         points[members] = _angstrom(voxels[members], table[members, _PIXEL], context, origin)
-    return points
+    return finite(points, "a position in Å, by column 36,")
 
 
 def _angstrom(voxels: Points, pixel: Points, context: TomoContext, origin: Origin) -> Points:

@@ -137,8 +137,11 @@ class Av3:
                 f"the array has {values.shape[::-1]} numbers along x, y and z; a motive list has "
                 f"{AV3_ROWS} × particles × 1"
             )
-        table = pd.DataFrame({column: values[0, :, row] for column, row in _AV3.items()})
-        return _points(table.astype(np.float64), contexts, name, self.tomo_names)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            table = pd.DataFrame(
+                values[0].astype(np.float64)[:, list(_AV3.values())], columns=list(_AV3)
+            )
+        return _points(table, contexts, name, self.tomo_names)
 
 
 def _table(rows: Rows, contexts: Sequence[TomoContext]) -> pd.DataFrame:

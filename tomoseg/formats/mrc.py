@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from tomoseg import __version__
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
+from tomoseg.formats.box_reader import BoxReader
 from tomoseg.formats.mrc_header import (
     FIELDS,
     HEADER_BYTES,
@@ -28,54 +29,15 @@ from tomoseg.formats.ranges import byte_count, read_exactly, refuse_outside, run
 from tomoseg.sampling import Header, Shape, as_shape
 
 
-class MrcReader:
-    """An MRC file that is read box by box.
-
-    Parameters
-    ----------
-    file
-        Open for reading in binary, seekable, decompressed. It stays the caller's, and one thread
-        at a time may read.
-    voxel_size_angstrom
-        Taken instead of what the header says.
-    """
-
-    def __init__(self, file: BinaryIO, *, voxel_size_angstrom: float | None = None) -> None:
-        self._file = file
-        self._override_angstrom = voxel_size_angstrom
+class MrcReader(BoxReader):
+    """An MRC file that is read box by box."""
 
     @property
     def header(self) -> Header:
-        """What the file says about itself; the first use reads 1024 bytes.
-
-        Raises
-        ------
-        FormatError
-            If this is not an MRC file, is of a kind that is not read here, or is incomplete.
-        VoxelSizeError
-            If the header's voxel size cannot be right and no override was given.
-        """
+        """What the file says about itself; the first use reads 1024 bytes."""
         return self._layout.header
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box of voxels.
-
-        Parameters
-        ----------
-        box
-            Region in the frame of ``header.sampling``, zyx.
-
-        Returns
-        -------
-        Type ``header.dtype`` in native byte order, shape of the box, zyx, values as in the file.
-
-        Raises
-        ------
-        RequestError
-            If the box leaves the volume.
-        FormatError
-            If the file ends early.
-        """
+    def _read(self, box: Box) -> NDArray[Any]:
         layout = self._layout
         in_file = Box(
             as_shape(box.begin[axis] for axis in layout.axes),

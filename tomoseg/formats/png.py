@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from PIL.PngImagePlugin import PngImageFile
 from tomoseg.blocks import Box
 from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError
-from tomoseg.formats.ranges import byte_count, read_exactly, refuse_outside
+from tomoseg.formats.box_reader import BoxReader
+from tomoseg.formats.ranges import byte_count, read_exactly
 from tomoseg.sampling import Header, Sampling
 
 # An image is unpacked as a whole; a larger one is a damaged or hostile header.
@@ -29,25 +30,14 @@ _COLOURS = {2: "colours", 3: "a palette", 4: "transparency", 6: "colours and tra
 _DAMAGE = (OSError, SyntaxError, ValueError, LookupError, struct.error, zlib.error)
 
 
-class PngReader:
+class PngReader(BoxReader):
     """A grey PNG image that is read box by box.
-
-    Parameters
-    ----------
-    file
-        Open for reading in binary, seekable. It stays the caller's, and one thread at a time
-        may read.
-    voxel_size_angstrom
-        The voxel size: a PNG file states the size of a print at most.
 
     Notes
     -----
-    The image is unpacked whole for each box.
+    The image is unpacked whole for each box. Its voxel size must be given: a PNG file states the
+    size of a print at most.
     """
-
-    def __init__(self, file: BinaryIO, *, voxel_size_angstrom: float | None = None) -> None:
-        self._file = file
-        self._override_angstrom = voxel_size_angstrom
 
     @cached_property
     def header(self) -> Header:
@@ -77,31 +67,11 @@ class PngReader:
         size = calibrate(None, self._override_angstrom, notes=notes)
         return Header(Sampling((1, rows, columns), size), _DTYPES[bits], notes=tuple(notes))
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box of pixels.
-
-        Parameters
-        ----------
-        box
-            Region in the frame of ``header.sampling``, zyx.
-
-        Returns
-        -------
-        Type ``header.dtype``, shape of the box, zyx, values as in the file.
-
-        Raises
-        ------
-        RequestError
-            If the box leaves the image.
-        FormatError
-            If the file is truncated or damaged.
-        """
-        header = self.header
-        refuse_outside(box, header.sampling.shape)
+    def _read(self, box: Box) -> NDArray[Any]:
         try:
             self._file.seek(0)
             # Opened without Pillow's own limit, which is below the size of a large camera.
-            pixels = np.asarray(PngImageFile(self._file), header.dtype)[np.newaxis]
+            pixels = np.asarray(PngImageFile(self._file), self.header.dtype)[np.newaxis]
         except _DAMAGE as error:
             raise FormatError(
                 f"the image cannot be unpacked: {type(error).__name__} {error}",

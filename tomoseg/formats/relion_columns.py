@@ -75,12 +75,22 @@ def table_with(blocks: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
 
 
 def with_optics(table: pd.DataFrame, optics: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the table with the columns of each row's optics group that it lacks itself."""
+    """Return the table with the columns of each row's optics group that it lacks itself.
+
+    Raises
+    ------
+    FormatError
+        If a number of a group is none.
+    """
     key = "rlnOpticsGroup"
     if optics is None or key not in optics or key not in table:
         return table
     more = [key, *(column for column in optics if column not in table)]
-    return table.merge(optics[more].drop_duplicates(key), on=key, how="left")
+    left, right = (
+        one.assign(**{key: whole(columns_of(one, [key])[:, 0], key)})
+        for one in (table, optics[more])
+    )
+    return left.merge(right.drop_duplicates(key), on=key, how="left")
 
 
 def check_columns(table: pd.DataFrame, needed: Sequence[str]) -> None:

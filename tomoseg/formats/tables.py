@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tomoseg.coordinates import Filament, Particles, Points
 from tomoseg.errors import FormatError
+from tomoseg.formats.rows import whole
 from tomoseg.sampling import Sampling
 
 _VOXELS = ["z_voxel", "y_voxel", "x_voxel"]
@@ -126,8 +127,14 @@ def filaments_of(table: pd.DataFrame) -> list[Filament]:
     """Return the filaments in rows of :data:`FILAMENT_COLUMNS`.
 
     The polarity is known where every row has a 1 in :data:`POLARITY`.
+
+    Raises
+    ------
+    FormatError
+        If a number of a filament is not whole.
     """
-    table = table.assign(**{POLARITY: table.get(POLARITY, 0)})
+    numbers = whole(table["filament"].to_numpy(), "filament")
+    table = table.assign(**{"filament": numbers, POLARITY: table.get(POLARITY, 0)})
     return [
         Filament(
             str(name),

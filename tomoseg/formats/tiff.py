@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tomoseg.blocks import Box
 from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError
-from tomoseg.formats.ranges import StoredArray, byte_count, read_exactly, refuse_outside
+from tomoseg.formats.box_reader import BoxReader
+from tomoseg.formats.ranges import StoredArray, byte_count, read_exactly
 from tomoseg.sampling import Header, Sampling, Shape, Triple
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32", "float16")
@@ -69,26 +70,14 @@ ANGSTROM_PER_UNIT = {
 }
 
 
-class TiffReader:
+class TiffReader(BoxReader):
     """A TIFF stack that is read box by box.
-
-    Parameters
-    ----------
-    file
-        Open for reading in binary, seekable. It stays the caller's, and one thread at a time
-        may read.
-    voxel_size_angstrom
-        Taken instead of what the file says.
 
     Notes
     -----
     Uncompressed pages are read by ranges. A compressed page is unpacked whole for each box that
     touches it: read such files in slabs of whole pages.
     """
-
-    def __init__(self, file: BinaryIO, *, voxel_size_angstrom: float | None = None) -> None:
-        self._file = file
-        self._override_angstrom = voxel_size_angstrom
 
     @cached_property
     def header(self) -> Header:
@@ -109,29 +98,10 @@ class TiffReader:
         size = calibrate(stated, self._override_angstrom, notes=notes)
         return Header(Sampling(shape, size), dtype, notes=tuple(notes))
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box of voxels.
-
-        Parameters
-        ----------
-        box
-            Region in the frame of ``header.sampling``, zyx.
-
-        Returns
-        -------
-        Type ``header.dtype`` in native byte order, shape of the box, zyx, values as in the file.
-
-        Raises
-        ------
-        RequestError
-            If the box leaves the volume.
-        FormatError
-            If the file is truncated or damaged.
-        """
-        shape = self.header.sampling.shape
-        refuse_outside(box, shape)
+    def _read(self, box: Box) -> NDArray[Any]:
         if self._series.dataoffset is not None:
-            return self._stored(self._series.dataoffset, shape).read(self._file, box)
+            stored = self._stored(self._series.dataoffset, self.header.sampling.shape)
+            return stored.read(self._file, box)
         out: NDArray[Any] = np.empty(box.shape, self.header.dtype)
         _, rows, columns = box.slices
         for i, z in enumerate(range(box.begin[0], box.end[0] if box.size else 0)):
