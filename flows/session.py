@@ -67,8 +67,12 @@ def process_stage(
         tell(*done)
 
     session = plan_session(recipe_from(values), [found])
-    with runner_at(address, session.recipe.compute) as runner:
-        record = guarded_stage(session.context(found, runner, progress), stage)
+    try:
+        with runner_at(address, session.recipe.compute) as runner:
+            record = guarded_stage(session.context(found, runner, progress), stage)
+    except TomosegError:
+        log.exception("%s: %s failed", found.name, stage)
+        raise
     took = "already done" if record["is_reused"] else f"done in {record['seconds']:.1f} s"
     log.info("%s: %s %s", found.name, stage, took)
     return record
