@@ -70,6 +70,18 @@ def test_within_fills_in_only_what_was_not_known() -> None:
     assert inner.tomogram == ""
 
 
+def test_the_traceback_of_a_cause_crosses_processes() -> None:
+    try:
+        raise ZeroDivisionError("by zero")
+    except ZeroDivisionError as cause:
+        inner = BlockError("it broke").noting(cause)
+    outer = pickle.loads(pickle.dumps(inner)).within(tomogram="ts_02")
+    (note,) = outer.__notes__
+    assert note.startswith("Traceback (most recent call last)")
+    assert note.endswith("ZeroDivisionError: by zero")
+    assert "test_the_traceback_of_a_cause_crosses_processes" in note
+
+
 def test_voxel_size_is_a_format_error_and_all_are_ours() -> None:
     assert issubclass(VoxelSizeError, FormatError)
     assert len(KINDS) >= 8

@@ -115,6 +115,54 @@ def test_a_fingerprint_follows_the_etag(client, bucket, folder):
     assert fingerprint(f"{folder.url}/a.mrc") != first
 
 
+def test_a_listing_tells_versions_as_a_look_at_each_file_does(client, bucket, folder):
+    client.put_object(Bucket=bucket, Key="session/", Body=b"")
+    client.put_object(Bucket=bucket, Key="session/a.mrc", Body=b"12345")
+    client.put_object(Bucket=bucket, Key="session/deep/b.mrc", Body=b"1")
+    file, deep = folder.entries()
+    assert (deep.name, deep.is_folder) == ("deep", True)
+    told = fingerprint(f"{folder.url}/a.mrc")
+    assert (file.name, file.size, file.version) == ("a.mrc", told["size"], told["version"])
+    assert folder.entries("nowhere") == []
+
+
+def test_an_idle_look_costs_few_requests(client, bucket, tmp_path, monkeypatch):
+    from datetime import UTC, datetime, timedelta
+
+    import s3fs
+
+    from tomoseg.watching.looks import look
+    from tomoseg.watching.settings import load_watch
+
+    content = b"\0" * HEADER_BYTES
+    for number in range(5):
+        client.put_object(Bucket=bucket, Key=f"in/s1/t{number}.mrc", Body=content)
+    (tmp_path / "recipe.yaml").write_text("{}")
+    (tmp_path / "watch.yaml").write_text(
+        f"{{sessions: 's3://{bucket}/in/*', output: 's3://{bucket}/out/{{session}}', "
+        "recipes: [{recipe: recipe.yaml}]}"
+    )
+    watch, now = load_watch(tmp_path / "watch.yaml"), datetime.now(UTC)
+    for minutes in (0, 1):
+        (one,) = look(watch, now + timedelta(minutes=minutes))
+        assert one.problem == ""
+    assert set(one.standings.values()) == {"incomplete"}
+    (one,) = look(watch, now + timedelta(minutes=20))
+    assert len(one.ready) == 5
+    called = []
+    call = s3fs.S3FileSystem._call_s3
+
+    async def counted(self, method, *arguments, **keywords):
+        called.append(getattr(method, "__name__", method))
+        return await call(self, method, *arguments, **keywords)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    (again,) = look(watch, now + timedelta(minutes=21))
+    assert again == one
+    assert "put_object" not in called
+    assert len(called) < 20, called
+
+
 def test_removing_takes_no_name_as_a_pattern(client, bucket, folder):
     folder.write("rec_[1]/deep/x", b"1")
     folder.write("rec_1/x", b"1")

@@ -7,6 +7,7 @@ goes into logs, pages and manifests, so no credential and no control character i
 
 from __future__ import annotations
 
+import traceback
 from typing import Self
 
 from tomoseg.redaction import one_line, redacted
@@ -42,7 +43,8 @@ class TomosegError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by value: keyword-only arguments do not survive the default."""
-        return (_rebuild, (type(self), self.message, self.remedy, self.tomogram, self.block))
+        values = (type(self), self.message, self.remedy, self.tomogram, self.block)
+        return (_rebuild, values, {"__notes__": self._notes})
 
     def __str__(self) -> str:
         """Give tomogram, block, message and remedy in one line."""
@@ -53,12 +55,24 @@ class TomosegError(Exception):
 
     def within(self, *, tomogram: str = "", block: str = "") -> Self:
         """Return the same error with the place filled in where it was not known."""
-        return type(self)(
+        error = type(self)(
             self.message,
             remedy=self.remedy,
             tomogram=self.tomogram or tomogram,
             block=self.block or block,
         )
+        for note in self._notes:
+            error.add_note(note)
+        return error
+
+    def noting(self, cause: BaseException) -> Self:
+        """Return this error with its cause's traceback as a note: causes cross no processes."""
+        self.add_note("".join(traceback.format_exception(cause)).rstrip())
+        return self
+
+    @property
+    def _notes(self) -> list[str]:
+        return list(getattr(self, "__notes__", ()))
 
 
 def _rebuild(

@@ -127,7 +127,7 @@ def _explained(error: Exception) -> TomosegError:
         )
     if isinstance(error, OSError):
         return StoreError(f"{type(error).__name__}: {error}")
-    return BlockError(f"{type(error).__name__}: {error}")
+    return BlockError(f"{type(error).__name__}: {error}").noting(error)
 
 
 @dataclass(frozen=True)
