@@ -59,7 +59,7 @@ class Stack:
         except OSError:
             return {}
 
-    def until(self, condition, seconds=150.0):
+    def until(self, condition, seconds=240.0):
         """Wait until a condition on the parts holds; what they say stands in the error."""
         deadline = time.monotonic() + seconds
         while not condition(self.parts()):

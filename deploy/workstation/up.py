@@ -144,7 +144,7 @@ class Supervisor:
     def _note(self, part: Part, *, works: bool) -> None:
         if works:
             self._works[part.name].set()
-            say(f"{part.name} works  {part.page}")
+            say(f"{part.name} works  {part.page}".rstrip())
         else:
             self._works[part.name].clear()
             say(f"{part.name} does not answer: see {self._log(part)}")
