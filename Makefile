@@ -1,5 +1,6 @@
 # make demo                              simulate a small session and process it
 # make demo SESSION=folder RECIPE=file   process tomograms of your own
+# make up WATCH=file                     the whole service on this machine, in the foreground
 # make test                              every check and test
 # make bench                             what the engine does here, beside its peers
 PYTHON ?= python3
@@ -8,13 +9,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SESSION ?=
 RECIPE ?=
+WATCH ?=
 
 # Two cores shared by Dask's workers: threads that spin would starve each other.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: demo test lint install models bench clean
+.PHONY: demo up test lint install models bench clean
 
 install: $(INSTALLED)
 
@@ -51,6 +53,9 @@ endif
 demo/input/simulated_9002.mrc: | $(INSTALLED)
 	$(BIN)/tomoseg simulate demo/input --tomograms 2 --seed 9001 --shape 64,256,256 --density 3
 
+up: $(INSTALLED)
+	$(BIN)/python deploy/workstation/up.py $(WATCH)
+
 # The shipped models again, and their scores on what they never saw: simulation takes 12 minutes,
 # training three hours; the results are in demo/models.
 LIKE := --shape 96,320,320 --density 3
@@ -79,4 +84,4 @@ test: lint
 	$(BIN)/python -m pytest --durations=15
 
 clean:
-	rm -rf $(VENV) demo .prefect .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo .prefect .tomoseg .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -357,6 +357,8 @@ def test_what_is_missing_here_is_told_before_any_work(monkeypatch, tmp_path, tls
     missing = tls | {"key": str(tmp_path / "no.pem")}
     with pytest.raises(RequestError, match=r"compute\.tls\.key: .*no\.pem"):
         check_cluster(compute_of(address="tls://10.0.0.1:8786", tls=missing))
+    with pytest.raises(RequestError, match="8786 asks for a certificate"):
+        check_cluster(compute_of(address="tls://10.0.0.1:8786"))
 
 
 @pytest.mark.parametrize(

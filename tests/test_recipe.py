@@ -96,7 +96,7 @@ TLS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
         ({"cluster": "slurm", "slurm": SLURM, "tls": TLS}, "tls is for"),
         ({"cluster": "slurm", "slurm": SLURM | {"protocol": "tls"}}, "tls is for"),
         ({"cluster": "kubernetes", "kubernetes": PODS, "tls": TLS}, "tls is for"),
-        ({"address": "tls://10.0.0.1:8786"}, "tls is for"),
+        ({"address": "tcp://10.0.0.1:8786", "tls": TLS}, "tls is for"),
         ({"address": "tcp://10.0.0.1:8786", "tls": {"ca": "ca.pem"}}, r"compute\.tls\.cert"),
         ({"address": "10.0.0.1"}, r"compute\.address"),
     ],

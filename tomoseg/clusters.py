@@ -77,9 +77,12 @@ def runner_at(address: str | None, compute: ComputeSection) -> Iterator[Runner]:
 
     Raises
     ------
+    RequestError
+        If the scheduler asks for a certificate and none is named.
     ResourceError
         If no scheduler answers.
     """
+    _check_certificate(compute)
     with open_runner(
         address,
         stall_minutes=compute.stall_minutes,
@@ -104,6 +107,21 @@ def check_cluster(compute: ComputeSection) -> None:
         _library("dask_kubernetes.operator", "kubernetes")
     if compute.tls is not None:
         security(compute.tls.model_dump())
+    _check_certificate(compute)
+
+
+def _check_certificate(compute: ComputeSection) -> None:
+    """Where no files are named, Dask's own settings say what to show to a scheduler."""
+    import dask
+
+    address = compute.address or ""
+    is_named = compute.tls or dask.config.get("distributed.comm.tls.client.cert", None)
+    if address.startswith(("tls://", "wss://")) and not is_named:
+        raise RequestError(
+            f"{address} asks for a certificate",
+            remedy="Name its files in compute.tls, or in Dask's settings by "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, __CLIENT__CERT and __CLIENT__KEY.",
+        )
 
 
 def described(compute: ComputeSection) -> str:

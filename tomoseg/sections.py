@@ -206,7 +206,8 @@ class ComputeSection(Section):
     slurm, kubernetes
         Settings of these clusters.
     tls
-        Files for ``tls://`` addresses and for ``slurm``.
+        Files for ``slurm`` and for ``tls://`` addresses; for these Dask's own settings may name
+        them instead (``DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT`` and its kin).
     """
 
     runner: Literal["auto", "serial", "dask"] = "auto"
@@ -244,10 +245,11 @@ class ComputeSection(Section):
             f"device: cuda needs GPUs: set gpus of {self.cluster}": self.device == "cuda"
             and elsewhere
             and not self.has_gpus,
-            "tls is for cluster: slurm with protocol: tls and for addresses of tls://": bool(
-                self.tls
-            )
-            != self._is_encrypted,
+            "tls is for cluster: slurm with protocol: tls and for addresses of tls://": (
+                self._is_encrypted != bool(self.tls)
+                # Dask's own settings may name the files for an address.
+                and not (self._is_encrypted and self.address)
+            ),
             f"threads: {self.threads} are more than the cores of a job": self.slurm
             and not self.slurm.gpus
             and self.threads > self.slurm.cores,
