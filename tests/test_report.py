@@ -22,10 +22,10 @@ from tomoseg.report.pictures import (
     Projection,
     Slice,
     TomogramPicture,
-    _encoded,
     tomogram_figure,
     tomogram_thumbnail,
 )
+from tomoseg.report.sheet import encoded
 from tomoseg.report.summary import ClassSummary, SessionSummary
 from tomoseg.sampling import Sampling
 
@@ -154,7 +154,7 @@ def test_contours_share_their_grid_and_are_let_go_without_the_garbage_collector(
         axes = figure.add_subplot()
         panels.draw_labels(axes, labels, colours=[RED, BLUE] * 3, pixel_nm=(1.0, 1.0))
         drawn, _ = tracemalloc.get_traced_memory()
-        _encoded(figure, "png")
+        encoded(figure, "png")
         del figure, axes
         kept, _ = tracemalloc.get_traced_memory()
     finally:

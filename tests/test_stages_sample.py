@@ -15,15 +15,18 @@ from tomoseg.recipe import load_recipe, recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.session import plan_session
 from tomoseg.stages import digest_of, run_stage
-from tomoseg.stages.sample import read_samples
+from tomoseg.stages.sample import read_contacts, read_samples
 from tomoseg.surfaces import SheetPoints
 
 SHAPE, VOXEL = (48, 72, 80), 12.0
 RADIUS, CENTRE = 200.0, np.array([290.0, 430.0, 470.0])
 
 
-def planted(folder, model, blocks):
-    """Ingest a tomogram and put the score map of a vesicle where the network's would be."""
+def planted(folder, model, blocks, *, wall_x=1e4, **settings):
+    """Ingest a tomogram and put the score map of a vesicle where the network's would be.
+
+    A flat membrane stands across x at ``wall_x``, Å.
+    """
     path = folder / "tomo.mrc"
     with mrcfile.new(path, overwrite=True) as file:
         file.set_data(np.random.default_rng(0).normal(size=SHAPE).astype(np.float32))
@@ -34,7 +37,7 @@ def planted(folder, model, blocks):
         "blocks": {"shape": blocks},
         "trace": {},
         "pick": {},
-        "sample": {"single_membrane": {"spacing_angstrom": 60}},
+        "sample": {"single_membrane": {"spacing_angstrom": 60, **settings}},
         "export": {"masks": False},
     }
     session = plan_session(recipe_from(sections))
@@ -43,6 +46,7 @@ def planted(folder, model, blocks):
     run_stage(context, "ingest")
     away = np.indices(SHAPE) * VOXEL - CENTRE[:, None, None, None]
     distance = np.abs(np.linalg.norm(away, axis=0) - RADIUS)
+    distance = np.minimum(distance, np.abs(away[2] + CENTRE[2] - wall_x))
     score = np.rint(255 * np.clip((30 - distance) / VOXEL + 0.5, 0, 1)).astype(np.uint8)
     volume = context.volume("scores/single_membrane")
     volume.create(SHAPE, "uint8", shard=blocks, is_labels=True)
@@ -89,6 +93,39 @@ def test_a_vesicle_is_sampled_in_any_blocks_and_exported(tmp_path, tiny_model):
     last = np.array(text.splitlines()[1].split(",")[-3:], float)
     known = [one.surface[0], one.area_angstrom2[0], one.thickness_angstrom[0]]
     np.testing.assert_allclose(last, known, rtol=1e-5)
+
+
+def test_contacts_are_the_same_for_any_blocks_and_exported(tmp_path, tiny_model):
+    tables = []
+    for blocks in ((48, 72, 80), (16, 24, 40)):
+        context = planted(tmp_path, tiny_model, blocks, wall_x=800.0, contact_angstrom=200)
+        summary = run_stage(context, "sample")["summary"]["single_membrane"]
+        assert (summary["surfaces"], summary["contacts"]) == (2, 2)
+        run_stage(context, "export")
+        path = "surfaces/tomo__single_membrane__contacts.csv"
+        assert path in context.summary("export")["files"]
+        tables.append(context.folder.read(path))
+    assert tables[0] == tables[1]
+    heads, *lines = tables[0].decode().splitlines()
+    assert heads == "class,surface,other_class,other_surface,area_angstrom2,nearest_angstrom"
+    # The wall is the larger: 130 Å from the vesicle, which has a cap of 70 Å and it a disc.
+    areas = [float(line.split(",")[4]) for line in lines]
+    disc, cap = np.pi * ((RADIUS + 200) ** 2 - (RADIUS + 130) ** 2), 2 * np.pi * RADIUS * 70
+    assert areas == [pytest.approx(disc, rel=0.05), pytest.approx(cap, rel=0.07)]
+    assert [line.split(",")[:4] for line in lines] == [
+        ["single_membrane", "1", "single_membrane", "2"],
+        ["single_membrane", "2", "single_membrane", "1"],
+    ]
+
+
+def test_contacts_are_told_if_they_are_asked_for(tmp_path, tiny_model):
+    context = planted(tmp_path, tiny_model, (48, 72, 80), wall_x=800.0)
+    assert "contacts" not in run_stage(context, "sample")["summary"]["single_membrane"]
+    run_stage(context, "export")
+    assert not context.folder.exists("surfaces/tomo__single_membrane__contacts.csv")
+    assert read_contacts(context, "single_membrane") is None
+    with pytest.raises(RequestError, match="contact_angstrom -1"):
+        recipe_from({"sample": {"single_membrane": {"contact_angstrom": -1}}})
 
 
 def test_membranes_are_sampled_if_a_recipe_names_them():

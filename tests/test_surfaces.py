@@ -20,6 +20,7 @@ from tomoseg.sampling import Sampling
 from tomoseg.surfaces import (
     SheetPoints,
     SurfaceSettings,
+    connected_surfaces,
     sample_surfaces,
     sheet_points,
     surface_defaults,
@@ -64,12 +65,9 @@ def places(score, settings=BILAYER, block=None, voxel=VOXEL):
 
 
 def sampled(score, settings=BILAYER, block=None, voxel=VOXEL):
-    return sample_surfaces(
-        places(score, settings, block, voxel),
-        name="membrane",
-        sampling=Sampling(score.shape, (voxel,) * 3),
-        settings=settings,
-    )
+    how = {"sampling": Sampling(score.shape, (voxel,) * 3), "settings": settings}
+    found = connected_surfaces(places(score, settings, block, voxel), **how)
+    return sample_surfaces(found, name="membrane", **how)
 
 
 def normals(found):
@@ -241,8 +239,9 @@ def test_blocks_leave_no_trace(block, thickness):
     for name, values in whole.as_dict().items():
         np.testing.assert_array_equal(parts.as_dict()[name][order], values)
     sampling = Sampling(shape, (VOXEL,) * 3)
+    how = {"sampling": sampling, "settings": settings}
     one, other = (
-        sample_surfaces(each, name="m", sampling=sampling, settings=settings)
+        sample_surfaces(connected_surfaces(each, **how), name="m", **how)
         for each in (whole, parts.taken(rng.permutation(len(parts))))
     )
     np.testing.assert_array_equal(one.particles.orientations, other.particles.orientations)

@@ -56,6 +56,7 @@ from tomoseg.runners import open_runner
 from tomoseg.sampling import Sampling
 from tomoseg.surfaces import (
     SheetPoints,
+    connected_surfaces,
     sample_surfaces,
     sheet_points,
     surface_defaults,
@@ -435,8 +436,9 @@ def surfaces(folder: Path, repeats: int) -> Iterator[Row]:
 
         def ours(name: str = name, given: Any = settings, grid: Any = grid) -> int:
             found = SheetPoints.concatenate([places(block) for block in grid])
-            how = {"name": name, "sampling": sampling, "settings": given}
-            return int(sample_surfaces(found, **how).surface.max(initial=0))
+            how = {"sampling": sampling, "settings": given}
+            joined = connected_surfaces(found, **how)
+            return int(sample_surfaces(joined, name=name, **how).surface.max(initial=0))
 
         seconds, said = timed(ours, repeats)
         spent, told = timed(lambda mask=mask: len(marching_cubes(mask, 0.5)[0]), repeats)

@@ -35,7 +35,7 @@ __all__ = [
     "is_folder",
 ]
 
-OTHER_TABLES = ("__measures.csv", "__surroundings.csv")
+OTHER_TABLES = ("__measures.csv", "__surroundings.csv", "__contacts.csv")
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".star", ".box", ".cbox")
 
 

@@ -112,6 +112,19 @@ def holds_filaments(text: str) -> bool:
     return "filament" in text.partition("\n")[0].strip().split(",")
 
 
+def contacts_csv(name: str, columns: Mapping[str, NDArray[Any]]) -> str:
+    """Return a row for each surface of one class and each other surface that is near it.
+
+    Parameters
+    ----------
+    columns
+        Heading → values, shape (n,): those of :class:`tomoseg.surfaces.Contacts`.
+    """
+    table = pd.DataFrame({"class": name, **columns})
+    text: str = table.to_csv(index=False, float_format="%.3f", lineterminator="\n")
+    return text
+
+
 def read_filaments_csv(text: str) -> list[Filament]:
     """Read what :func:`filaments_csv` wrote, in the order of the file.
 

@@ -133,6 +133,8 @@ def _measured(found: ClassSummary) -> tuple[str, str]:
         return f"{found.filament_length_um:,.2f}", "µm of filament"
     if found.particles is not None:
         return f"{found.particles:,}", "particles"
+    if found.surface_area_nm2 is not None:
+        return f"{found.surface_area_nm2 / 1e6:,.3f}", "µm² of membrane"
     return f"{found.volume_nm3:,.0f}", "nm³"
 
 

@@ -30,6 +30,7 @@ INK = "#1d232b"
 FONT_FILES = tuple(
     f"{mpl.get_data_path()}/fonts/ttf/{name}.ttf" for name in ("DejaVuSans", "DejaVuSans-Bold")
 )
+VALUE_COLOURS = "plasma"
 GOLDEN_ANGLE_TURNS = (3 - math.sqrt(5)) / 2
 
 
@@ -152,6 +153,59 @@ def draw_rings(axes: Axes, points: Points, *, colour: str) -> None:
     """Draw small circles around points, float64, shape (n, 2), x and y in nm."""
     x, y = points.T
     axes.scatter(x, y, s=42, facecolors="none", edgecolors=colour, linewidths=1.4, zorder=4)
+
+
+def draw_normals(axes: Axes, points: Points, arrows: Points, *, colours: Points) -> None:
+    """Draw dots with a line each.
+
+    Parameters
+    ----------
+    points, arrows
+        float64, shape (n, 2): where lines begin, and from there to where they end, x and y, nm.
+    colours
+        float64, shape (n, 3), RGB, 0..1.
+    """
+    lines = list(np.stack([points, points + arrows], axis=1))
+    axes.add_collection(LineCollection(lines, colors="black", linewidths=3.4, alpha=0.55))
+    axes.add_collection(LineCollection(lines, colors=list(colours), linewidths=2.0))
+    x, y = points.T
+    axes.scatter(x, y, s=18, c=colours, edgecolors="black", linewidths=0.5, zorder=3)
+
+
+def draw_values(
+    axes: Axes, points: Points, values: Points, *, limits: tuple[float, float], size_px: float
+) -> None:
+    """Draw discs in colours that stand for values, and the scale of colours.
+
+    Parameters
+    ----------
+    points
+        float64, shape (n, 2), x and y, nm.
+    values
+        float64, shape (n,).
+    limits
+        Values of the first and the last colour.
+    size_px
+        Diameter of a disc.
+    """
+    x, y = points.T
+    shown = {"cmap": VALUE_COLOURS, "vmin": limits[0], "vmax": limits[1]}
+    size = (size_px * 72 / DOTS_PER_INCH) ** 2
+    axes.scatter(x, y, c=values, s=size, linewidths=0, zorder=3, **shown)  # type: ignore[arg-type]
+    scale = axes.inset_axes((0.62, 0.035, 0.34, 0.02), transform=axes.transAxes)
+    scale.imshow(np.linspace(*limits, 256)[None], aspect="auto", **shown)  # type: ignore[arg-type]
+    scale.set_axis_off()
+    for place, value, side in ((0.62, limits[0], "left"), (0.96, limits[1], "right")):
+        axes.text(
+            place,
+            0.065,
+            f"{value:.2f}",
+            transform=axes.transAxes,
+            color="white",
+            horizontalalignment=side,
+            path_effects=[withStroke(linewidth=3, foreground="black")],
+            fontproperties=font(15),
+        )
 
 
 def draw_scale_bar(axes: Axes) -> None:

@@ -35,6 +35,11 @@ class ClassSummary:
         filament side by side; None if there is no filament.
     particles
         Number of particles; None if the class is not picked.
+    surfaces
+        Number of connected membrane surfaces; None if the class is not sampled.
+    surface_area_nm2, surface_thickness_nm
+        Their total area, None if the class is not sampled, and mean thickness, None if there is
+        none.
 
     Raises
     ------
@@ -51,6 +56,9 @@ class ClassSummary:
     curvature_per_um: float | None = None
     packed_share: float | None = None
     particles: int | None = None
+    surfaces: int | None = None
+    surface_area_nm2: float | None = None
+    surface_thickness_nm: float | None = None
 
     def __post_init__(self) -> None:
         """Check the colour: it goes into a style sheet as it is."""
@@ -194,20 +202,29 @@ def counts(found: ClassSummary, total_voxels: int) -> tuple[str, str, str]:
         objects.append(f"{found.filament_length_um:,.2f} µm")
     if found.particles is not None:
         objects.append(numbered(found.particles, "particle"))
+    if found.surfaces is not None:
+        objects.append(numbered(found.surfaces, "surface"))
+    if found.surface_area_nm2 is not None:
+        objects.append(f"{found.surface_area_nm2 / 1e6:,.3f} µm²")
     part = 100 * found.voxels / total_voxels
     return f"{found.volume_nm3:,.0f}", f"{part:.2f}", ", ".join(objects) or "–"
 
 
 def course(found: ClassSummary) -> str:
-    """Return how a class's filaments run, as text; empty if there are none.
+    """Return how a class's filaments run or how thick its membranes are; empty if not known.
 
     >>> course(ClassSummary("actin", "#ffb000", curvature_per_um=0.412, packed_share=0.25))
     'curvature 0.41 per µm, 25% side by side'
+    >>> course(ClassSummary("single_membrane", "#ffb000", surface_thickness_nm=6.18))
+    '6.2 nm thick'
     """
-    if found.curvature_per_um is None or found.packed_share is None:
-        return ""
-    bend, packed = found.curvature_per_um, 100 * found.packed_share
-    return f"curvature {bend:.2f} per µm, {packed:.0f}% side by side"
+    words = []
+    if found.curvature_per_um is not None and found.packed_share is not None:
+        bend, packed = found.curvature_per_um, 100 * found.packed_share
+        words.append(f"curvature {bend:.2f} per µm, {packed:.0f}% side by side")
+    if found.surface_thickness_nm is not None:
+        words.append(f"{found.surface_thickness_nm:.1f} nm thick")
+    return ", ".join(words)
 
 
 def numbered(count: int, noun: str) -> str:

@@ -29,7 +29,7 @@ from tomoseg.stages.points import (
     tomogram_files,
     write_options,
 )
-from tomoseg.stages.sample import read_samples
+from tomoseg.stages.sample import read_contacts, read_samples
 from tomoseg.stages.trace import measured, read_filaments
 from tomoseg.stores import Ledger
 
@@ -140,7 +140,13 @@ def _write_surfaces(context: Context, name: str) -> list[str]:
     text = tables.particles_csv([found.particles], context.header.sampling, columns)
     table = _particles_table(context, found.particles)
     stem = f"surfaces/{context.name}__{name}"
-    return [*_write_relion(context, stem, table), *_write_csv(context, stem, text)]
+    files = [*_write_relion(context, stem, table), *_write_csv(context, stem, text)]
+    near = read_contacts(context, name)
+    if near is not None:
+        numbers = tables.contacts_csv(name, near.as_dict())
+        context.folder.write(f"{stem}__contacts.csv", numbers.encode())
+        files.append(f"{stem}__contacts.csv")
+    return files
 
 
 def _write_relion(context: Context, stem: str, table: pd.DataFrame) -> list[str]:

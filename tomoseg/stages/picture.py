@@ -9,16 +9,12 @@ from numpy.typing import NDArray
 
 from tomoseg import __version__
 from tomoseg.blocks import BlockGrid, Box
-from tomoseg.report.pictures import (
-    Projection,
-    Slice,
-    TomogramPicture,
-    tomogram_figure,
-    tomogram_thumbnail,
-)
+from tomoseg.report.pictures import TomogramPicture, tomogram_figure, tomogram_thumbnail
+from tomoseg.report.sheet import Projection, Slice
 from tomoseg.report.summary import ClassSummary
 from tomoseg.stages.context import Context, Stage
 from tomoseg.stages.pick import read_particles
+from tomoseg.stages.sample import read_samples
 from tomoseg.stages.trace import read_filaments
 from tomoseg.stores import Ledger
 
@@ -33,6 +29,7 @@ def class_summaries(context: Context) -> tuple[ClassSummary, ...]:
     """Return what was found of each class, from the stages' summaries."""
     cleaned = context.summary("clean")["classes"]
     traced, picked = context.summary("trace"), context.summary("pick")
+    sampled = context.summary("sample")
     return tuple(
         ClassSummary(
             name=name,
@@ -44,6 +41,9 @@ def class_summaries(context: Context) -> tuple[ClassSummary, ...]:
             curvature_per_um=traced.get(name, {}).get("curvature_per_um"),
             packed_share=traced.get(name, {}).get("packed_share"),
             particles=picked.get(name, {}).get("particles"),
+            surfaces=sampled.get(name, {}).get("surfaces"),
+            surface_area_nm2=sampled.get(name, {}).get("area_nm2"),
+            surface_thickness_nm=sampled.get(name, {}).get("thickness_nm"),
         )
         for name, colour in context.colours.items()
     )
@@ -65,6 +65,7 @@ def _picture(context: Context) -> TomogramPicture:
         side=_cut(context, 1, height // 2),
         filaments=tuple(lines),
         particles=tuple(read_particles(context, name) for name in recipe.pick or ()),
+        surfaces=tuple(read_samples(context, name) for name in recipe.sample or ()),
         caption=f"tomoseg {__version__} · {_made_by(context)}",
     )
 
@@ -120,4 +121,4 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     return {"files": ["report/overview.png"]}
 
 
-REPORT = Stage("report", ("clean", "trace", "pick"), _settings, _run)
+REPORT = Stage("report", ("clean", "trace", "pick", "sample"), _settings, _run)

@@ -17,9 +17,13 @@ from tomoseg.stages.segment import evidence
 from tomoseg.stages.trace import FindPoints
 from tomoseg.stores import Ledger
 from tomoseg.surfaces import (
+    Contacts,
     SheetPoints,
+    Surfaces,
     SurfaceSamples,
     SurfaceSettings,
+    connected_surfaces,
+    contacts,
     sample_surfaces,
     sheet_points,
     surface_factor,
@@ -35,23 +39,42 @@ def _settings(context: Context) -> Any:
 
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
-    summary = {}
-    for name, settings in (context.recipe.sample or {}).items():
-        sampled = _sample_class(context, ledger, name, settings)
-        found = sampled.select(codes_at(context, sampled.particles.points_angstrom) == INSIDE)
-        context.records.write_arrays(f"surfaces/{name}.npz", _as_arrays(found))
-        summary[name] = {
-            "surfaces": len(np.unique(found.surface)),
-            "area_nm2": float(found.area_angstrom2.sum()) / NM2,
-            "points": len(found.particles),
-            "left_out": len(sampled.particles) - len(found.particles),
-        }
+    wanted = context.recipe.sample or {}
+    summary: dict[str, Any] = {}
+    near: dict[str, Surfaces] = {}
+    for name, settings in wanted.items():
+        found = _connected(context, ledger, name, settings)
+        summary[name] = _sample(context, name, found, settings)
+        if any(one.contact_angstrom for one in wanted.values()):
+            codes = codes_at(context, found.places.points_angstrom)
+            near[name] = found.taken(codes == INSIDE)
+    for name, settings in wanted.items():
+        if settings.contact_angstrom:
+            table = contacts(name, near, within_angstrom=settings.contact_angstrom)
+            context.records.write_arrays(f"contacts/{name}.npz", table.as_dict())
+            summary[name]["contacts"] = len(table)
     return summary
 
 
-def _sample_class(
-    context: Context, ledger: Ledger, name: str, settings: SurfaceSettings
-) -> SurfaceSamples:
+def _sample(
+    context: Context, name: str, found: Surfaces, settings: SurfaceSettings
+) -> dict[str, Any]:
+    """Write the points of a class's surfaces that the mask allows; return their numbers."""
+    whole = sample_surfaces(found, name=name, sampling=context.sampling, settings=settings)
+    kept = whole.select(codes_at(context, whole.particles.points_angstrom) == INSIDE)
+    context.records.write_arrays(f"surfaces/{name}.npz", _as_arrays(kept))
+    area = float(kept.area_angstrom2.sum())
+    thickness = float((kept.thickness_angstrom * kept.area_angstrom2).sum())
+    return {
+        "surfaces": len(np.unique(kept.surface)),
+        "area_nm2": area / NM2,
+        "thickness_nm": thickness / area / 10 if area else None,
+        "points": len(kept.particles),
+        "left_out": len(whole.particles) - len(kept.particles),
+    }
+
+
+def _connected(context: Context, ledger: Ledger, name: str, settings: SurfaceSettings) -> Surfaces:
     sampling = context.sampling
     work = FindPoints(
         ledger, f"sheets-{name}", *evidence(context, name), sampling, settings, _sheets
@@ -66,7 +89,7 @@ def _sample_class(
     points = SheetPoints.concatenate(
         [SheetPoints.from_dict(ledger.read_arrays(receipt)) for receipt in receipts]
     )
-    return sample_surfaces(points, name=name, sampling=sampling, settings=settings)
+    return connected_surfaces(points, sampling=sampling, settings=settings)
 
 
 def _sheets(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
@@ -90,6 +113,13 @@ def read_samples(context: Context, name: str) -> SurfaceSamples:
     keys = ("points_angstrom", "scores", "orientations")
     particles = Particles(name, **{key: arrays.pop(key) for key in keys})
     return SurfaceSamples(particles, **arrays)
+
+
+def read_contacts(context: Context, name: str) -> Contacts | None:
+    """Return which surfaces are near those of a class; None if not looked."""
+    if not (context.recipe.sample or {})[name].contact_angstrom:
+        return None
+    return Contacts.from_dict(context.records.read_arrays(f"contacts/{name}.npz"))
 
 
 SAMPLE = Stage("sample", ("clean",), _settings, _run)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tomoseg.coordinates import Particles, frames_along
 from tomoseg.sampling import Sampling
-from tomoseg.surfaces.link import connect
+from tomoseg.surfaces.contacts import Contacts, contacts
+from tomoseg.surfaces.link import Surfaces, connect
 from tomoseg.surfaces.settings import (
     SurfaceSettings,
     sigma_angstrom,
@@ -25,9 +26,13 @@ from tomoseg.surfaces.sheets import SheetPoints, sheet_points
 from tomoseg.surfaces.thin import owners, scattered, thinned
 
 __all__ = [
+    "Contacts",
     "SheetPoints",
     "SurfaceSamples",
     "SurfaceSettings",
+    "Surfaces",
+    "connected_surfaces",
+    "contacts",
     "sample_surfaces",
     "sheet_points",
     "surface_defaults",
@@ -72,21 +77,42 @@ class SurfaceSamples:
         )
 
 
-def sample_surfaces(
-    points: SheetPoints, *, name: str, sampling: Sampling, settings: SurfaceSettings
-) -> SurfaceSamples:
-    """Sample the membranes of a volume.
+def connected_surfaces(
+    points: SheetPoints, *, sampling: Sampling, settings: SurfaceSettings
+) -> Surfaces:
+    """Join the places of a volume into surfaces with an outer side.
 
     Parameters
     ----------
     points
         The places of all blocks, in any order.
-    name
-        Class of the membranes.
     sampling
         The grid of the whole score map, as given to :func:`sheet_points`.
     settings
         How the class is sampled, as given to :func:`sheet_points`.
+    """
+    grid = sampling.binned(surface_factor(settings, sampling))
+    return connect(
+        points,
+        settings,
+        bin_angstrom=max(grid.voxel_size_angstrom),
+        sigma_angstrom=sigma_angstrom(settings, sampling),
+    )
+
+
+def sample_surfaces(
+    found: Surfaces, *, name: str, sampling: Sampling, settings: SurfaceSettings
+) -> SurfaceSamples:
+    """Sample the membranes of a volume.
+
+    Parameters
+    ----------
+    found
+        Of :func:`connected_surfaces`.
+    name
+        Class of the membranes.
+    sampling, settings
+        As given to it.
 
     Returns
     -------
@@ -100,12 +126,6 @@ def sample_surfaces(
     than the spacing; the order and the roll are the same whatever the blocks.
     """
     grid = sampling.binned(surface_factor(settings, sampling))
-    found = connect(
-        points,
-        settings,
-        bin_angstrom=max(grid.voxel_size_angstrom),
-        sigma_angstrom=sigma_angstrom(settings, sampling),
-    )
     places = found.places
     keys = np.ravel_multi_index(tuple(places.index.T.astype(np.int64)), grid.shape)
     rows = thinned(found, scattered(keys), settings.spacing_angstrom)

@@ -44,6 +44,10 @@ class Surfaces:
     places: SheetPoints
     number: Index
 
+    def taken(self, is_kept: NDArray[np.bool_]) -> Surfaces:
+        """Return the places for which a bool array, shape (n,), is true."""
+        return Surfaces(self.places.taken(is_kept), self.number[is_kept])
+
 
 def connect(
     points: SheetPoints, settings: SurfaceSettings, *, bin_angstrom: float, sigma_angstrom: float

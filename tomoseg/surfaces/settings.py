@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import erf, exp, pi, sqrt
 from typing import ClassVar, Literal
 
@@ -38,6 +38,8 @@ class SurfaceSettings:
         Neighbours whose normals differ by more belong to different surfaces.
     minimum_area_nm2
         Smaller surfaces are dropped.
+    contact_angstrom
+        Places nearer to another surface than this are told in a table; 0 makes none.
     roll
         Turn about the normal: ``"random"``, so that averages have no missing wedge in common, or
         ``"none"``, RELION's rot = 0.
@@ -55,20 +57,21 @@ class SurfaceSettings:
     threshold: float = 0.5
     link_degrees: float = 30.0
     minimum_area_nm2: float = 1000.0
+    contact_angstrom: float = 0.0
     roll: Literal["random", "none"] = "random"
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name.endswith("_angstrom") and not value > 0:
-                raise RequestError(f"{item.name} {value} must be positive")
+        for name in ("thickness_angstrom", "spacing_angstrom"):
+            if not getattr(self, name) > 0:
+                raise RequestError(f"{name} {getattr(self, name)} must be positive")
         if not 0 < self.threshold < 1:
             raise RequestError(f"threshold {self.threshold} must lie between 0 and 1")
         if not 0 < self.link_degrees < 90:
             raise RequestError(f"link_degrees {self.link_degrees} must lie between 0 and 90")
-        if not self.minimum_area_nm2 >= 0:
-            raise RequestError(f"minimum_area_nm2 {self.minimum_area_nm2} must not be negative")
+        for name in ("minimum_area_nm2", "contact_angstrom"):
+            if not getattr(self, name) >= 0:
+                raise RequestError(f"{name} {getattr(self, name)} must not be negative")
         if self.roll not in ("random", "none"):
             raise RequestError(f"roll {self.roll!r} must be random or none")
 
