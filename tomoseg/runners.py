@@ -12,7 +12,9 @@ import errno
 import logging
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +25,8 @@ from tomoseg.events import Place, at, here
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 CONNECT_SECONDS = 20.0
+THREADS = 2
+"""Blocks in work at once in one process: as much memory as two, and a device that does not wait."""
 GPU_SHARE = 1 / 64
 """What a block asks of a worker's GPU: it must be there. How many blocks a worker has in work is
 bounded by its threads, and its device computes one at a time (:mod:`tomoseg.nets.predict`): blocks
@@ -68,7 +72,17 @@ class Runner(Protocol):
 
 
 class SerialRunner:
-    """One item after another in this process."""
+    """Items in this process, begun in order.
+
+    Parameters
+    ----------
+    threads
+        Items in work at once: while one computes, the next is read and the last is written. A
+        device still computes one at a time (:mod:`tomoseg.nets.predict`).
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
 
     dashboard = ""
 
@@ -76,15 +90,33 @@ class SerialRunner:
         self, task: Named, items: Iterable[Any], *, on_device: bool = False
     ) -> Iterator[dict[str, Any]]:
         """Yield a receipt for each item, in order."""
-        for item in items:
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    yield attempted(task, item)
-                    break
-                except TomosegError as error:
-                    if not can_pass(error) or attempt == ATTEMPTS:
-                        raise
-                    time.sleep(PAUSE_SECONDS * attempt)
+        if self._threads == 1:
+            yield from (_tried(task, item) for item in items)
+            return
+        flight: deque[Future[dict[str, Any]]] = deque()
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="block")
+        try:
+            for item in items:
+                flight.append(pool.submit(_tried, task, item))
+                # One waits, so that no thread does.
+                if len(flight) > self._threads:
+                    yield flight.popleft().result()
+            while flight:
+                yield flight.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _tried(task: Named, item: Any) -> dict[str, Any]:
+    """Run one item, again if that may help."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return attempted(task, item)
+        except TomosegError as error:
+            if not can_pass(error):
+                raise
+            time.sleep(PAUSE_SECONDS * attempt)
+    return attempted(task, item)
 
 
 def attempted(task: Named, item: Any) -> dict[str, Any]:
@@ -398,7 +430,7 @@ def open_runner(
         If no scheduler answers at the address.
     """
     if address is None:
-        yield SerialRunner()
+        yield SerialRunner(THREADS)
         return
     quieten()
     from distributed import Client

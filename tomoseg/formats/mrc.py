@@ -65,6 +65,10 @@ class _Moments:
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> _Moments:
+        if values.dtype.kind == "b":
+            share = np.count_nonzero(values) / values.size
+            low, high = float(share == 1), float(share > 0)
+            return cls(values.size, share, values.size * share * (1 - share), low, high)
         low, high = values.min(), values.max()
         if values.dtype.kind in "iu" and int(high) - int(low) <= 1:
             # A mask, say: a count takes a tenth of the time.
@@ -163,7 +167,8 @@ class MrcWriter:
         voxels = _converted(array, self._dtype)
         # A slice at a time: as float64 a box would be many times its own size.
         seen = [] if self._seen is None else [self._seen]
-        self._seen = reduce(_Moments.merge, map(_Moments.of, voxels), *seen)
+        slices = array if array.dtype.kind == "b" else voxels
+        self._seen = reduce(_Moments.merge, map(_Moments.of, slices), *seen)
         starts = list(run_starts(box, self._shape))
         for start, run in zip(starts, voxels.reshape(len(starts), -1), strict=True):
             self._file.seek(HEADER_BYTES + start * self._dtype.itemsize)

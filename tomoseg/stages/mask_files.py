@@ -4,15 +4,17 @@
     copick/                                        an overlay: a mask a class, labels of them all
     meshes/<tomogram>__<class>.obj, .stl           surfaces, Å, on a grid of at most 2^27 voxels
 
-Labels are read once, a strip of blocks at a time, and go to all files.
+Labels are read once, a strip of blocks at a time, and go to all files at once.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,9 +34,11 @@ from tomoseg.stores import Volume, write_mask_metadata
 
 # A surface of a larger grid is made of bins: 512³ voxels show what a figure can.
 LARGEST_MESH_VOXELS = 2**27
+# Comparing and writing waits for memory and disk; more at once take more memory.
+WRITERS = 4
 SUFFIXES = {"mrc": "mrc", "tiff": "tif", "ome_zarr": "zarr"}
 
-Voxels = NDArray[np.uint8]
+Voxels = NDArray[np.uint8] | NDArray[np.bool_]
 
 
 class Writer(Protocol):
@@ -65,8 +69,8 @@ class Target:
     label: int | None
 
     def select(self, labels: Voxels) -> Voxels:
-        """Return what the file holds of some voxels."""
-        return labels if self.label is None else (labels == self.label).view(np.uint8)
+        """Return what the file holds of some voxels: labels, or whether they are its own."""
+        return labels if self.label is None else labels == self.label
 
 
 def write_masks(context: Context) -> list[str]:
@@ -150,11 +154,27 @@ def _write(context: Context, targets: Sequence[Target]) -> None:
     depth, height, _ = context.recipe.blocks.shape
     with ExitStack() as stack:
         writers = [stack.enter_context(_opened(context, target)) for target in targets]
+        pool = stack.enter_context(ThreadPoolExecutor(WRITERS))
         for block in BlockGrid(stored.shape, (depth, height, stored.shape[2])):
             box = _source_box(block, stored, source, bins)
             labels = _on_source(volume.read(block.write), box, bins)
-            for target, writer in zip(targets, writers, strict=True):
-                writer.write(box, target.select(labels))
+            write = partial(_write_box, box=box, labels=labels)
+            for _ in pool.map(write, targets, writers):
+                pass
+
+
+def _write_box(target: Target, writer: Writer, *, box: Box, labels: Voxels) -> None:
+    writer.write(box, target.select(labels))
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    """Writes flags as the bytes 0 and 1."""
+
+    volume: Volume
+
+    def write(self, box: Box, array: Voxels) -> None:
+        self.volume.write(box, array.view(np.uint8))
 
 
 @contextmanager
@@ -163,7 +183,7 @@ def _opened(context: Context, target: Target) -> Iterator[Writer]:
     header = context.header
     if target.kind in ("ome_zarr", "copick"):
         with _opened_zarr(context, target) as volume:
-            yield volume
+            yield _Bytes(volume)
         return
     with context.folder.publishing(target.path) as file:
         if target.kind == "tiff":
@@ -174,7 +194,7 @@ def _opened(context: Context, target: Target) -> Iterator[Writer]:
 
 
 @contextmanager
-def _opened_zarr(context: Context, target: Target) -> Iterator[Writer]:
+def _opened_zarr(context: Context, target: Target) -> Iterator[Volume]:
     """Yield the only level of a group whose metadata is written last."""
     group, kind = context.folder / target.path, target.kind
     shape, shard = context.header.sampling.shape, context.recipe.blocks.shape
