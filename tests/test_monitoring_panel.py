@@ -1,20 +1,10 @@
-"""The worker's page: what is in work and what ended, by name; and Dask serves it."""
+"""The worker's page: what is in work and what ended, by name."""
 
 import threading
-import urllib.request
 from datetime import UTC, datetime
 
-import pytest
-from distributed import Client, LocalCluster
-
 from tomoseg.events import Place, Work
-from tomoseg.monitoring import MODULE
-from tomoseg.monitoring.panel import COLOURS, KEPT, PAGE, Recent
-
-# Dask leaves a socket of a closed cluster to the garbage collector.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
+from tomoseg.monitoring.panel import COLOURS, KEPT, Recent
 
 
 def block(name, stage="segment", voxels=3_000_000):
@@ -70,26 +60,3 @@ def test_threads_may_read_while_others_write():
     for thread in threads:
         thread.join()
     assert all(len(one) == 1 for one in lengths)
-
-
-def test_a_worker_of_dask_shows_the_page():
-    pytest.importorskip("bokeh", reason="bokeh is not installed (tomoseg[dashboard])")
-    with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            preload=[MODULE],
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
-        place = f"http://127.0.0.1:{worker['services']['dashboard']}"
-        page = urllib.request.urlopen(f"{place}{PAGE}", timeout=20).read().decode()
-        assert "<title>tomoseg worker</title>" in page
-        # Dask's own pages are still there.
-        assert urllib.request.urlopen(f"{place}/status", timeout=20).status == 200
-        metrics = urllib.request.urlopen(f"{place}/metrics", timeout=20).read().decode()
-        assert "tomoseg_info" in metrics

@@ -296,6 +296,14 @@ def test_the_journal_and_the_manifest_say_everything(reference, tiny_session, ti
     assert recipe_from(manifest["recipe"]).as_yaml() == (output / "recipe.yaml").read_text()
 
 
+def test_the_journal_says_when_each_tomogram_was_worked_on(reference):
+    journal = json.loads((reference[0] / "session.json").read_text())
+    times = [one for row in journal["tomograms"] for one in (row["started"], row["finished"])]
+    assert [journal["started"], *times, journal["finished"]] == sorted(
+        [journal["started"], *times, journal["finished"]]
+    )
+
+
 def test_status_counts_what_is_there(reference, tmp_path):
     state = session_status(str(reference[0]))
     assert (state["done"], state["failed"]) == (2, 0)

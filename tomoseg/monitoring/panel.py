@@ -85,7 +85,7 @@ class Recent(Listener):
 
 def add_panel(worker: Any) -> None:
     """Add the page to a worker's HTTP server, as Dask adds its own."""
-    if not any("bokeh" in str(one) for one in worker.http_application.applications):
+    if not worker.http_application.applications:
         return
     from distributed.dashboard.core import BokehApplication
     from tornado.ioloop import IOLoop
@@ -143,14 +143,14 @@ def _plot(points: Any, value: str, title: str) -> Any:
     plot = figure(
         title=f"{title}; a cross has failed",
         x_axis_type="datetime",
+        y_axis_type="log",
         height=320,
         sizing_mode="stretch_width",
         tools="pan,wheel_zoom,reset",
     )
     plot.scatter(
-        "when", value, source=points, color="colour", marker="marker", size=7, legend_group="stage"
+        "when", value, source=points, color="colour", marker="marker", size=7, legend_field="stage"
     )
     plot.add_tools(HoverTool(tooltips=[(name, f"@{name}") for name in ("block", "stage", value)]))
     plot.legend.location = "top_left"
-    plot.y_range.start = 0
     return plot
