@@ -117,6 +117,12 @@ def parse_header(raw: bytes, file_bytes: int, *, override_angstrom: float | None
     return Layout(header, stored, axes)
 
 
+def announced_bytes(raw: bytes) -> int:
+    """Return the size of the file that a header announces; raise as :func:`parse_header` does."""
+    stored = parse_header(raw, 2**62, override_angstrom=1.0).stored
+    return stored.offset + stored.byte_count
+
+
 def _refuse_other_files(raw: bytes, file_bytes: int) -> None:
     remedy = "Check that the file is an MRC file and was copied completely"
     if file_bytes == 0:
