@@ -34,7 +34,15 @@ from tomoseg.formats.star import read_star
 from tomoseg.formats.tiff import TiffReader
 from tomoseg.plain_yaml import yaml_mapping
 from tomoseg.sampling import Header, Sampling
-from tomoseg.stores import Folder, OmeZarrReader, Volume, read_file, write_image_metadata
+from tomoseg.sources import unpacked as unpacked_url
+from tomoseg.stores import (
+    Folder,
+    OmeZarrReader,
+    Volume,
+    read_file,
+    scratch_folder,
+    write_image_metadata,
+)
 from tomoseg.stores.arrays import npz_arrays
 
 ROOM_BYTES = 2**29
@@ -179,6 +187,20 @@ def unpacked(data, kind):
     decompress(io.BytesIO(data), Sink(), kind, most_bytes=2**20)
 
 
+def packed_mrc():
+    """A tomogram of a few voxels, and 256 MiB behind them."""
+    with scratch_folder() as scratch:
+        folder, header = Folder(scratch), bytearray(mrc())
+        struct.pack_into("<3i", header, 0, 4, 4, 4)
+        folder.write(
+            "a.mrc.gz", gzip.compress(bytes(header[:1024])) + zeros_deflated(256, wbits=31)
+        )
+        try:
+            unpacked_url(f"{folder.url}/a.mrc.gz", folder / "spool")
+        finally:
+            assert folder.names("spool") == []
+
+
 def dynamo(text):
     Dynamo().read(text.encode(), [TomoContext("a", GRID)], name="x")
 
@@ -205,6 +227,7 @@ CASES = {
     "TIFF text that grows": (lambda: volume(TiffReader, entities()), "has definitions"),
     "gzip": (lambda: unpacked(zeros_deflated(4096, wbits=31), "gzip"), "more than the 1048576"),
     "bzip2": (lambda: unpacked(bz2.compress(bytes(64 * MIB)), "bzip2"), "more than the 1048576"),
+    "MRC in gzip": (packed_mrc, "more than the 16778304 bytes"),
     "npz header": (lambda: npz_arrays(npz(f"({10**12},)", b""), "x"),
                    "announces 8000000000"),
     "npz that grows": (lambda: npz_arrays(npz_bomb(), "x"), "cut or damaged"),

@@ -281,6 +281,8 @@ def test_a_flow_tells_no_secret_and_listens_to_this_machine_alone(crop, tiny_mod
     assert secrets_in(tmp_path) == []
     assert {ip for ip, _ in heard} <= {"127.0.0.1", "::1"}
     assert len(heard) >= 3  # Prefect, scheduler, worker
+    (tmp_path / "leak").write_text("planted-secret-of-aws")
+    assert secrets_in(tmp_path) == [tmp_path / "leak"]
 
 
 def test_the_command_line_tells_no_secret(tmp_path, monkeypatch, capsys, caplog):

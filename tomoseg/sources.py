@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.amira_lattice import AmiraReader
-from tomoseg.formats.compressed import compression_of, decompress
+from tomoseg.formats.compressed import beginning, compression_of, decompress
 from tomoseg.formats.mrc import MrcReader
+from tomoseg.formats.mrc_header import HEADER_BYTES, announced_bytes
 from tomoseg.formats.png import PngReader
 from tomoseg.formats.tiff import TiffReader
 from tomoseg.sampling import Header
@@ -34,6 +35,9 @@ from tomoseg.stores import (
 
 UNPACKED_SHARE = 0.5
 """Of the free disk, what one compressed file may become; its results need room as well."""
+
+TRAILING_BYTES = 16 * 2**20
+"""What may follow the last voxel of an MRC file."""
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".mrcs")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -232,7 +236,8 @@ def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterat
 def unpacked(url: str, spool: Folder) -> str:
     """Return the URL of the tomogram unpacked: itself, or a copy in ``spool`` if compressed.
 
-    The copy is streamed; it appears only when it is whole, and takes half of the free disk at most.
+    The copy is streamed and appears only when it is whole. It takes half of the free disk at most,
+    and of an MRC file little more than its header announces.
     """
     kind = compression_of(url)
     if kind is None:
@@ -240,6 +245,10 @@ def unpacked(url: str, spool: Folder) -> str:
     name = PurePosixPath(url).stem
     if not spool.exists(name):
         room = int(UNPACKED_SHARE * spool_bytes(spool))
+        if _kind(url) == "mrc":
+            with open_file(url) as packed:
+                wanted = announced_bytes(beginning(packed, kind, HEADER_BYTES))
+            room = min(room, wanted + TRAILING_BYTES)
         with open_file(url) as packed, spool.publishing(name) as target:
             decompress(packed, target, kind, most_bytes=room)
     return f"{spool.url}/{name}"

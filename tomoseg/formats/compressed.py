@@ -46,9 +46,8 @@ def decompress(
     FormatError
         If the file is truncated, damaged, compressed otherwise, or becomes larger than that.
     """
-    unpacked = gzip.GzipFile(fileobj=source) if compression == "gzip" else bz2.BZ2File(source)
     written = 0
-    with unpacked:
+    with _opened(source, compression) as unpacked:
         while chunk := _next_chunk(unpacked, compression):
             written += len(chunk)
             if written > most_bytes:
@@ -61,9 +60,21 @@ def decompress(
     return written
 
 
-def _next_chunk(unpacked: gzip.GzipFile | bz2.BZ2File, compression: Compression) -> bytes:
+def beginning(source: BinaryIO, compression: Compression, count: int) -> bytes:
+    """Return the first bytes of a file, unpacked; raise as :func:`decompress` does."""
+    with _opened(source, compression) as unpacked:
+        return _next_chunk(unpacked, compression, count)
+
+
+def _opened(source: BinaryIO, compression: Compression) -> gzip.GzipFile | bz2.BZ2File:
+    return gzip.GzipFile(fileobj=source) if compression == "gzip" else bz2.BZ2File(source)
+
+
+def _next_chunk(
+    unpacked: gzip.GzipFile | bz2.BZ2File, compression: Compression, count: int = CHUNK_BYTES
+) -> bytes:
     try:
-        return unpacked.read(CHUNK_BYTES)
+        return unpacked.read(count)
     except EOFError as error:
         raise FormatError(
             f"the {compression} file is truncated",

@@ -127,6 +127,12 @@ def stated_origin(header: Header) -> Triple:
     return (-z, -y, -x) if header.has_imods_origin else (z, y, x)
 
 
+def announced_bytes(raw: bytes) -> int:
+    """Return the size of the file that a header announces; raise as :func:`parse_header` does."""
+    stored = parse_header(raw, 2**62, override_angstrom=1.0).stored
+    return stored.offset + stored.byte_count
+
+
 def _refuse_other_files(raw: bytes, file_bytes: int) -> None:
     remedy = "Check that the file is an MRC file and was copied completely"
     if file_bytes == 0:
