@@ -2,6 +2,7 @@
 # make demo SESSION=folder RECIPE=file   process tomograms of your own
 # make up WATCH=file                     the whole service on this machine, in the foreground
 # make test                              every check and test
+# make oracles                           readers that make test then asks, too (800 MB)
 # make bench                             what the engine does here, beside its peers
 PYTHON ?= python3
 VENV := .venv
@@ -15,8 +16,11 @@ WATCH ?=
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export PREFECT_HOME ?= $(CURDIR)/.prefect
+# copick needs zarr 2 and cryoCAT a web server: they read what is written from their own place.
+ORACLES := .venv-oracles
+export TOMOSEG_COPICK_PYTHON ?= $(wildcard $(CURDIR)/$(ORACLES)/bin/python)
 
-.PHONY: demo up test lint install models bench clean
+.PHONY: demo up test lint install oracles models bench clean
 
 install: $(INSTALLED)
 
@@ -83,5 +87,10 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest --durations=15
 
+oracles: $(INSTALLED)
+	@test -x $(ORACLES)/bin/python || $(BIN)/python -m venv --without-pip $(ORACLES)
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check --python $(ORACLES)/bin/python \
+		install copick==1.31.0 cryocat==0.7.1
+
 clean:
-	rm -rf $(VENV) demo .prefect .tomoseg .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLES) demo .prefect .tomoseg .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """copick overlays: read back by copick itself where it is, by its schema, and by ourselves.
 
 copick 1.31 needs zarr 2, so that it cannot stand beside tomoseg. Its test runs in the interpreter
-that TOMOSEG_COPICK_PYTHON names, of an environment with ``pip install copick==1.31.0``.
+that TOMOSEG_COPICK_PYTHON names; ``make oracles`` makes it an environment.
 """
 
 from __future__ import annotations
