@@ -19,7 +19,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 COMPOSE = DEPLOY / "compose"
 KUBERNETES = DEPLOY / "kubernetes"
 BIN = Path(sys.executable).parent
-FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and "secrets" not in path.parts)
+FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and "local" not in path.parts)
 
 
 def run(*command, **options):
@@ -179,8 +179,8 @@ def test_what_compose_names_is_made_beforehand(services, tmp_path):
     code, said = run("bash", COMPOSE / "prepare.sh", tmp_path)
     assert code == 0, said
     files = {file for service in services.values() for file in service.get("env_file", [])}
-    for file in (file for file in files if file.startswith("secrets/")):
-        made = tmp_path / file.removeprefix("secrets/")
+    for file in (file for file in files if file.startswith("local/")):
+        made = tmp_path / file.removeprefix("local/")
         assert made.stat().st_mode & 0o777 == 0o600
         assert all(re.fullmatch(r"\w+=\S+", line) for line in made.read_text().splitlines())
     assert not (tmp_path / "seen/ca-key.pem").exists()

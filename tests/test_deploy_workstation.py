@@ -225,6 +225,7 @@ def test_ctrl_c_leaves_no_process(supervised, tmp_path):
     assert not any(map(lives, [steady, *children(tmp_path)]))
 
 
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv")
 def test_parts_end_when_their_supervisor_is_killed(supervised, tmp_path):
     until(lambda: started_twice(tmp_path))
     mortal = until(lambda: stack_json(tmp_path)["mortal"]["pid"])

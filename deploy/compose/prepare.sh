@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# Make the secrets of compose.yaml in secrets/ beside it; what is there is kept. As root, because
-# the containers' user 10001 must read the certificates, and nobody else.
+# Make what compose.yaml reads in local/ beside it, or in a folder: secrets, and the watch's file for
+# you to change. What is there is kept. As root, because the containers' user 10001 must read the
+# certificates, and nobody else.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-secrets=${1:-$here/secrets}
+place=${1:-$here/local}
 umask 077
-mkdir -p "$secrets"
+mkdir -p "$place"
 
-"$here/../credentials.sh" "$secrets/credentials" /run/credentials
+"$here/../credentials.sh" "$place/credentials" /run/credentials
 # The authority's key stays outside of all containers.
-mkdir -p "$secrets/seen"
-cp "$secrets"/credentials/{ca,scheduler,worker,client}.pem \
-  "$secrets"/credentials/{scheduler,worker,client}-key.pem "$secrets/seen"
+mkdir -p "$place/seen"
+cp "$place"/credentials/{ca,scheduler,worker,client}.pem \
+  "$place"/credentials/{scheduler,worker,client}-key.pem "$place/seen"
 # Where Prometheus finds the parts from within its container.
 sed -e 's/127\.0\.0\.1:8787/scheduler:8787/' -e 's/127\.0\.0\.1:9108/watch:9108/' \
-  "$here/../monitoring/prometheus.yml" >"$secrets/prometheus.yml"
-chmod 644 "$secrets/prometheus.yml"
+  "$here/../monitoring/prometheus.yml" >"$place/prometheus.yml"
+chmod 644 "$place/prometheus.yml"
 
 once() {
-  [ -s "$secrets/$1" ] || cat >"$secrets/$1"
+  [ -s "$place/$1" ] || cat >"$place/$1"
 }
 word() {
   openssl rand -hex 24
@@ -38,8 +39,13 @@ EOF
 once grafana.env <<EOF
 GF_SECURITY_ADMIN_PASSWORD=$(word)
 EOF
+once watch.yaml <<'EOF'
+sessions: s3://sessions/*
+output: s3://results/{session}
+EOF
+chmod 644 "$place/watch.yaml"
 if [ "$(id -u)" = 0 ]; then
-  chown -R 10001:10001 "$secrets/seen"
+  chown -R 10001:10001 "$place/seen"
 else
-  echo "run once as root: chown -R 10001:10001 $secrets/seen"
+  echo "run once as root: chown -R 10001:10001 $place/seen"
 fi

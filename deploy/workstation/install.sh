@@ -56,6 +56,8 @@ fi
 getent passwd tomoseg >/dev/null ||
   useradd --system --home-dir /var/lib/tomoseg --shell /usr/sbin/nologin tomoseg
 chown -R tomoseg: "$etc/credentials"
+# Services show certificates; only root makes new ones.
+chown root: "$etc/credentials/ca-key.pem"
 if [ -n "$postgresql" ]; then
   runuser -u postgres -- psql -qtAc "SELECT 1 FROM pg_roles WHERE rolname = 'tomoseg'" | grep -q 1 ||
     runuser -u postgres -- createuser tomoseg

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import http.client
 import json
 import os
 import shlex
@@ -183,7 +184,7 @@ def answers(url: str) -> bool:
     try:
         with NO_PROXY.open(url, timeout=5) as response:
             return bool(response.status == 200)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 
