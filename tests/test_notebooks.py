@@ -7,7 +7,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
 # How many pictures each draws; a notebook without a number fails the test.
-PICTURES = {"augmentation": 15, "filaments": 6}
+PICTURES = {"augmentation": 15, "filaments": 7}
 
 
 def outputs(notebook):

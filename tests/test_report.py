@@ -19,13 +19,11 @@ from tomoseg.errors import RequestError
 from tomoseg.report import panels
 from tomoseg.report.page import session_page
 from tomoseg.report.pictures import (
-    Projection,
-    Slice,
     TomogramPicture,
     tomogram_figure,
     tomogram_thumbnail,
 )
-from tomoseg.report.sheet import encoded
+from tomoseg.report.sheet import Projection, Slice, encoded
 from tomoseg.report.summary import ClassSummary, SessionSummary
 from tomoseg.sampling import Sampling
 

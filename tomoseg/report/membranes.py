@@ -37,7 +37,7 @@ THICKNESS_PERCENTILES = (2, 98)
 LEAST_SPAN = 0.05
 # Of so many surfaces, the largest, each has a row of its own.
 LISTED = 8
-HEADS = ("class, its largest surfaces", "surfaces", "area, µm²", "thickness, nm")
+HEADS = ("class; largest surfaces", "surfaces", "area, µm²", "thickness, nm")
 COLUMN_ENDS = (0.52, 0.74, 1.0)
 NM_UM2 = 1e6
 
@@ -158,9 +158,8 @@ def _draw_slice(
     axes = draw_ground(figure, ground, limits, box=box)
     reach = membranes.reach_angstrom(axis) / 10
     name = "zy"[axis]
-    write_title(
-        figure, axes, f"{name} = {cut.index}; points within {reach:.3g} nm, outward normals"
-    )
+    title = f"{name} = {cut.index}: points within {reach:.2g} nm with their outward normals"
+    write_title(figure, axes, title)
     near = membranes.near(axis, cut.index)
     points = in_plane_nm(membranes.points_angstrom[near], membranes.sampling, axis=axis)
     arrows = np.delete(membranes.normals[near], axis, axis=1)[:, ::-1]

@@ -124,7 +124,8 @@ class TomogramPicture:
             raise RequestError(f"{self.name}: label {top} among {len(self.classes)} classes")
         known = {item.name for item in self.classes}
         sampled = [item.particles for item in self.surfaces]
-        used = {item.name for item in (*self.filaments, *self.particles, *sampled)}
+        used = {item.name for item in self.filaments}
+        used |= {item.name for item in (*self.particles, *sampled)}
         if used - known:
             raise RequestError(f"{self.name}: {sorted(used - known)} not among {sorted(known)}")
 

@@ -89,12 +89,12 @@ def _pairs(mine: Surfaces, away: Floats, other_class: str, number: int) -> Conta
     """Add up the places near one other surface by the surface that they are on."""
     rows = np.flatnonzero(np.isfinite(away))
     surface, owner = np.unique(mine.number[rows], return_inverse=True)
-    nearest = np.full(len(surface), np.inf)
+    areas, nearest = mine.places.area_angstrom2[rows], np.full(len(surface), np.inf)
     np.minimum.at(nearest, owner, away[rows])
     return Contacts(
         surface,
         np.full(len(surface), other_class),
         np.full(len(surface), number),
-        np.bincount(owner, mine.places.area_angstrom2[rows], minlength=len(surface)),
+        np.asarray(np.bincount(owner, areas, minlength=len(surface)), np.float64),
         nearest,
     )
