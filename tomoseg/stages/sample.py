@@ -63,7 +63,7 @@ def _sample_class(
     )
     receipts = context.run_pass(ledger, work.label, work, grid)
     points = SheetPoints.concatenate(
-        [SheetPoints.from_dict(ledger.read_arrays(receipt)) for receipt in receipts]
+        [SheetPoints.from_dict(arrays) for arrays in ledger.read_all_arrays(receipts)]
     )
     return sample_surfaces(points, name=name, sampling=sampling, settings=settings)
 

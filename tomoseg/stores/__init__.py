@@ -14,7 +14,7 @@ from tomoseg.stores.folders import (
     listing,
     open_file,
 )
-from tomoseg.stores.ledger import Ledger, digest
+from tomoseg.stores.ledger import READERS, Ledger, digest
 from tomoseg.stores.omezarr import (
     OmeZarrReader,
     label_names,
@@ -25,6 +25,7 @@ from tomoseg.stores.omezarr import (
 from tomoseg.stores.volumes import Volume, inner_chunk
 
 __all__ = [
+    "READERS",
     "Claim",
     "Folder",
     "Ledger",
