@@ -11,7 +11,8 @@ import importlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +20,7 @@ from tomoseg.devices import visible_gpus
 from tomoseg.errors import RequestError, ResourceError, TomosegError
 from tomoseg.monitoring import MODULE
 from tomoseg.monitoring.logs import log_environment
-from tomoseg.runners import Runner, explaining, open_runner, quieten, security
+from tomoseg.runners import Runner, explaining, open_runner, quieten
 from tomoseg.sections import ComputeSection, ElasticSection, KubernetesSection, SlurmSection
 
 # A scheduler holds receipts and the names of blocks, no voxels.
@@ -41,6 +42,7 @@ SCHEDULER_ENVIRONMENT = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
 WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_ARENA_MAX": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -49,7 +51,9 @@ WORKER_ENVIRONMENT = {
 """What must stand in a worker's environment before its interpreter starts.
 
 Dask's nanny makes malloc give memory back after every block, and each activation of a network
-then page-faults: 1.6 times slower. OpenMP threads that spin starve their neighbours."""
+then page-faults: 1.6 times slower. So does the heap that each thread has for itself, and blocks
+run in threads: a third slower (:func:`tomoseg.devices.share_heap`). OpenMP threads that spin
+starve their neighbours."""
 
 
 @contextlib.contextmanager
@@ -87,9 +91,30 @@ def runner_at(address: str | None, compute: ComputeSection) -> Iterator[Runner]:
         address,
         stall_minutes=compute.stall_minutes,
         ahead=compute.blocks_ahead,
-        tls=compute.tls.model_dump() if compute.tls else None,
+        security=security(compute.tls.model_dump()) if compute.tls else None,
     ) as runner:
         yield runner
+
+
+def security(tls: Mapping[str, str]) -> Any:
+    """Return Dask's security for the files ``ca``, ``cert`` and ``key``; nothing goes in the clear.
+
+    Raises
+    ------
+    RequestError
+        If a file is missing.
+    """
+    from distributed import Security
+
+    for name, path in tls.items():
+        if not Path(path).is_file():
+            raise RequestError(f"compute.tls.{name}: there is no file {path}")
+    pairs = {
+        f"tls_{role}_{kind}": tls[kind]
+        for role in ("scheduler", "worker", "client")
+        for kind in ("cert", "key")
+    }
+    return Security(tls_ca_file=tls["ca"], require_encryption=True, **pairs)
 
 
 def check_cluster(compute: ComputeSection) -> None:

@@ -12,15 +12,14 @@ import errno
 import logging
 import time
 import uuid
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any, Protocol
 
-from tomoseg.errors import BlockError, RequestError, ResourceError, StoreError, TomosegError
+from tomoseg.errors import BlockError, ResourceError, StoreError, TomosegError
 from tomoseg.events import Place, at, here
+from tomoseg.overlap import overlapped
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
@@ -33,6 +32,8 @@ bounded by its threads, and its device computes one at a time (:mod:`tomoseg.net
 that asked for a whole GPU would leave it waiting while they read and write."""
 
 KEPT_MESSAGES = "distributed.admin.low-level-log-length"
+
+KEYS_KEPT = 1000
 
 STREAK = 3
 """Blocks that fail in a row on one worker alone before it is retired."""
@@ -81,30 +82,19 @@ class SerialRunner:
         device still computes one at a time (:mod:`tomoseg.nets.predict`).
     """
 
+    dashboard = ""
+
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
-
-    dashboard = ""
 
     def map(
         self, task: Named, items: Iterable[Any], *, on_device: bool = False
     ) -> Iterator[dict[str, Any]]:
         """Yield a receipt for each item, in order."""
+        tried = partial(_tried, task)
         if self._threads == 1:
-            yield from (_tried(task, item) for item in items)
-            return
-        flight: deque[Future[dict[str, Any]]] = deque()
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="block")
-        try:
-            for item in items:
-                flight.append(pool.submit(_tried, task, item))
-                # One waits, so that no thread does.
-                if len(flight) > self._threads:
-                    yield flight.popleft().result()
-            while flight:
-                yield flight.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+            return map(tried, items)
+        return overlapped(tried, items, threads=self._threads)
 
 
 def _tried(task: Named, item: Any) -> dict[str, Any]:
@@ -202,6 +192,7 @@ class DaskRunner:
         self._stall_minutes = stall_minutes
         self._ahead = ahead
         self._streaks: dict[str, int] = {}
+        self._sent = 0
 
     @property
     def dashboard(self) -> str:
@@ -249,6 +240,9 @@ class DaskRunner:
         return again.pop() if again else next(waiting, None)
 
     def _submit(self, task: Named, attempt: Attempt, resources: dict[str, float] | None) -> Any:
+        self._sent += 1
+        if self._sent % KEYS_KEPT == 0:
+            _forget_keys()
         name = task.name(attempt.item)
         key = f"{type(task).__name__}-{name}-{uuid.uuid4().hex[:8]}"
         others = []
@@ -371,6 +365,13 @@ class DaskRunner:
         return list(state.done)
 
 
+def _forget_keys() -> None:
+    """Empty what Dask keeps of the last 100,000 keys that it looked at: ours never come again."""
+    from dask.utils import key_split
+
+    key_split.cache_clear()
+
+
 def _without_scheduler() -> ResourceError:
     return ResourceError("the Dask scheduler went away", remedy="Start it and run again.")
 
@@ -413,7 +414,7 @@ def open_runner(
     *,
     stall_minutes: float = 60.0,
     ahead: int = 0,
-    tls: Mapping[str, str] | None = None,
+    security: Any = None,
 ) -> Iterator[Runner]:
     """Yield a runner on the scheduler at an address, or one in this process for None.
 
@@ -421,8 +422,8 @@ def open_runner(
     ----------
     address, stall_minutes, ahead
         As in :class:`DaskRunner`.
-    tls
-        Files as in :func:`security`, for an address of ``tls://``.
+    security
+        A ``distributed.Security``, for an address of ``tls://``.
 
     Raises
     ------
@@ -440,7 +441,7 @@ def open_runner(
             address,
             set_as_default=False,
             timeout=CONNECT_SECONDS,
-            security=security(tls) if tls else None,
+            security=security,
         )
     except OSError as error:
         raise ResourceError(
@@ -449,27 +450,6 @@ def open_runner(
         ) from error
     with client:
         yield DaskRunner(client, stall_minutes=stall_minutes, ahead=ahead)
-
-
-def security(tls: Mapping[str, str]) -> Any:
-    """Return Dask's security for the files ``ca``, ``cert`` and ``key``; nothing goes in the clear.
-
-    Raises
-    ------
-    RequestError
-        If a file is missing.
-    """
-    from distributed import Security
-
-    for name, path in tls.items():
-        if not Path(path).is_file():
-            raise RequestError(f"compute.tls.{name}: there is no file {path}")
-    pairs = {
-        f"tls_{role}_{kind}": tls[kind]
-        for role in ("scheduler", "worker", "client")
-        for kind in ("cert", "key")
-    }
-    return Security(tls_ca_file=tls["ca"], require_encryption=True, **pairs)
 
 
 def quieten() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from tomoseg import __version__
 from tomoseg.blocks import BlockGrid
 from tomoseg.clusters import check_cluster, cluster_address, described, local_workers, runner_at
+from tomoseg.devices import share_heap
 from tomoseg.errors import RequestError, ResourceError, TomosegError
 from tomoseg.events import at
 from tomoseg.exchange.exports import TOGETHER, write_session
@@ -271,6 +272,7 @@ def run_session(session: Session, progress: Progress) -> dict[str, Any]:
         If another run works on the output, or took it over because this one gave no sign of life.
     """
     names = {"run": uuid.uuid4().hex[:12], "session": str(session.output)}
+    share_heap()
     with explaining(), claimed(session.output) as claim, at(**names):
         journal = Journal.begin(session)
 

@@ -66,13 +66,13 @@ class _Moments:
     @classmethod
     def of(cls, values: NDArray[Any]) -> _Moments:
         if values.dtype.kind == "b":
-            share = np.count_nonzero(values) / values.size
-            low, high = float(share == 1), float(share > 0)
-            return cls(values.size, share, values.size * share * (1 - share), low, high)
+            share = float(np.count_nonzero(values) / values.size)
+            squares = values.size * share * (1 - share)
+            return cls(values.size, share, squares, float(share == 1), float(share > 0))
         low, high = values.min(), values.max()
         if values.dtype.kind in "iu" and int(high) - int(low) <= 1:
             # A mask, say: a count takes a tenth of the time.
-            share = np.count_nonzero(values == high) / values.size if high > low else 0.0
+            share = float(np.count_nonzero(values > low) / values.size)
             squares = values.size * share * (1 - share)
             return cls(values.size, int(low) + share, squares, float(low), float(high))
         mean = float(values.mean(dtype=np.float64))

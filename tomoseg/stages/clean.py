@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tomoseg import cleanup, labels
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.cleanup import CleaningSettings
+from tomoseg.overlap import overlapped
 from tomoseg.sampling import Sampling
 from tomoseg.stages.context import (
     HALVED,
@@ -33,7 +34,7 @@ from tomoseg.stages.context import (
     receipt_name,
 )
 from tomoseg.stages.masks import OUTSIDE, stored_mask
-from tomoseg.stores import Ledger, Volume, write_label_metadata
+from tomoseg.stores import READERS, Ledger, Volume, write_label_metadata
 
 SMOOTHED = "work/smoothed"
 FILLED = "work/filled"
@@ -272,18 +273,22 @@ class Components:
         self.ledger.write_arrays(receipt_name(f"{self.label}-faces", block), planes)
         return {}
 
-    def tables(self, block: Block) -> dict[str, labels.ObjectTable]:
-        """Return what is known of the objects of each part in a block."""
-        columns = self._read(self.label, block)
-        return {name: labels.ObjectTable.from_arrays(columns[name]) for name in self.parts}
+    def tables(self, grid: BlockGrid) -> dict[str, list[labels.ObjectTable]]:
+        """Return what is known of the objects of each part, a table a block."""
+        found: dict[str, list[labels.ObjectTable]] = {name: [] for name in self.parts}
+        names = (receipt_name(self.label, block) for block in grid)
+        for arrays in map(self._by_part, self.ledger.read_all_arrays(names)):
+            for name, columns in arrays.items():
+                found[name].append(labels.ObjectTable.from_arrays(columns))
+        return found
 
     def planes(self, block: Block) -> dict[str, dict[str, NDArray[Any]]]:
         """Return the outer planes of each part in a block; none where there are no objects."""
-        return self._read(f"{self.label}-faces", block)
+        return self._by_part(self.ledger.read_arrays(receipt_name(f"{self.label}-faces", block)))
 
-    def _read(self, label: str, block: Block) -> dict[str, dict[str, NDArray[Any]]]:
+    def _by_part(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
         arrays: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.parts}
-        for key, column in self.ledger.read_arrays(receipt_name(label, block)).items():
+        for key, column in columns.items():
             name, _, part = key.rpartition(".")
             arrays[name][part] = column
         return arrays
@@ -300,14 +305,11 @@ def connected(
     context.run_pass(ledger, components.label, components, grid)
     work = partial(_meet, components=components, grid=grid)
     met = context.run_pass(ledger, f"{components.label}-meet", work, grid)
-    tables: dict[str, list[labels.ObjectTable]] = {name: [] for name in components.parts}
-    for block in grid:
-        for name, table in components.tables(block).items():
-            tables[name].append(table)
+    tables = components.tables(grid)
     offsets = {name: labels.provisional_offsets(rows) for name, rows in tables.items()}
     pairs = {name: [np.zeros((0, 2), np.int64)] for name in tables}
-    for receipt in met:
-        for key, found in ledger.read_arrays(receipt).items():
+    for arrays in ledger.read_all_arrays(met):
+        for key, found in arrays.items():
             name, here, there = key.rsplit(".", 2)
             pairs[name].append(found + offsets[name][[int(here), int(there)]])
     return {name: labels.merge(rows, np.concatenate(pairs[name])) for name, rows in tables.items()}
@@ -347,9 +349,14 @@ def send_lookups(
     ledger: Ledger, label: str, merged: Mapping[str, labels.Merged], grid: BlockGrid
 ) -> None:
     """Put each block's table from local to final ids where its task finds it."""
-    for number, block in enumerate(grid):
+
+    def send(numbered: tuple[int, Block]) -> None:
+        number, block = numbered
         tables = {name: one.of_block(number) for name, one in merged.items()}
         ledger.write_arrays(receipt_name(f"{label}-lookup", block), tables)
+
+    for _ in overlapped(send, enumerate(grid), threads=READERS):
+        pass
 
 
 def _relabel(
@@ -402,16 +409,17 @@ class Relabel:
                 self._write(block)
             return {}
         half = halved_box(cell.write, self.coarser[0].shape)
-        thinned = [np.zeros(half.shape, dtype) for dtype in IMAGES.values()]
+        thinned: list[NDArray[Any]] = [np.zeros(half.shape, dtype) for dtype in IMAGES.values()]
         for block in self.grid.inside(cell.write):
             places = halved_box(block.write, half.end)
-            for whole, out in zip(self._write(block), thinned, strict=True):
-                out[places.within(half).slices] = _every_second(whole, block.write, places)
+            for number, whole in enumerate(self._write(block)):
+                there = _every_second(whole, block.write, places)
+                thinned[number][places.within(half).slices] = there
         for volume, voxels in zip(self.coarser, thinned, strict=True) if half.size else ():
             volume.write(half, voxels)
         return {}
 
-    def _write(self, block: Block) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+    def _write(self, block: Block) -> tuple[NDArray[Any], ...]:
         voxels = self.objects.source.read(block.write)
         lookup = self.objects.ledger.read_arrays(receipt_name("relabel-lookup", block))[OBJECTS]
         ids = lookup[self.objects.local(voxels, None)]

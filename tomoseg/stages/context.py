@@ -148,6 +148,7 @@ class Context:
         *,
         on_device: bool = False,
         wanted: NDArray[np.bool_] | None = None,
+        told: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> Iterator[str]:
         """Do some work on every block that has no receipt yet.
 
@@ -163,6 +164,8 @@ class Context:
             Whether the work wants a GPU where workers have one.
         wanted
             bool, shape (blocks,): which have any work; None for all.
+        told
+            Called with each receipt, in any order. Only those of blocks done before are read.
 
         Returns
         -------
@@ -179,9 +182,15 @@ class Context:
         number, name = int(wanted.sum()), f"{ledger.stage} {label}"
         there = number - int(is_missing.sum())
         self.progress(self.name, name, there, number)
+        if told is not None:
+            done = compress(grid, wanted & ~is_missing)
+            for receipt in ledger.read_all(receipt_name(label, block) for block in done):
+                told(receipt)
         missing = compress(grid, is_missing)
         receipts = self.runner.map(step, missing, on_device=on_device)
-        for finished, _ in enumerate(receipts, start=there + 1):
+        for finished, receipt in enumerate(receipts, start=there + 1):
+            if told is not None:
+                told(receipt)
             self.progress(self.name, name, finished, number)
         return (receipt_name(label, block) for block in compress(grid, wanted))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     moments = _moments(ledger, names, context)
     bins = intensity.Bins.for_tomogram(moments, dtype)
     if intensity.is_counted(dtype):
-        counts = bins.of_values(sum(ledger.read_arrays(name)["counts"] for name in names), dtype)
+        parts = (arrays["counts"] for arrays in ledger.read_all_arrays(names))
+        counts = bins.of_values(reduce(np.add, parts), dtype)
     else:
         counts = _histogram(context, ledger, volumes[0], bins)
     statistics = intensity.Statistics.of(moments, bins, counts)
@@ -161,7 +162,7 @@ class CopyBlocks:
 
 def _moments(ledger: Ledger, names: Iterable[str], context: Context) -> intensity.Moments:
     """Merge the strips' moments in order and refuse what cannot be normalised."""
-    total = intensity.merge_moments(_moments_of(ledger.read(name)) for name in names)
+    total = intensity.merge_moments(map(_moments_of, ledger.read_all(names)))
     share = total.not_finite / max(1, total.count + total.not_finite)
     limit = context.recipe.source.maximum_not_finite
     if total.count == 0 or share > limit:
@@ -184,8 +185,8 @@ def _histogram(
     work = partial(_count, ledger=ledger, image=image, bins=bins)
     names = context.run_pass(ledger, "histogram", work, blocks)
     counts = np.zeros(bins.number, np.int64)
-    for name in names:
-        counts += ledger.read_arrays(name)["counts"]
+    for arrays in ledger.read_all_arrays(names):
+        counts += arrays["counts"]
     return counts
 
 

@@ -38,13 +38,14 @@ LARGEST_MESH_VOXELS = 2**27
 WRITERS = 4
 SUFFIXES = {"mrc": "mrc", "tiff": "tif", "ome_zarr": "zarr"}
 
-Voxels = NDArray[np.uint8] | NDArray[np.bool_]
+Voxels = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
 
 
 class Writer(Protocol):
     """What takes a volume a box at a time."""
 
-    def write(self, box: Box, array: Voxels) -> None:
+    def write(self, box: Box, array: Voxels | Flags) -> None:
         """Write the voxels of a box of the source's grid."""
 
 
@@ -68,7 +69,7 @@ class Target:
     colours: Mapping[int, str]
     label: int | None
 
-    def select(self, labels: Voxels) -> Voxels:
+    def select(self, labels: Voxels) -> Voxels | Flags:
         """Return what the file holds of some voxels: labels, or whether they are its own."""
         return labels if self.label is None else labels == self.label
 
@@ -173,7 +174,7 @@ class _Bytes:
 
     volume: Volume
 
-    def write(self, box: Box, array: Voxels) -> None:
+    def write(self, box: Box, array: Voxels | Flags) -> None:
         self.volume.write(box, array.view(np.uint8))
 
 

@@ -111,7 +111,7 @@ def _pick_peaks(context: Context, ledger: Ledger, name: str, settings: PickingSe
     factor = particles.picking_factor(settings, sampling)
     work = FindPoints(ledger, f"peaks-{name}", *evidence(context, name), sampling, settings, _peaks)
     receipts = context.run_pass(ledger, work.label, work, _blocks(context, halo, factor))
-    found = [particles.Peaks(**ledger.read_arrays(receipt)) for receipt in receipts]
+    found = [particles.Peaks(**arrays) for arrays in ledger.read_all_arrays(receipts)]
     return particles.pick_peaks(found, name=name, sampling=sampling, settings=settings)
 
 
@@ -126,7 +126,7 @@ def _pick_basins(context: Context, ledger: Ledger, name: str, settings: PickingS
     place = evidence(context, name)
     work = FindPoints(ledger, f"basins-{name}", *place, sampling, settings, _basins)
     receipts = context.run_pass(ledger, work.label, work, _blocks(context, halo, factor))
-    found = [particles.Basins.from_arrays(ledger.read_arrays(receipt)) for receipt in receipts]
+    found = [particles.Basins.from_arrays(arrays) for arrays in ledger.read_all_arrays(receipts)]
     return particles.pick_basins(found, name=name, sampling=sampling, settings=settings)
 
 

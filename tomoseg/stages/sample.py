@@ -87,7 +87,7 @@ def _connected(context: Context, ledger: Ledger, name: str, settings: SurfaceSet
     )
     receipts = context.run_pass(ledger, work.label, work, grid)
     points = SheetPoints.concatenate(
-        [SheetPoints.from_dict(ledger.read_arrays(receipt)) for receipt in receipts]
+        [SheetPoints.from_dict(arrays) for arrays in ledger.read_all_arrays(receipts)]
     )
     return connected_surfaces(points, sampling=sampling, settings=settings)
 

@@ -222,15 +222,16 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     work = segment_block(context)
     store_mask(context, ledger)
     grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
-    names = context.run_pass(ledger, "predict", work, grid, on_device=True)
     voxels = np.zeros(len(context.classes) + 1, np.int64)
     events: set[str] = set()
     skipped: Counter[str] = Counter()
-    for name in names:
-        receipt = ledger.read(name)
-        voxels += receipt["voxels"]
-        events |= set(receipt["events"])
+
+    def told(receipt: Mapping[str, Any]) -> None:
+        voxels[:] += receipt["voxels"]
+        events.update(receipt["events"])
         skipped.update([receipt["skipped"]] if receipt["skipped"] else [])
+
+    context.run_pass(ledger, "predict", work, grid, on_device=True, told=told)
     blocks = {"all": len(grid), "skipped": dict(sorted(skipped.items()))}
     return {
         "voxels": voxels.tolist(),

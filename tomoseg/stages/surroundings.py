@@ -172,8 +172,7 @@ def objects_around(
         )
         for name in limits_angstrom
     }
-    for receipt in names:
-        arrays = ledger.read_arrays(receipt)
+    for arrays in ledger.read_all_arrays(names):
         for name, one in found.items():
             rows = arrays["rows"]
             one.nearest.angstrom[rows] = arrays[f"{name}.angstrom"]
@@ -304,8 +303,7 @@ def _enclosing(
     sampling, least_voxels = least
     part = np.zeros(len(ledger.read_arrays(POINTS)["points_angstrom"]), np.int64)
     walls = [np.zeros((0, 2), np.int64)]
-    for receipt in receipts:
-        arrays = ledger.read_arrays(receipt)
+    for arrays in ledger.read_all_arrays(receipts):
         part[arrays["rows"]] = arrays[f"{name}.part"]
         walls.append(arrays[f"{name}.walls"])
     table, axes = merged.table, slice(1 if sampling.is_flat else 0, None)

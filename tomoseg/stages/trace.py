@@ -107,7 +107,7 @@ def _trace_class(
     )
     receipts = context.run_pass(ledger, work.label, work, grid)
     points = RidgePoints.concatenate(
-        [RidgePoints.from_dict(ledger.read_arrays(receipt)) for receipt in receipts]
+        [RidgePoints.from_dict(arrays) for arrays in ledger.read_all_arrays(receipts)]
     )
     lines = trace(points, name=name, sampling=sampling, settings=settings)
     shortest = settings.minimum_length_angstrom

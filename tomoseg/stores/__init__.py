@@ -16,7 +16,7 @@ from tomoseg.stores.folders import (
     read_file,
     spool_bytes,
 )
-from tomoseg.stores.ledger import Ledger, digest
+from tomoseg.stores.ledger import READERS, Ledger, digest
 from tomoseg.stores.omezarr import (
     OmeZarrReader,
     label_names,
@@ -28,6 +28,7 @@ from tomoseg.stores.urls import checked_url, local_path, scratch_folder
 from tomoseg.stores.volumes import Volume, inner_chunk
 
 __all__ = [
+    "READERS",
     "Claim",
     "Entry",
     "Folder",
