@@ -1,5 +1,7 @@
 """Metrics: what Prometheus reads is what happened, and no name of a tomogram is among it."""
 
+import os
+import subprocess
 import sys
 import threading
 import urllib.request
@@ -14,9 +16,12 @@ from tomoseg.devices import VARIABLE, memory_bytes
 from tomoseg.errors import RequestError
 from tomoseg.events import Place, Work
 from tomoseg.monitoring import metrics
-from tomoseg.monitoring.metrics import ADDRESS, DeviceMemory, WatchMetrics, WorkMetrics
+from tomoseg.monitoring.looks import LOOK_FILE, Looks, tell_look
+from tomoseg.monitoring.metrics import ADDRESS, DeviceMemory, WorkMetrics
+from tomoseg.monitoring.tomograms import TomogramMetrics
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
+LOOKED = BEGAN.timestamp() + 600
 
 
 def block(name="0-0-0", stage="segment", voxels=1000):
@@ -90,14 +95,14 @@ def times(name, state, complete=None, finished=None, **seconds):
 
 
 def test_tomograms_are_counted_once_however_often_they_are_looked_at(registry):
-    watched = WatchMetrics(registry, BEGAN)
+    watched = TomogramMetrics(registry, BEGAN)
     assert not list(registry.collect())
     old = times("old", "done", -60, -30)
-    watched.looked([old, times("a", "waiting", 1), times("b", "waiting", 2)])
+    watched.looked([old, times("a", "waiting", 1), times("b", "waiting", 2)], LOOKED)
     done = times("a", "done", 1, 11, ingest=5.0, segment=400.0)
     after = [old, done, times("b", "set aside", 2, 20)]
-    watched.looked(after)
-    watched.looked(after)
+    watched.looked(after, LOOKED)
+    watched.looked(after, LOOKED)
     value = registry.get_sample_value
     assert value("tomoseg_tomograms_arrived_total") == 2
     assert value("tomoseg_tomograms_ended_total", {"state": "done"}) == 1
@@ -110,29 +115,59 @@ def test_tomograms_are_counted_once_however_often_they_are_looked_at(registry):
     assert value("tomoseg_tomogram_stage_seconds_sum", {"stage": "segment"}) == 400
     assert value("tomoseg_queue_age_seconds") == 0
     # New content is a new arrival, and a new result.
-    watched.looked([old, times("a", "done", 30, 35), times("b", "set aside", 2, 20)])
+    watched.looked([old, times("a", "done", 30, 35), times("b", "set aside", 2, 20)], LOOKED)
     assert value("tomoseg_tomograms_arrived_total") == 3
     assert value("tomoseg_tomograms_ended_total", {"state": "done"}) == 2
     assert value("tomoseg_result_seconds_sum") == 900
 
 
 def test_the_queue_is_as_old_as_what_waits_longest(registry, monkeypatch):
-    watched = WatchMetrics(registry, BEGAN)
-    now = (BEGAN + timedelta(minutes=10)).timestamp()
-    monkeypatch.setattr(metrics.time, "time", lambda: now)
-    watched.looked([times("a", "waiting", 4), times("b", "waiting", 1), times("c", "running", 0)])
-    assert registry.get_sample_value("tomoseg_queue_age_seconds") == 9 * 60
-    assert registry.get_sample_value("tomoseg_last_look_timestamp_seconds") == now
+    watched = TomogramMetrics(registry, BEGAN)
+    watched.looked(
+        [times("a", "waiting", 4), times("b", "waiting", 1), times("c", "running", 0)], LOOKED
+    )
+    for minutes in (10, 25):
+        now = (BEGAN + timedelta(minutes=minutes)).timestamp()
+        monkeypatch.setattr("tomoseg.monitoring.tomograms.time.time", lambda now=now: now)
+        # Also if nobody looks any more.
+        assert registry.get_sample_value("tomoseg_queue_age_seconds") == (minutes - 1) * 60
+    assert registry.get_sample_value("tomoseg_last_look_timestamp_seconds") == LOOKED
+
+
+def test_a_look_in_a_process_that_ends_is_shown_by_the_one_that_stays(
+    registry, monkeypatch, tmp_path
+):
+    path = tmp_path / "look.json"
+    registry.register(Looks(path, TomogramMetrics(registry, BEGAN)))
+    monkeypatch.delenv(LOOK_FILE, raising=False)
+    look = (
+        "from datetime import UTC, datetime; from tomoseg.capacity import Times; "
+        "from tomoseg.monitoring.looks import tell_look; "
+        "tell_look([Times('a', 'done', complete=datetime(2026, 3, 1, 1, tzinfo=UTC), "
+        "finished=datetime(2026, 3, 1, 3, tzinfo=UTC))])"
+    )
+    tell_look([times("b", "done", 1, 2)])  # nobody shows it: nothing is written
+    assert "tomoseg_tomograms" not in generate_latest(registry).decode()
+    environment = {**os.environ, LOOK_FILE: str(path)}
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", look], check=True, env=environment)
+        generate_latest(registry)
+    text = generate_latest(registry).decode()
+    assert 'tomoseg_tomograms_ended_total{state="done"} 1.0' in text
+    assert "tomoseg_result_seconds_sum 7200.0" in text
+    look = registry.get_sample_value("tomoseg_last_look_timestamp_seconds")
+    assert look == pytest.approx(path.stat().st_mtime)
+    assert os.listdir(tmp_path) == ["look.json"]
 
 
 def test_no_name_of_a_tomogram_or_a_block_is_shown(registry):
-    worked, watched = WorkMetrics(registry), WatchMetrics(registry, BEGAN)
+    worked, watched = WorkMetrics(registry), TomogramMetrics(registry, BEGAN)
     for number in range(50):
         one = block(f"secret_block_{number}")
         worked.began(one)
         worked.ended(one, 1.0, is_done=True)
     few = len(generate_latest(registry).splitlines())
-    watched.looked([times(f"secret_tomogram_{n}", "done", n, n + 1) for n in range(200)])
+    watched.looked([times(f"secret_tomogram_{n}", "done", n, n + 1) for n in range(200)], LOOKED)
     text = generate_latest(registry).decode()
     assert "secret" not in text
     assert len(text.splitlines()) < few + 70
@@ -171,6 +206,7 @@ def test_a_process_shows_its_metrics_where_it_is_told(monkeypatch, tmp_path):
     monkeypatch.delenv(ADDRESS, raising=False)
     assert metrics.serve_metrics() is None
     monkeypatch.setenv(ADDRESS, "127.0.0.1:0")
+    monkeypatch.setenv(LOOK_FILE, "")  # and given back as it was
     metrics.show_disk("output", tmp_path)
     metrics.show_disk("scratch", tmp_path / "none")
     url = metrics.serve_metrics()

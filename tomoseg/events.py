@@ -8,13 +8,11 @@ how it ended. Where nobody listens that costs microseconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Literal
-
-from tomoseg.capacity import Times
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,6 @@ class Listener:
 
     def ended(self, work: Work, seconds: float, *, is_done: bool) -> None:
         """Hear that it ended, done or failed."""
-
-    def looked(self, tomograms: Sequence[Times]) -> None:
-        """Hear how all tomograms stand that are watched."""
 
 
 NOWHERE = Place()
@@ -108,9 +103,3 @@ def working(kind: Literal["stage", "block"], *, voxels: int = 0, **names: str) -
             seconds = time.monotonic() - begun
             for listener in _listeners:
                 listener.ended(work, seconds, is_done=is_done)
-
-
-def tell_look(tomograms: Sequence[Times]) -> None:
-    """Tell how all tomograms stand that are watched, after each look at the sessions."""
-    for listener in _listeners:
-        listener.looked(tomograms)

@@ -1,7 +1,8 @@
 """Logs and metrics of every process: ``dask worker --preload tomoseg.monitoring``.
 
 Dask's scheduler, workers and nannies load this module (``--preload``, ``--preload-nanny``) and
-call :func:`dask_setup`; other entry points call :func:`begin`. Nothing happens at import.
+call :func:`dask_setup`; other entry points call :func:`begin`, and flow runs, whose process starts
+another way, :func:`configure_logs`. Nothing happens at import.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -27,15 +27,14 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 
 from tomoseg import __version__
-from tomoseg.capacity import ENDED, Times
 from tomoseg.devices import memory_bytes
 from tomoseg.errors import RequestError
 from tomoseg.events import Listener, Work, listen
+from tomoseg.monitoring.looks import LOOK_FILE, Looks
+from tomoseg.monitoring.tomograms import STAGE_SECONDS, TomogramMetrics
 
 ADDRESS = "TOMOSEG_METRICS_ADDRESS"
 BLOCK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
-STAGE_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
-RESULT_SECONDS = (60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 OUTCOMES = ("done", "failed")
 
 
@@ -90,94 +89,6 @@ class WorkMetrics(Listener):
             self._block_seconds.labels(stage).observe(seconds)
 
 
-class WatchMetrics(Listener):
-    """Tomograms of the sessions that are watched; nothing is shown before the first look.
-
-    What ended before this process started is not counted.
-    """
-
-    def __init__(self, registry: CollectorRegistry, began: datetime | None = None) -> None:
-        self._registry = registry
-        self._began = began or datetime.now(UTC)
-        self._known: set[tuple[str, str, datetime]] = set()
-        self._shown: _Tomograms | None = None
-
-    def looked(self, tomograms: Sequence[Times]) -> None:
-        """Show how all tomograms stand, and count what is new among them."""
-        if self._shown is None:
-            self._shown = _Tomograms(self._registry)
-        known = set()
-        for one in tomograms:
-            for event, when in (("arrived", one.complete), ("ended", one.finished)):
-                if when is None or when < self._began:
-                    continue
-                known.add((one.name, event, when))
-                if (one.name, event, when) not in self._known:
-                    self._shown.count(one, event)
-        self._known = known
-        self._shown.show(tomograms)
-
-
-class _Tomograms:
-    """The metrics of tomograms."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._arrived = Counter(
-            "tomoseg_tomograms_arrived", "Tomograms whose file became complete.", registry=registry
-        )
-        self._ended = Counter(
-            "tomoseg_tomograms_ended", "Tomograms that ended.", ("state",), registry=registry
-        )
-        for state in ENDED:
-            self._ended.labels(state)
-        self._now = Gauge(
-            "tomoseg_tomograms", "Tomograms by where they stand.", ("state",), registry=registry
-        )
-        self._age = Gauge(
-            "tomoseg_queue_age_seconds",
-            "Seconds since the file of the tomogram that waits longest was complete.",
-            registry=registry,
-        )
-        self._result = Histogram(
-            "tomoseg_result_seconds",
-            "Seconds from a complete file to its result.",
-            buckets=RESULT_SECONDS,
-            registry=registry,
-        )
-        self._stage = Histogram(
-            "tomoseg_tomogram_stage_seconds",
-            "Seconds of a stage of the tomograms that ended.",
-            ("stage",),
-            buckets=STAGE_SECONDS,
-            registry=registry,
-        )
-        self._look = Gauge(
-            "tomoseg_last_look_timestamp_seconds",
-            "When the sessions were last looked at.",
-            registry=registry,
-        )
-
-    def count(self, tomogram: Times, event: str) -> None:
-        """Count a tomogram that arrived or ended."""
-        if event == "arrived":
-            self._arrived.inc()
-            return
-        self._ended.labels(tomogram.state).inc()
-        for stage, seconds in tomogram.seconds.items():
-            self._stage.labels(stage).observe(seconds)
-        if tomogram.state == "done" and tomogram.complete and tomogram.finished:
-            self._result.observe((tomogram.finished - tomogram.complete).total_seconds())
-
-    def show(self, tomograms: Sequence[Times]) -> None:
-        """Show how all tomograms stand now."""
-        for state in ("waiting", "running", *ENDED):
-            self._now.labels(state).set(sum(one.state == state for one in tomograms))
-        now = time.time()
-        waiting = [one.complete for one in tomograms if one.state == "waiting" and one.complete]
-        self._age.set(max((now - when.timestamp() for when in waiting), default=0.0))
-        self._look.set(now)
-
-
 class DeviceMemory:
     """Collects the memory of the GPUs that this process may use, at each scrape."""
 
@@ -198,7 +109,6 @@ def shown_metrics() -> tuple[Gauge, Gauge]:
     """Let this process count what happens in it, from the first call on; return those of disks."""
     REGISTRY.register(DeviceMemory())
     listen(WorkMetrics(REGISTRY))
-    listen(WatchMetrics(REGISTRY))
     return (
         Gauge("tomoseg_disk_free_bytes", "Free where files are written.", ("place",)),
         Gauge("tomoseg_disk_size_bytes", "The size of that disk.", ("place",)),
@@ -241,6 +151,7 @@ def serve_metrics() -> str | None:
     if not (separator and host and port.isdecimal() and int(port) < 2**16):
         raise RequestError(f"{ADDRESS} is {address!r}, not HOST:PORT, such as 127.0.0.1:9108")
     shown_metrics()
+    _hear_looks()
     try:
         server, _ = start_http_server(int(port), host.strip("[]"))
     except OSError as error:
@@ -249,3 +160,11 @@ def serve_metrics() -> str | None:
             remedy=f"Choose another port in {ADDRESS}.",
         ) from error
     return f"http://{host}:{server.server_port}/metrics"
+
+
+@cache
+def _hear_looks() -> None:
+    """Show the tomograms of each look that this process or one of its children tells of."""
+    path = Path(tempfile.mkdtemp(prefix="tomoseg-")) / "look.json"
+    os.environ[LOOK_FILE] = str(path)
+    REGISTRY.register(Looks(path, TomogramMetrics(REGISTRY)))

@@ -1,0 +1,65 @@
+"""From each look at the sessions to the process that shows metrics: one small local file.
+
+A look runs in a process of its own, which ends; the one that serves the watch lives on and is
+asked by Prometheus. It names a file in the environment that its children inherit::
+
+    serve_metrics()  ── TOMOSEG_LOOK_FILE ──▶  look: tell_look()  ──▶  file  ──▶  /metrics
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from prometheus_client import Metric
+
+from tomoseg.capacity import Times, times_of
+from tomoseg.monitoring.tomograms import TomogramMetrics
+
+LOOK_FILE = "TOMOSEG_LOOK_FILE"
+
+
+def tell_look(tomograms: Sequence[Times]) -> None:
+    """Tell how all tomograms stand that are watched; nothing is done where nobody shows it."""
+    path = os.environ.get(LOOK_FILE)
+    if not path:
+        return
+    part = Path(f"{path}.{os.getpid()}")
+    part.write_text(json.dumps([asdict(one) for one in tomograms], default=datetime.isoformat))
+    part.replace(path)
+
+
+class Looks:
+    """Brings the metrics of tomograms up to date at each scrape, from the file of the last look.
+
+    Parameters
+    ----------
+    path
+        That file; there is none before the first look.
+    metrics
+        What is brought up to date.
+    """
+
+    def __init__(self, path: Path, metrics: TomogramMetrics) -> None:
+        self._path = path
+        self._metrics = metrics
+        self._seen = 0
+
+    def describe(self) -> list[Metric]:
+        """Return nothing: the metrics stand in the registry by themselves."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the last look if it is new."""
+        try:
+            written = self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return iter(())
+        if written != self._seen:
+            self._seen = written
+            self._metrics.looked(times_of(json.loads(self._path.read_text())), written / 1e9)
+        return iter(())
