@@ -75,10 +75,18 @@ def table_with(blocks: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
 
 
 def with_optics(table: pd.DataFrame, optics: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the table with the columns of each row's optics group that it lacks itself."""
+    """Return the table with the columns of each row's optics group that it lacks itself.
+
+    Raises
+    ------
+    FormatError
+        If the groups are numbers in one table and text in the other.
+    """
     key = "rlnOpticsGroup"
     if optics is None or key not in optics or key not in table:
         return table
+    if (table[key].dtype == object) != (optics[key].dtype == object):
+        raise FormatError(f"{key} is a number in one table and text in the other")
     more = [key, *(column for column in optics if column not in table)]
     return table.merge(optics[more].drop_duplicates(key), on=key, how="left")
 
