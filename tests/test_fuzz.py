@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import struct
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,61 @@ def test_a_reader_that_stumbles_is_found():
     with pytest.raises((ValueError, IndexError, OverflowError, MemoryError)):
         for seed in range(500):
             fuzz.accepted(trusting, fuzz.mutated(trusting, seed))
+
+
+ENCRYPTED = bytearray(fuzz.targets()["npz"].seeds[0])
+for mark in (b"PK\x03\x04", b"PK\x01\x02"):
+    ENCRYPTED[ENCRYPTED.index(mark) + (6 if mark[2] == 3 else 8)] |= 1
+GROUPS = b"""
+data_optics
+
+loop_
+_rlnOpticsGroup
+_rlnTomoTiltSeriesPixelSize
+a 2.5
+b 2.5
+
+data_particles
+
+loop_
+_rlnTomoName
+_rlnOpticsGroup
+_rlnCenteredCoordinateXAngst
+_rlnCenteredCoordinateYAngst
+_rlnCenteredCoordinateZAngst
+TS_01 1 0 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        pytest.param("recipe", b"export: {dialects: [{a: 1}]}", id="mappings among words"),
+        pytest.param("recipe", b"session: hello", id="a word for a section"),
+        pytest.param("recipe", b"session: {input: ~nobody-of-that-name/x}", id="no such user"),
+        pytest.param("npz", bytes(ENCRYPTED), id="said to be encrypted"),
+        pytest.param("relion5", GROUPS, id="optics groups of words and of numbers"),
+        pytest.param("dynamo", b"1\n" * 9, id="short lines"),
+    ],
+)
+def test_what_was_found_stays_refused(name, data):
+    assert not fuzz.accepted(fuzz.targets()[name], data)
+
+
+def test_a_chain_of_pages_in_a_circle_ends():
+    data = bytearray(fuzz.targets()["tiff"].seeds[0])
+    (first,) = struct.unpack_from("<I", data, 4)
+    (tags,) = struct.unpack_from("<H", data, first)
+    following = first + 2 + 12 * tags
+    (second,) = struct.unpack_from("<I", data, following)
+    assert second
+    (tags,) = struct.unpack_from("<H", data, second)
+    struct.pack_into("<I", data, second + 2 + 12 * tags, second)
+    # Not like the first: tifffile then looks for all pages.
+    struct.pack_into("<H", data, first + 2, 65_000)
+    began = time.process_time()
+    assert not fuzz.accepted(fuzz.targets()["tiff"], bytes(data))
+    assert time.process_time() - began < LONGEST_CPU_SECONDS
 
 
 @pytest.mark.parametrize("name", fuzz.targets())

@@ -388,4 +388,7 @@ class ExportSection(Section):
 
 
 def _one_or_many(value: Any) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else (value,)
+    if not isinstance(value, list | tuple):
+        return (value,)
+    # What is no word cannot be hashed; that it is none is said later.
+    return tuple(one for i, one in enumerate(value) if one not in value[:i])

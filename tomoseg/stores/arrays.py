@@ -18,7 +18,8 @@ from tomoseg.errors import StoreError
 LARGEST_BYTES = 2**32
 # Of a name.npy before the values: magic, and a header of up to 10,000 bytes that NumPy parses.
 _HEADER_BYTES = 2**14
-_DAMAGE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+# Also of members that are said to be encrypted, or packed in an unknown way (RuntimeError).
+_DAMAGE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
