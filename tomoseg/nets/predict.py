@@ -74,7 +74,7 @@ class Predictor:
         How many mirror images of every pass are predicted and averaged, which takes as many times
         longer: 1 is none, 4 mirrors x and y, 8 all axes.
     engine
-        ``"torch"``, or ``"compiled"`` once for each shape of a pass.
+        ``"torch"``; ``"compiled"`` once for each shape of a pass; or ``"int8"``, on a CPU.
 
     Attributes
     ----------
@@ -111,7 +111,10 @@ class Predictor:
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
             keep_freed_memory()
-        self._network = with_engine(_prepared(network, self.device, self.dtype), engine)
+        dtype = torch.float32 if engine == "int8" else self.dtype
+        self._network = with_engine(
+            _prepared(network, self.device, dtype), engine, card, self.dtype
+        )
         if tta > 1:
             self._network = MirrorAveraged(self._network, MIRRORED_AXES[tta])
 

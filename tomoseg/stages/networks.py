@@ -215,7 +215,7 @@ class FittedNetwork:
     precision: Literal["auto", "float32", "bfloat16"]
     threads: int
     tta: Literal[1, 4, 8]
-    engine: Literal["torch", "compiled"]
+    engine: Literal["torch", "compiled", "int8"]
 
     @property
     def is_rescaled(self) -> bool:
