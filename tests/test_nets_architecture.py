@@ -66,6 +66,14 @@ def test_folding_is_pixel_unshuffle_and_is_undone():
     assert torch.equal(unfold_voxels(folded, 2), volume)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("fold", [1, 2, 4])
+def test_every_kind_of_number_is_folded(dtype, fold):
+    image = torch.arange(2 * 3 * 8 * 12).remainder(251).reshape(2, 3, 8, 12)
+    expected = functional.pixel_unshuffle(image, fold)
+    assert torch.equal(fold_voxels(image.to(dtype), fold), expected.to(dtype))
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_folded_norms_give_the_same_logits(architecture):
     network = with_random_norms(build_network(architecture, 2))

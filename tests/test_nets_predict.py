@@ -13,10 +13,10 @@ from tomoseg.nets import predict
 from tomoseg.nets.architecture import SegmentationNetwork, build_network, byte_maps
 from tomoseg.nets.card import PRESETS, Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
+from tomoseg.nets.device import choose_dtype
 from tomoseg.nets.predict import (
     Predictor,
     cached_predictor,
-    choose_dtype,
     pass_windows,
 )
 

@@ -214,7 +214,7 @@ class SegmentSection(Section):
     score_maps: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     tta: Literal[1, 4, 8] = 1
-    engine: Literal["torch", "compiled"] = "torch"
+    engine: Literal["torch", "compiled", "int8"] = "torch"
 
     @model_validator(mode="after")
     def _one_way_or_the_other(self) -> Self:

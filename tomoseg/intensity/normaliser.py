@@ -124,15 +124,25 @@ class Normaliser:
         float32, the same shape. Voxels that are nearer than the halo to a side of the block that
         is not a side of the volume are not valid.
         """
-        grey = np.array(block, np.float32, order="C")
-        flat = grey.reshape(-1)
-        for begin in range(0, flat.size, CHUNK):
-            self._apply_points(flat[begin : begin + CHUNK])
+        grey = self.points_applied(block)
         for step in self.rest:
             if isinstance(step, ClipScale):
                 step.apply(grey)
             else:
                 grey = _filtered(grey, step, sampling)
+        return grey
+
+    @property
+    def is_clip_scale(self) -> bool:
+        """Whether one clip and scale is all, which a network's device can do itself."""
+        return not self.rest and len(self.points) == 1 and isinstance(self.points[0], ClipScale)
+
+    def points_applied(self, block: NDArray[Any]) -> NDArray[np.float32]:
+        """Return a block as it is before the first filter; see :meth:`apply`."""
+        grey = np.array(block, np.float32, order="C")
+        flat = grey.reshape(-1)
+        for begin in range(0, flat.size, CHUNK):
+            self._apply_points(flat[begin : begin + CHUNK])
         return grey
 
     def _apply_points(self, grey: NDArray[np.float32]) -> None:

@@ -1,4 +1,6 @@
-"""A network's passes compiled for this machine, instead of one operation after the other.
+"""What computes a network's passes: torch's operations, one after the other, or something faster.
+
+``int8`` is in :mod:`tomoseg.nets.int8`.
 
 A compiled pass fuses what stands between convolutions: fewer trips to memory, the same sums, and
 with the shipped networks on a CPU the same labels. It is compiled once for every shape of a pass
@@ -27,8 +29,11 @@ from torch import Tensor
 
 from tomoseg.errors import RequestError, ResourceError
 from tomoseg.nets.architecture import SegmentationNetwork
+from tomoseg.nets.byte_lines import byte_lines
+from tomoseg.nets.card import ModelCard
+from tomoseg.nets.int8 import check_int8, int8_network
 
-Engine = Literal["torch", "compiled"]
+Engine = Literal["torch", "compiled", "int8"]
 
 # Of one process: labels with and without score maps, of some tomograms' sizes. Beyond, it is an
 # error: torch would silently go on uncompiled.
@@ -37,9 +42,36 @@ CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _EAGER = "or set segment.engine: torch"
 
 
-def with_engine(network: SegmentationNetwork, engine: Engine) -> SegmentationNetwork:
-    """Return a network in evaluation mode as an engine computes it; errors as check_engine."""
+def with_engine(
+    network: SegmentationNetwork, engine: Engine, card: ModelCard, dtype: torch.dtype
+) -> SegmentationNetwork:
+    """Return a network as an engine computes it.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode on its device, its norms folded, in ``dtype``; for int8 in float32, on
+        the CPU.
+    engine
+        One of those of :func:`check_engine`, which raises if there is something missing.
+    card
+        The network's card.
+    dtype
+        In which numbers are computed that are not bytes.
+
+    Raises
+    ------
+    RequestError
+        If the network is on a device where the engine does not compute.
+    """
     check_engine(engine)
+    if engine == "int8":
+        if next(network.parameters()).device.type != "cpu":
+            raise RequestError(
+                "engine int8 computes on a CPU alone",
+                remedy="Set segment.engine: torch, or compute.device: cpu.",
+            )
+        return int8_network(network, byte_lines(network, card, user_cache() / "int8"), dtype)
     if engine == "torch":
         return network
     from torch._dynamo import config
@@ -57,13 +89,15 @@ def check_engine(engine: Engine) -> None:
     RequestError
         If there is no such engine.
     ResourceError
-        If it needs a compiler, Python's headers or a folder that are not there.
+        If it needs a compiler, Python's headers, a folder or a processor that are not there.
     """
     if engine not in get_args(Engine):
         raise RequestError(f"engine {engine!r} is none of {get_args(Engine)}")
     if engine == "compiled":
         cache_folder()
         _check_compiler()
+    if engine == "int8":
+        check_int8("Set segment.engine: torch.")
 
 
 def _check_compiler() -> None:
@@ -96,8 +130,7 @@ def cache_folder() -> Path:
     ResourceError
         If it cannot be made, or belongs to somebody else.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = Path(os.environ.setdefault(CACHE_VARIABLE, str(home / "tomoseg" / "compiled")))
+    folder = Path(os.environ.setdefault(CACHE_VARIABLE, str(user_cache() / "compiled")))
     remedy = f"Set {CACHE_VARIABLE} to a folder that you alone can write to, {_EAGER}."
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,6 +144,11 @@ def cache_folder() -> Path:
             f"engine compiled would run what others may write into {folder}", remedy=remedy
         )
     return folder
+
+
+def user_cache() -> Path:
+    """Return the folder of what this user's workers need not find twice; it may not be there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tomoseg"
 
 
 class CompiledNetwork(SegmentationNetwork):

@@ -14,15 +14,13 @@ predicted window by window, each with the exact halo.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from math import ceil, isqrt
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +29,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tomoseg.blocks import BlockGrid, Box
-from tomoseg.errors import ModelError, RequestError, ResourceError
+from tomoseg.errors import RequestError, ResourceError
+from tomoseg.intensity import Normaliser
 from tomoseg.nets.architecture import (
     SegmentationNetwork,
     fold_norms,
@@ -39,23 +38,20 @@ from tomoseg.nets.architecture import (
 )
 from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import load_network
+from tomoseg.nets.device import Precision, choose_device, choose_dtype, device_of, keep_freed_memory
 from tomoseg.nets.engines import Engine, with_engine
 from tomoseg.sampling import Shape, as_shape
 
 Network = Callable[[Tensor], Tensor]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 # Numbers that the widest layer of one slab may hold in a pass: 512 MiB in float32, of which a
 # handful are alive at once. Slices of some 1500² to 2000² voxels then pass whole.
 PASS_NUMBERS = 1 << 27
 
-# Of malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 MIRRORED_AXES = {4: (-2, -1), 8: (-3, -2, -1)}
 
 _CACHE: dict[tuple[object, ...], Predictor] = {}
 _CACHE_LOCK = threading.Lock()
-_DEVICE_GUARDS: dict[str, threading.Lock] = {}
 
 
 class Predictor:
@@ -78,7 +74,7 @@ class Predictor:
         How many mirror images of every pass are predicted and averaged, which takes as many times
         longer: 1 is none, 4 mirrors x and y, 8 all axes.
     engine
-        ``"torch"``, or ``"compiled"`` once for each shape of a pass.
+        ``"torch"``; ``"compiled"`` once for each shape of a pass; or ``"int8"``, on a CPU.
 
     Attributes
     ----------
@@ -109,17 +105,18 @@ class Predictor:
         self.card = card
         self.device = choose_device(device)
         self.dtype = choose_dtype(self.device, precision)
-        self.batch = 8 if self.device.type == "cuda" else 1
+        self._on = device_of(self.device)
+        self.batch = self._on.batch
         self.events: list[str] = []
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
             keep_freed_memory()
-        self._network = with_engine(_prepared(network, self.device, self.dtype), engine)
+        dtype = torch.float32 if engine == "int8" else self.dtype
+        self._network = with_engine(
+            _prepared(network, self.device, dtype), engine, card, self.dtype
+        )
         if tta > 1:
             self._network = MirrorAveraged(self._network, MIRRORED_AXES[tta])
-        # One block computes while other threads read the next and write the last; of several
-        # networks too, because they share the device's memory.
-        self._device_guard = _DEVICE_GUARDS.setdefault(str(self.device), threading.Lock())
 
     @classmethod
     def open(
@@ -172,9 +169,15 @@ class Predictor:
         return self.predict_maps(volume, core, ()).reshape(core.shape)
 
     def predict_maps(
-        self, volume: NDArray[np.float32], core: Box, channels: Sequence[int]
+        self,
+        volume: NDArray[Any],
+        core: Box,
+        channels: Sequence[int],
+        normaliser: Normaliser | None = None,
     ) -> NDArray[np.uint8]:
         """Return labels, and scores of some channels in bytes: all that a device need give out.
+
+        With a ``normaliser`` the volume is as it is stored, as :meth:`Device.block` says.
 
         Returns
         -------
@@ -183,35 +186,46 @@ class Predictor:
             these channels of :meth:`predict_scores`, 255 standing for 1.
         """
         out = np.empty((1 + len(channels), *core.shape), dtype=np.uint8)
-        self._predict(volume, core, out, lambda image: self._network.maps(image, channels))
-        return out
+        return self._predict(
+            volume, core, out, lambda image: self._network.maps(image, channels), normaliser
+        )
 
-    def predict_scores(self, volume: NDArray[np.float32], core: Box) -> NDArray[np.float32]:
+    def predict_scores(
+        self, volume: NDArray[Any], core: Box, normaliser: Normaliser | None = None
+    ) -> NDArray[np.float32]:
         """Return softmax scores 0..1, float32, shape (1 + classes, *core.shape).
 
-        Channel 0 is the background. Parameters and errors as in :meth:`predict_labels`.
+        Channel 0 is the background. Parameters and errors as in :meth:`predict_labels` and
+        :meth:`predict_maps`.
         """
         out = np.empty((1 + len(self.card.classes), *core.shape), dtype=np.float32)
-
-        self._predict(volume, core, out, lambda image: self._network(image).float().softmax(dim=1))
-        return out
+        return self._predict(
+            volume, core, out, lambda image: self._network(image).float().softmax(dim=1), normaliser
+        )
 
     def _predict(
-        self, volume: NDArray[np.float32], core: Box, out: NDArray[Any], network: Network
-    ) -> None:
-        """Fill (channels, *core.shape) with what a function of passes gives."""
+        self,
+        volume: NDArray[Any],
+        core: Box,
+        out: NDArray[Any],
+        network: Network,
+        normaliser: Normaliser | None,
+    ) -> NDArray[Any]:
+        """Return (channels, *core.shape), like ``out``, of what a function of passes gives."""
         _check_request(volume, core)
         is_volume = self.card.architecture.dimensions == 3
         passes = self._volume_pass if is_volume else self._slab_passes
-        with self._device_guard, torch.inference_mode():
-            image = torch.from_numpy(np.require(volume, np.float32, ["C", "W"])).to(self.device)
+        with self._on.block(volume, normaliser) as image:
+            results = self._on.empty(out)
             for window in pass_windows(as_shape(volume.shape), self.card):
                 part = window.write.intersect(core)
                 if part.size:
                     inside = part.within(window.read)
                     for box, values in passes(image[window.read.slices], inside, network):
                         there = box.shift(window.read.begin).within(core)
-                        out[(slice(None), *there.slices)] = values.cpu().numpy()
+                        results[(slice(None), *there.slices)] = values
+            fetched = self._on.fetched(results)
+        return fetched()
 
     def _slab_passes(
         self, image: Tensor, core: Box, network: Network
@@ -348,47 +362,6 @@ def cached_predictor(
         return _CACHE[key]
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name; ``"auto"`` is the first GPU or else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):
-        return torch.device(name)
-    raise RequestError(f"there is no device {name!r} here", remedy="Use auto, cpu or cuda.")
-
-
-def choose_dtype(device: torch.device, precision: Precision) -> torch.dtype:
-    """Return the type in which a device computes fastest, or the one asked for."""
-    if precision not in get_args(Precision):
-        raise RequestError(f"precision {precision!r} is none of {get_args(Precision)}")
-    if precision == "auto":
-        return _fastest_dtype(device)
-    if precision == "float16" and device.type == "cpu":
-        raise RequestError("a CPU has no fast float16", remedy="Use bfloat16, float32 or auto.")
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    return dtypes[precision]
-
-
-def _fastest_dtype(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    able = torch.cpu.get_capabilities()
-    # Without these instructions bfloat16 is emulated, slower than float32.
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep what it frees: else each activation of a network page-faults.
-
-    Dask's nanny asks for the contrary; a network on a CPU then takes 1.6 times as long. Where the
-    C library is not GNU's nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_MAX, 0)
-        library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
-
-
 def _prepared(
     network: SegmentationNetwork, device: torch.device, dtype: torch.dtype
 ) -> SegmentationNetwork:
@@ -399,15 +372,9 @@ def _prepared(
     return network
 
 
-def _check_request(volume: NDArray[np.float32], core: Box) -> None:
+def _check_request(volume: NDArray[Any], core: Box) -> None:
     if volume.ndim != 3 or core.size == 0 or not Box.whole(volume.shape).contains(core):
         raise RequestError(f"core {core.begin}..{core.end} is not in a volume of {volume.shape}")
-    # One sum is enough: it is finite only if every voxel is.
-    if not np.isfinite(volume.sum(dtype=np.float64)):
-        raise ModelError(
-            "the normalised volume holds values that are not finite",
-            remedy="Check the tomogram for NaN and the recipe's intensity steps.",
-        )
 
 
 def _out_of_memory(device: torch.device, shape: tuple[int, ...]) -> ResourceError:

@@ -32,10 +32,11 @@ from tomoseg.nets.architecture import channels_last
 from tomoseg.nets.augment import augmented
 from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import save_card, save_model
+from tomoseg.nets.device import choose_device, choose_dtype
 from tomoseg.nets.losses import log_squares_loss, segmentation_loss
 from tomoseg.nets.parallel import World, joined
 from tomoseg.nets.patches import Batch, PatchSource, take_census, validation_boxes
-from tomoseg.nets.predict import Predictor, choose_device, choose_dtype
+from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import AnnotatedVolume, TrainingProgress, TrainingSettings
 from tomoseg.nets.split import Region, split_regions
 from tomoseg.nets.state import TrainingState, best_score, start_state, update_average

@@ -224,7 +224,7 @@ class FittedNetwork:
     precision: Literal["auto", "float32", "bfloat16"]
     threads: int
     tta: Literal[1, 4, 8]
-    engine: Literal["torch", "compiled"]
+    engine: Literal["torch", "compiled", "int8"]
 
     @property
     def is_rescaled(self) -> bool:
@@ -250,8 +250,8 @@ class FittedNetwork:
         is not rescaled. ``image`` holds what is :meth:`needed` at least.
         """
         read = self._around(box)
-        volume = self._normalised(read, image)
-        return self.predictor().predict_maps(volume, box.within(read), channels)
+        volume, normaliser = self._given(read, image)
+        return self.predictor().predict_maps(volume, box.within(read), channels, normaliser)
 
     def scores(self, box: Box, image: ReadBox) -> NDArray[np.float32]:
         """Return scores 0..1 on the tomogram's grid, (1 + its applied classes, z, y, x).
@@ -261,7 +261,8 @@ class FittedNetwork:
         back = Rescaling(self.grid, self.image_sampling)
         core = self._core(box)
         read = self._around(core)
-        scores = self.predictor().predict_scores(self._normalised(read, image), core.within(read))
+        volume, normaliser = self._given(read, image)
+        scores = self.predictor().predict_scores(volume, core.within(read), normaliser)
         card, classes = self.applied.card, self.applied.classes
         if classes != card.classes:
             scores = scores[[0, *(card.label(name) for name in classes)]]
@@ -293,6 +294,12 @@ class FittedNetwork:
         # The halo counts from the cells that the core lies in, and a core may begin amid one.
         stride = self.applied.card.stride
         return core.aligned(stride).grow(self.halo).aligned(stride).clip(self.grid.shape)
+
+    def _given(self, read: Box, image: ReadBox) -> tuple[NDArray[Any], intensity.Normaliser | None]:
+        """Return a box as the predictor takes it, and what its device has to do to it."""
+        if self.normaliser.is_clip_scale and not self.is_rescaled:
+            return image.part(read), self.normaliser
+        return self._normalised(read, image), None
 
     def _normalised(self, read: Box, image: ReadBox) -> NDArray[np.float32]:
         """Return a box of the network's grid, normalised."""
