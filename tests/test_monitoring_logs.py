@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -133,6 +134,20 @@ def test_importing_configures_nothing():
         "assert logging.getLogger('tomoseg').level == 0 and not logging.root.handlers"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_line_speaks_to_machines_too(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "tomoseg.cli", "status", str(tmp_path)],
+        env={**os.environ, KIND: "json"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    (said,) = (json.loads(line) for line in ended.stderr.splitlines())
+    assert said["level"] == "error"
+    assert said["message"].startswith(f"error: there is no session in {tmp_path}")
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def test_a_look_in_a_process_that_ends_is_shown_by_the_one_that_stays(
     registry, monkeypatch, tmp_path
 ):
     path = tmp_path / "look.json"
-    registry.register(Looks(path, TomogramMetrics(registry, BEGAN)))
+    registry.register(Looks(path, BEGAN))
     monkeypatch.delenv(LOOK_FILE, raising=False)
     look = (
         "from datetime import UTC, datetime; from tomoseg.capacity import Times; "
@@ -151,9 +151,8 @@ def test_a_look_in_a_process_that_ends_is_shown_by_the_one_that_stays(
     environment = {**os.environ, LOOK_FILE: str(path)}
     for _ in range(2):
         subprocess.run([sys.executable, "-c", look], check=True, env=environment)
-        generate_latest(registry)
-    text = generate_latest(registry).decode()
-    assert 'tomoseg_tomograms_ended_total{state="done"} 1.0' in text
+        text = generate_latest(registry).decode()
+        assert 'tomoseg_tomograms_ended_total{state="done"} 1.0' in text
     assert "tomoseg_result_seconds_sum 7200.0" in text
     look = registry.get_sample_value("tomoseg_last_look_timestamp_seconds")
     assert look == pytest.approx(path.stat().st_mtime)

@@ -301,4 +301,4 @@ def test_the_worker_shows_its_page_beside_those_of_dask(stack):
     page = answer(f"http://{stack.worker}/tomoseg")
     assert "<title>tomoseg worker</title>" in page
     assert "Bokeh" in page
-    assert "Dask Worker" in answer(f"http://{stack.worker}/status")
+    assert "Dask Diagnostic UI" in answer(f"http://{stack.worker}/status")

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric
 
 from tomoseg.capacity import Times, times_of
 from tomoseg.monitoring.tomograms import TomogramMetrics
@@ -34,32 +34,30 @@ def tell_look(tomograms: Sequence[Times]) -> None:
 
 
 class Looks:
-    """Brings the metrics of tomograms up to date at each scrape, from the file of the last look.
+    """Collects the metrics of tomograms at each scrape, from the file of the last look.
 
     Parameters
     ----------
     path
         That file; there is none before the first look.
-    metrics
-        What is brought up to date.
+    began
+        As in :class:`TomogramMetrics`.
     """
 
-    def __init__(self, path: Path, metrics: TomogramMetrics) -> None:
+    def __init__(self, path: Path, began: datetime | None = None) -> None:
         self._path = path
-        self._metrics = metrics
+        self._registry = CollectorRegistry()
+        self._metrics = TomogramMetrics(self._registry, began)
         self._seen = 0
 
     def describe(self) -> list[Metric]:
-        """Return nothing: the metrics stand in the registry by themselves."""
+        """Return nothing: what will be shown is not known before the first look."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read the last look if it is new."""
-        try:
-            written = self._path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return iter(())
+        """Read the last look if it is new, and yield what is known since."""
+        written = self._path.stat().st_mtime_ns if self._path.exists() else 0
         if written != self._seen:
             self._seen = written
             self._metrics.looked(times_of(json.loads(self._path.read_text())), written / 1e9)
-        return iter(())
+        yield from self._registry.collect()

@@ -31,7 +31,7 @@ from tomoseg.devices import memory_bytes
 from tomoseg.errors import RequestError
 from tomoseg.events import Listener, Work, listen
 from tomoseg.monitoring.looks import LOOK_FILE, Looks
-from tomoseg.monitoring.tomograms import STAGE_SECONDS, TomogramMetrics
+from tomoseg.monitoring.tomograms import STAGE_SECONDS
 
 ADDRESS = "TOMOSEG_METRICS_ADDRESS"
 BLOCK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -167,4 +167,4 @@ def _hear_looks() -> None:
     """Show the tomograms of each look that this process or one of its children tells of."""
     path = Path(tempfile.mkdtemp(prefix="tomoseg-")) / "look.json"
     os.environ[LOOK_FILE] = str(path)
-    REGISTRY.register(Looks(path, TomogramMetrics(REGISTRY)))
+    REGISTRY.register(Looks(path))
