@@ -122,6 +122,18 @@ def test_the_same_voxels_give_the_same_bytes() -> None:
     assert files[0].getvalue() == files[1].getvalue()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_flags_have_the_statistics_of_numbers(share: float) -> None:
+    flags = np.random.default_rng(1).random((5, 6, 7)) < share
+    file = io.BytesIO()
+    with MrcWriter(file, HEADER, np.int8, label="mask") as out:
+        out.write(Box.whole(flags.shape), flags)
+    head = np.frombuffer(file.getvalue()[:1024], "<f4")
+    assert tuple(head[19:21]) == (float(flags.min()), float(flags.max()))
+    assert head[21] == pytest.approx(flags.mean(), abs=1e-7)
+    assert head[54] == pytest.approx(flags.std(), abs=1e-7)
+
+
 def test_a_failed_writing_does_not_pass_for_a_file() -> None:
     file = io.BytesIO()
     with pytest.raises(KeyError), MrcWriter(file, HEADER, np.int8, label="mask") as out:

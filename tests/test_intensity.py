@@ -42,6 +42,7 @@ from tomoseg.intensity import (
     parse_steps,
     prepare,
     uniform_voxels,
+    value_counts,
 )
 from tomoseg.sampling import Sampling, Shape, as_shape
 
@@ -114,6 +115,20 @@ def test_percentiles_of_short_integers_are_exact(dtype: str, q: float) -> None:
     assert statistics_of(volume, (3, 4, 5)).percentile(q) == np.percentile(
         volume, q, method="inverted_cdf"
     )
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16"])
+def test_values_are_counted_as_the_histogram_counts_them(dtype: str) -> None:
+    volume = noise(dtype=dtype)
+    volume[0, 0, :2] = np.iinfo(dtype).min, np.iinfo(dtype).max
+    values, known = np.unique(volume, return_counts=True)
+    counts = value_counts(volume)
+    assert counts.size == 2 ** (8 * volume.dtype.itemsize)
+    assert np.array_equal(counts[values.astype(int) - np.iinfo(dtype).min], known)
+    assert counts.sum() == volume.size
+    for part in (volume, volume[1:]):
+        bins = Bins.for_tomogram(moments(part), dtype)
+        assert np.array_equal(bins.of_values(value_counts(part), dtype), histogram(part, bins))
 
 
 def test_short_integers_have_a_bin_each() -> None:

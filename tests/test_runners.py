@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from dask import config as dask_config
+from dask.utils import key_split
 from distributed import Client, KilledWorker, LocalCluster, get_worker
 
 from tomoseg.clusters import open_cluster
@@ -65,12 +66,12 @@ def dask():
         yield runner
 
 
-@pytest.fixture(params=["serial", "dask"])
+@pytest.fixture(params=["serial", "overlapped", "dask"])
 def runner(request, monkeypatch):
     if request.param == "dask":
         return request.getfixturevalue("dask")
     monkeypatch.setattr("tomoseg.runners.PAUSE_SECONDS", 0.0)
-    return SerialRunner()
+    return SerialRunner(2 if request.param == "overlapped" else 1)
 
 
 def test_every_item_gives_one_receipt(runner, tmp_path):
@@ -309,6 +310,13 @@ def test_wrong_input_cannot_pass():
     assert not can_pass(FormatError("x"))
     assert not can_pass(ResourceError("x"))
     assert can_pass(StoreError("x"))
+
+
+def test_what_dask_keeps_of_keys_does_not_grow_with_the_blocks(dask, tmp_path, monkeypatch):
+    monkeypatch.setattr("tomoseg.runners.KEYS_KEPT", 20)
+    list(dask.map(Square(tmp_path), range(100)))
+    # Each item asks for several keys, all of which were kept before.
+    assert key_split.cache_info().currsize < 100
 
 
 def test_dask_keeps_few_of_its_messages_unless_a_person_wants_more():

@@ -164,3 +164,19 @@ def test_cleaning_needs_a_segmentation(tmp_path, tiny_model):
     source = write_mrc(tmp_path / "tomo.mrc", np.zeros((16, 32, 32), np.int8))
     with pytest.raises(StoreError, match=r"segment\.json"):
         run_stage(context_for(tiny_model, source, tmp_path), "clean")
+
+
+@pytest.mark.parametrize("block", [(9, 32, 40), (8, 15, 200), (40, 200, 200)])
+def test_of_every_coarser_level_of_labels_every_second_voxel_stands(tmp_path, tiny_model, block):
+    shape = (19, 33, 161)
+    source = write_mrc(tmp_path / "tomo.mrc", np.zeros(shape, np.int8))
+    context = context_for(
+        tiny_model, source, tmp_path / "out", clean={}, blocks={"shape": list(block)}
+    )
+    finest = cleaned(context, blobs(shape, seed=5))
+    store = zarr.storage.LocalStore(context.image.path)
+    for name, whole in zip(("semantic", "instances"), finest, strict=True):
+        half = zarr.open_array(store, path=f"labels/{name}/1", mode="r")[:]
+        assert half.shape == (9, 16, 80)
+        np.testing.assert_array_equal(half, whole[:18:2, :32:2, :160:2])
+        assert (half > 0).mean() > 0.1

@@ -76,6 +76,20 @@ def test_a_pass_holds_a_byte_a_block_and_not_the_blocks(tmp_path):
     assert peak < 4 * len(grid) + 50_000
 
 
+def test_a_pass_tells_each_receipt_once_and_reads_only_those_of_before(folder, monkeypatch):
+    ledger, told, read = Ledger(folder, "segment", "0" * 64), [], []
+    there = [GRID.block(index) for index in ((0, 1, 0), (2, 3, 1))]
+    for block in there:
+        ledger.write(receipt_name("predict", block), {"number": -1})
+    whole = Ledger.read
+    monkeypatch.setattr(Ledger, "read", lambda self, name: read.append(name) or whole(self, name))
+    monkeypatch.setattr(Ledger, "find", lambda self, name: None)
+    given = context(folder, SerialRunner())
+    given.run_pass(ledger, "predict", Numbered(), GRID, told=told.append)
+    assert sorted(receipt["number"] for receipt in told) == [-1, -1, *range(1, 23)]
+    assert sorted(read) == [receipt_name("predict", block) for block in there]
+
+
 @pytest.mark.parametrize("blocks", [(8, 16, 8), (5, 20, 30)])
 def test_the_projection_is_the_mean_of_numbers_whatever_the_blocks(tmp_path, blocks):
     voxels = np.random.default_rng(3).normal(size=(20, 20, 30)).astype(np.float32)

@@ -421,6 +421,20 @@ def test_creating_anew_empties_the_volume(folder):
     assert not volume.read(Box.whole((4, 5, 6))).any()
 
 
+def test_chunks_of_zeros_are_not_stored_and_minus_zero_is_a_number(local):
+    volume = Volume(local, "0")
+    volume.create((8, 8, 256), "float32", shard=(8, 8, 256))
+    voxels = np.zeros((8, 8, 256), np.float32)
+    voxels[..., :128] = -0.0
+    volume.write(Box.whole(voxels.shape), voxels)
+    found = volume.read(Box.whole(voxels.shape))
+    assert np.array_equal(np.signbit(found), np.signbit(voxels))
+    (shard,) = (
+        file for file in (local.path / "0").rglob("*") if "c" in file.parts and file.is_file()
+    )
+    assert 8 * 8 * 128 * 4 <= shard.stat().st_size < 1.1 * 8 * 8 * 128 * 4
+
+
 def test_other_programs_see_whole_shards_of_inner_chunks(local):
     volume = Volume(local, "0")
     volume.create((70, 300, 256), "float32", shard=(64, 256, 96))

@@ -52,6 +52,7 @@ from tomoseg.filaments.ridge import RidgePoints
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import PRESETS, SHIPPED, SHIPPED_ACCURATE, ModelCard, model_folder
 from tomoseg.nets.predict import Predictor
+from tomoseg.recipe import DEEP_BLOCK
 from tomoseg.runners import open_runner
 from tomoseg.sampling import Sampling
 from tomoseg.surfaces import (
@@ -67,6 +68,7 @@ from tomoseg.surfaces import (
 SEED = 777
 BEFORE_REPORT = ("ingest", "segment", "clean", "trace", "pick", "sample", "export")
 NAME = f"simulated_{SEED:04}"
+WINDOW = (96, 96, 96)
 PEERS = ("monai", "dask-image", "scikit-image", "connected-components-3d")
 
 
@@ -254,7 +256,11 @@ def normalised(path: Path) -> NDArray[np.float32]:
 
 
 def windows(folder: Path, repeats: int) -> Iterator[Row]:
-    """Compare blocks with MONAI's usual windows: one 3D network, one set of weights."""
+    """Compare blocks with MONAI's windows: one 3D network, its weights and precision, one volume.
+
+    Blocks of (128, 256, 256) with a halo of 32, as by default; windows of 96³ that overlap by half
+    and are weighed by a Gaussian. The truth is the whole volume in one pass.
+    """
     from monai.inferers import sliding_window_inference
 
     torch.manual_seed(0)
@@ -265,40 +271,33 @@ def windows(folder: Path, repeats: int) -> Iterator[Row]:
         name="bench", architecture=architecture, classes=classes, colours=("#000000",) * 6,
         voxel_size_angstrom=12.0, halo=(32, 32, 32), stride=architecture.stride,
     )  # fmt: skip
-    volume = np.ascontiguousarray(normalised(folder / f"{NAME}.mrc")[:96, :256, :256])
-    ours = Predictor(network, card, device="cpu")
-    exact = Predictor(network, card, device="cpu", precision="float32")
+    volume = np.ascontiguousarray(normalised(folder / f"{NAME}.mrc"))
     whole = Box.whole(volume.shape)
-    truth = {ours.dtype: ours.predict_labels(volume, whole)}
-    truth[torch.float32] = exact.predict_labels(volume, whole)
-    grid = BlockGrid(volume.shape, (96, 128, 128), card.halo, card.stride)
+    grid = BlockGrid(volume.shape, DEEP_BLOCK, card.halo, card.stride)
+    for precision in ("bfloat16", "float32"):
+        run = Predictor(network, card, device="cpu", precision=precision)
+        truth = run.predict_labels(volume, whole)
+        image = torch.from_numpy(volume)[None, None].to(run.dtype)
 
-    def blocks() -> NDArray[np.uint8]:
-        out = np.empty(volume.shape, np.uint8)
-        for block in grid:
-            out[block.write.slices] = ours.predict_labels(volume[block.read.slices], block.core)
-        return out
-
-    seconds, said = timed(blocks, repeats)
-    seams = share(blocks() != truth[ours.dtype])
-    for dtype in dict.fromkeys((ours.dtype, torch.float32)):
-        run = ours if dtype == ours.dtype else exact
-        image = torch.from_numpy(volume)[None, None].to(dtype)
+        def blocks(run: Predictor = run) -> NDArray[np.uint8]:
+            out = np.empty(volume.shape, np.uint8)
+            for block in grid:
+                out[block.write.slices] = run.predict_labels(volume[block.read.slices], block.core)
+            return out
 
         def peer(run: Predictor = run, image: torch.Tensor = image) -> NDArray[np.uint8]:
             with torch.inference_mode():
                 logits = sliding_window_inference(
-                    image, (96, 96, 96), 1, run._network, overlap=0.5, mode="gaussian"
+                    image, WINDOW, 1, run._network, overlap=0.5, mode="gaussian"
                 )
             return logits[0].max(dim=0).indices.to(torch.uint8).numpy()
 
-        spent, told = timed(peer, repeats)
-        name = str(dtype).removeprefix("torch.")
-        yield Row(f"3D network, blocks against MONAI in {name}", said, told, spent / seconds)
-        other = share(peer() != truth[dtype])
+        seams, others = (share(found() != truth) for found in (blocks, peer))
+        (seconds, said), (spent, told) = timed(blocks, repeats), timed(peer, repeats)
+        yield Row(f"3D network, {precision}, blocks against MONAI", said, told, spent / seconds)
         yield Row(
-            f"voxels that seams change, MONAI's in {name}", f"{seams:.2g}", f"{other:.2g}",
-            other / max(seams, 1 / volume.size),
+            f"voxels that seams change, {precision}", f"{seams:.2g}", f"{others:.2g}",
+            others / max(seams, 1 / volume.size),
         )  # fmt: skip
 
 

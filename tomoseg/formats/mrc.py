@@ -66,9 +66,9 @@ class _Moments:
     @classmethod
     def of(cls, values: NDArray[Any]) -> _Moments:
         if values.dtype.kind == "b":
-            share = float(np.count_nonzero(values) / values.size)
-            squares = values.size * share * (1 - share)
-            return cls(values.size, share, squares, float(share == 1), float(share > 0))
+            held = int(np.count_nonzero(values)) / values.size
+            spread = values.size * held * (1 - held)
+            return cls(values.size, held, spread, float(held == 1), float(held > 0))
         low, high = values.min(), values.max()
         if values.dtype.kind in "iu" and int(high) - int(low) <= 1:
             # A mask, say: a count takes a tenth of the time.

@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from numcodecs import Blosc
 from numpy.typing import NDArray
+from zarr.buffer import cpu
 from zarr.codecs import BloscCodec
 
 from tomoseg.blocks import Box
@@ -20,6 +21,23 @@ from tomoseg.sampling import Shape, as_shape
 from tomoseg.stores.folders import Folder
 
 LARGEST_CHUNK = (64, 128, 128)
+
+
+class Voxels(cpu.NDBuffer):
+    """What zarr writes; it asks of every chunk whether that is empty, and leaves out those."""
+
+    def all_equal(self, other: Any, equal_nan: bool = True) -> bool:
+        """Tell whether every voxel is 0, where that is asked; -0.0 is another number.
+
+        zarr's own way, to compare with the number, takes longer than to pack labels.
+        """
+        if other is None or other != 0:
+            return super().all_equal(other, equal_nan)
+        voxels = self.as_numpy_array()
+        return not voxels.view(f"u{voxels.itemsize}").any()
+
+
+PROTOTYPE = cpu.buffer_prototype._replace(nd_buffer=Voxels)
 
 
 @dataclass(frozen=True)
@@ -143,13 +161,16 @@ class Volume:
                 f"{array.dtype} box {box.shape} of {self.path}"
             )
         names = list(self._shard_names(array, box))
+        # zarr reads shards that the volume's end cuts before it writes them, and that as usual.
+        is_cut = any(end % step for end, step in zip(box.end, shard, strict=True))
+        prototype = None if is_cut else PROTOTYPE
         try:
-            array[box.slices] = voxels
+            array.set_basic_selection(box.slices, voxels, prototype=prototype)
         except (ValueError, RuntimeError):
             # zarr reads the shards that it is to replace; one that a power cut tore must not stay.
             for name in names:
                 self.folder.remove(name)
-            array[box.slices] = voxels
+            array.set_basic_selection(box.slices, voxels, prototype=prototype)
         self.folder.settle(names)
 
     def _shard_names(self, array: zarr.Array[Any], box: Box) -> Iterator[str]:
