@@ -10,9 +10,10 @@ from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import RequestError, ResourceError
 from tomoseg.nets import engines
 from tomoseg.nets.architecture import build_network
-from tomoseg.nets.card import SHIPPED, Architecture, ModelCard, load_card, model_folder
+from tomoseg.nets.card import PRESETS, SHIPPED, Architecture, ModelCard, load_card, model_folder
 from tomoseg.nets.engines import CACHE_VARIABLE, cache_folder, check_engine
 from tomoseg.nets.predict import Predictor
+from tomoseg.recipe import DEEP_BLOCK, BlocksSection
 
 SLAB = Architecture(slices_in=6, slices_out=2, fold=2, widths=(4, 8))
 SHAPE = (9, 96, 96)
@@ -77,6 +78,27 @@ def test_few_shapes_of_a_tomogram_are_compiled(size, passes):
     blocks = BlockGrid((64, *size), (32, 512, 512), card.halo, card.stride)
     shapes = {tuple(-(-n // 16) * 16 for n in block.read.shape[1:]) for block in blocks}
     assert shapes == passes
+
+
+@pytest.mark.parametrize(
+    ("size", "deep", "cost"), [((1000, 1024, 1024), 12, 1.37), ((300, 928, 960), 27, 1.98)]
+)
+def test_whole_slices_have_one_shape_and_deep_blocks_are_not_made_to(size, deep, cost):
+    """What it would cost to shift reads at the border inward until all have one shape."""
+    slabs, volumes = (load_card(model_folder(SHIPPED)).architecture, PRESETS["accurate"])
+    shapes = {s[1:] for s in passes_of(size, BlocksSection().shape, slabs)}
+    assert shapes == {size[1:]}
+    found = passes_of(size, DEEP_BLOCK, volumes)
+    assert len(set(found)) == deep
+    one = np.max(found, axis=0)
+    assert np.prod(one) * len(found) / np.prod(found, axis=1).sum() == pytest.approx(cost, abs=0.01)
+
+
+def passes_of(size, block, architecture):
+    """Return the shape in which each block is read, to whole strides."""
+    grid = BlockGrid(size, block, architecture.receptive_halo, architecture.stride)
+    reads = (part.read.aligned(architecture.stride) for part in grid)
+    return [read.shape for read in reads]
 
 
 def test_more_shapes_than_torch_expects_stay_compiled(compiled):

@@ -9,6 +9,7 @@ the machine, versions and date. Peers that are not installed are left out and na
 end-to-end    a whole session, copy to masks, against the bare network on the same core
 workers       two workers against one
 engines       compiled passes against one operation after the other, and what compiling takes
+prices        what score maps, mirror images and int8 take, labels alone taking 1
 windows       blocks with a halo against MONAI's sliding windows: time, and what seams change
 scheduler     a block's share of scheduling and of the driver's memory, at 10³ and 10⁴ empty blocks
 components    ours over blocks, cc3d in memory, dask-image over the same blocks
@@ -25,10 +26,8 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,8 +40,10 @@ import cc3d
 import numpy as np
 import psutil
 import torch
+from engines import engines, prices
 from large import write_tiled
 from numpy.typing import NDArray
+from rows import Row, normalised, share, timed
 
 from tomoseg import labels
 from tomoseg.blocks import Block, BlockGrid, Box
@@ -70,20 +71,6 @@ BEFORE_REPORT = ("ingest", "segment", "clean", "trace", "pick", "sample", "expor
 NAME = f"simulated_{SEED:04}"
 WINDOW = (96, 96, 96)
 PEERS = ("monai", "dask-image", "scikit-image", "connected-components-3d")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    ours: str
-    other: str
-    ratio: float
-
-    def __str__(self) -> str:
-        """Return it as Markdown."""
-        return f"| {self.what} | {self.ours} | {self.other} | {self.ratio:.3g} |"
 
 
 def main() -> None:
@@ -130,17 +117,6 @@ def known(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "–"
-
-
-def timed(work: Callable[[], Any], repeats: int) -> tuple[float, str]:
-    """Return the median of CPU seconds of calls, and it with its spread as text."""
-    spent = []
-    for _ in range(repeats):
-        began = time.process_time()
-        work()
-        spent.append(time.process_time() - began)
-    middle = statistics.median(spent)
-    return middle, f"{middle:.3g} s ({min(spent):.3g}–{max(spent):.3g})"
 
 
 # The whole session
@@ -217,41 +193,6 @@ def session(folder: Path, name: str, *settings: str, source: Path | None = None)
     return dict(row)
 
 
-def engines(folder: Path, repeats: int) -> Iterator[Row]:
-    """Compare compiled passes with torch's operations one after the other."""
-    volume = normalised(folder / f"{NAME}.mrc")[:32]
-    whole = Box.whole(volume.shape)
-    for model in (SHIPPED, SHIPPED_ACCURATE):
-        eager = Predictor.open(model_folder(model), device="cpu")
-        expected = eager.predict_labels(volume, whole)
-        spent, told = timed(lambda p=eager: p.predict_labels(volume, whole), repeats)
-        with tempfile.TemporaryDirectory() as cache:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-            setups = []
-            for _ in ("cold", "cached"):
-                torch.compiler.reset()
-                compiled = Predictor.open(model_folder(model), device="cpu", engine="compiled")
-                began = sum(os.times()[:4])
-                found = compiled.predict_labels(volume, whole)
-                setups.append(sum(os.times()[:4]) - began)
-            seconds, said = timed(lambda p=compiled: p.predict_labels(volume, whole), repeats)
-        changed = share(found != expected)
-        rate = volume.size / 1e6 / seconds
-        what = f"{model}, compiled, {rate:.3g} Mvoxel/s, {changed:.2g} of labels differ"
-        yield Row(what, said, told, spent / seconds)
-        cold, cached = (max(setup - seconds, 0) for setup in setups)
-        what = f"{model}, CPU seconds to compile a shape, from the cache against from nothing"
-        yield Row(what, f"{cached:.2g} s", f"{cold:.2g} s", cold / max(cached, 0.01))
-
-
-def normalised(path: Path) -> NDArray[np.float32]:
-    """Return a tomogram with mean 0 and variance 1."""
-    import mrcfile
-
-    voxels = np.asarray(mrcfile.read(path), np.float32)
-    return (voxels - voxels.mean()) / voxels.std()
-
-
 # Blocks against windows
 
 
@@ -299,11 +240,6 @@ def windows(folder: Path, repeats: int) -> Iterator[Row]:
             f"voxels that seams change, {precision}", f"{seams:.2g}", f"{others:.2g}",
             others / max(seams, 1 / volume.size),
         )  # fmt: skip
-
-
-def share(flags: NDArray[np.bool_]) -> float:
-    """Return the share that is true."""
-    return float(flags.mean())
 
 
 # Scheduling
@@ -462,7 +398,8 @@ def tomoseg(*words: object) -> None:
 BENCHMARKS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "end-to-end": end_to_end,
     "workers": workers,
-    "engines": engines,
+    "engines": lambda folder, repeats: engines(folder / f"{NAME}.mrc", repeats),
+    "prices": lambda folder, repeats: prices(folder / f"{NAME}.mrc", repeats),
     "windows": windows,
     "scheduler": scheduler,
     "components": components,

@@ -111,7 +111,7 @@ class Gpu:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._copies = torch.cuda.Stream(device)
+        self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._guard = threading.Lock()
         self._places = threading.BoundedSemaphore(2)
 
