@@ -17,7 +17,7 @@ from tomoseg.errors import (
     ResourceError,
     StoreError,
 )
-from tomoseg.status import session_status
+from tomoseg.status import session_status, tomogram_times
 from tomoseg.stores import claimed
 from tomoseg.watching import work as work_module
 from tomoseg.watching.looks import ask_again, counts, look, orders
@@ -510,3 +510,7 @@ def test_a_session_is_really_processed(site):
     assert rows["good"].first_seen < rows["good"].complete <= rows["good"].started == begun
     assert rows["good"].finished == begun
     assert session_status(str(output))["done"] == 1
+    times = {one.name: one for one in tomogram_times(work.seen.place.results)}
+    assert (times["good"].state, times["bad"].state) == ("done", "set aside")
+    assert times["good"].complete < times["good"].started
+    assert times["good"].seconds["segment"] > 0
