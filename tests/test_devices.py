@@ -1,5 +1,7 @@
 """GPUs: named by the batch system or counted, and one for each worker process."""
 
+import platform
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -85,3 +87,37 @@ def test_a_worker_too_many_gets_no_gpu(monkeypatch, name, said):
     with pytest.raises(ResourceError, match=f"worker {name} has no GPU"):
         dask_setup(nanny)
     assert nanny.env == {VARIABLE: ""}
+
+
+FAULTS = """
+import ctypes, resource, sys, threading
+import numpy as np
+from tomoseg.devices import share_heap
+
+library = ctypes.CDLL(None)
+library.mallopt(-4, 0), library.mallopt(-1, 1 << 30)  # as a network's process has them
+if sys.argv[1] == "shared":
+    share_heap()
+faults = []
+
+def block():
+    for turn in range(6):
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        parts = [np.ones(20 << 20, np.uint8) for _ in range(4)]
+        del parts
+
+thread = threading.Thread(target=block)
+thread.start()
+thread.join()
+print(faults[-1] - faults[2])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
+def test_threads_keep_the_memory_that_they_freed():
+    def faults(way):
+        command = [sys.executable, "-c", FAULTS, way]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert faults("own") > 500
+    assert faults("shared") < 50

@@ -196,7 +196,8 @@ class ComputeSection(Section):
     workers
         Processes of this machine; without a number as many as there are cores, or GPUs.
     memory_gib
-        For each block in work: a worker has one, on a GPU three (read, computed, written).
+        For each block in work: a worker has one, on a GPU three (read, computed, written). Without
+        workers this process has two, one read or written while the other is computed.
     threads
         torch threads in a process; one a worker is best on a CPU.
     device
