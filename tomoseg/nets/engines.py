@@ -15,7 +15,7 @@ So a tomogram whose size is a multiple of the blocks' has one shape for two bloc
 two for more, and at most four along both; another size adds one an axis, nine in all. The default
 blocks of a 2D network hold whole slices, which have one shape. Those of a 3D network have 12 in
 1000×1024×1024 voxels and 27 in 300×928×960: one shape for all, reads at the border shifted inward,
-would be 1.4 and 2.0 times the voxels, for ever, where compiling takes 15 CPU seconds a shape, once.
+would be 1.4 and 1.8 times the voxels, for ever, where compiling takes 15 CPU seconds a shape, once.
 A pass for any shape (``dynamic=True``) took 1.3 times as long as torch's own operations.
 """
 
