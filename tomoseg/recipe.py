@@ -197,8 +197,7 @@ class SegmentSection(Section):
         ``default`` (the card's), ``exact`` (the receptive field) or voxels in y and x; what those
         cost is in the card.
     score_maps
-        Keep score maps of classes traced, picked or sampled and use them; else the masks. A pass
-        takes 1.06 to 1.25 times as long for one, 1.2 to 1.4 for six.
+        Use score maps of classes traced, picked or sampled (6 to 38% more time); else the masks.
     precision
         ``auto``: bfloat16 where the processor or GPU has it; or ``float32``.
     tta
