@@ -357,6 +357,13 @@ def test_an_engine_without_its_compiler_is_told_before_any_work(values, no_compi
         check_session(plan_session(recipe_from(values)))
 
 
+def test_bytes_on_gpus_are_refused_before_any_work(values):
+    values["segment"]["engine"] = "int8"
+    values["compute"] = {"device": "cuda"}
+    with pytest.raises(RequestError, match=r"int8 computes on a CPU alone.*engine: torch"):
+        check_session(plan_session(recipe_from(values)))
+
+
 def test_a_disk_too_small_is_told_before_any_work(values, monkeypatch):
     monkeypatch.setattr("tomoseg.session.free_bytes", lambda folder: 2**20)
     with pytest.raises(ResourceError, match=r"are needed in .*/out, .* are free\. Free space"):

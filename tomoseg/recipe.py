@@ -193,21 +193,16 @@ class SegmentSection(Section):
         ``default`` (the card's), ``exact`` (the receptive field) or voxels in y and x; what those
         cost is in the card.
     score_maps
-        Keep score maps of classes traced, picked or sampled and use them; else the masks. Beside
-        labels alone a pass of ``shipped`` takes 1.25 times as long for one map and 1.4 for six, of
-        ``shipped-accurate`` 1.06 and 1.17.
+        Use score maps of classes traced, picked or sampled (6 to 38% more time); else the masks.
     precision
         ``auto``: bfloat16 where the processor or GPU has it; or ``float32``.
     tta
-        Test-time augmentation: how many mirror images of every block are predicted and averaged,
-        which takes 4.1 to 4.5 times as long for 4, which mirrors x and y, and twice that for 8, all
-        axes; 1 is none.
+        Test-time augmentation: mirror images of every block are averaged. 4 mirrors x and y and
+        takes 4.1 to 4.5 times as long; 8 all axes, 8.5 to 9.1 times; 1 is none.
     engine
-        ``torch``. ``compiled`` takes ``shipped`` a fifteenth less time on a CPU and
-        ``shipped-accurate`` no less, after 15 s for each shape of a pass, kept in
-        ``~/.cache/tomoseg/compiled``; a worker needs g++ and Python's headers. ``int8``, on a CPU
-        alone, takes a third less time and changes 0.15 to 0.2% of the labels, where bfloat16
-        changes 0.02 to 0.05%; a worker needs a processor with VNNI or AMX.
+        ``torch``; ``compiled``: 7% less time for ``shipped`` on a CPU, after 15 s for each shape of
+        a pass, kept in ``~/.cache/tomoseg``, with g++ and Python's headers; ``int8``: a third less
+        time for 0.1 to 0.2% of labels changed (bfloat16 0.05%), on CPUs with VNNI or AMX.
     """
 
     model: str = SHIPPED

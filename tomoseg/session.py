@@ -138,6 +138,8 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
 
     Raises
     ------
+    RequestError
+        If the engine does not compute on the workers' device.
     ResourceError
         If the cluster cannot be started from here, the engine needs what this machine, where the
         blocks run, has not, or the results will not fit on the disk.
@@ -160,6 +162,11 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
 def _check_engine(recipe: Recipe) -> None:
     """Look for what the engine needs, unless the blocks run on other machines."""
     compute, engine = recipe.compute, recipe.segment.engine
+    if engine == "int8" and compute.worker_device == "cuda":
+        raise RequestError(
+            "segment.engine: int8 computes on a CPU alone",
+            remedy="Set segment.engine: torch, or compute.device: cpu.",
+        )
     if engine == "torch" or compute.address or compute.cluster in ("slurm", "kubernetes"):
         return
     from tomoseg.nets.engines import check_engine

@@ -103,7 +103,7 @@ class Predictor:
         engine: Engine = "torch",
     ) -> None:
         self.card = card
-        self.device = choose_device(device)
+        self.device = choose_device("cpu" if (device, engine) == ("auto", "int8") else device)
         self.dtype = choose_dtype(self.device, precision)
         self._on = device_of(self.device)
         self.batch = self._on.batch
