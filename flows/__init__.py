@@ -17,6 +17,8 @@ QUIET = {
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "tomoseg",
+    # What is logged outside of a run belongs to none.
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
 for _name, _value in QUIET.items():
