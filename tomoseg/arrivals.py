@@ -93,6 +93,8 @@ class Worked:
         Of the last attempt.
     error, remedy
         Of a failure.
+    seconds
+        Stage → seconds, of what was worked out.
     """
 
     size: int
@@ -106,6 +108,7 @@ class Worked:
     finished: str = ""
     error: str = ""
     remedy: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def counts(self, seen: Seen, recipe: str) -> bool:
         """Tell whether it was of this content and recipe, and nobody asked for it since."""
@@ -274,45 +277,6 @@ def stopped(trouble: Trouble | None, error: TomosegError, recipe: str, now: date
     """Return what is known of a session's trouble after it failed once more."""
     number = 1 if trouble is None or trouble.recipe != recipe else trouble.number + 1
     return Trouble(recipe, iso(now), error.message, error.remedy, number)
-
-
-@dataclass(frozen=True)
-class Times:
-    """When things happened to a tomogram, ISO 8601, UTC; empty for what has not yet.
-
-    Parameters
-    ----------
-    name
-        Tomogram.
-    state
-        As in :class:`Worked`; ``waiting`` before it was begun.
-    first_seen, complete
-        As in :class:`Seen`.
-    started, finished
-        Of the last attempt.
-    """
-
-    name: str
-    state: str
-    first_seen: str
-    complete: str
-    started: str = ""
-    finished: str = ""
-
-
-def times(output: Folder) -> list[Times]:
-    """Return the times of all tomograms that a watch knows of in an output, by name."""
-    seen, worked = Sights.read(output).tomograms, Works.read(output).tomograms
-    rows = {
-        name: Times(name, "waiting", one.first_seen, one.complete) for name, one in seen.items()
-    }
-    for name, one in worked.items():
-        is_newer = name in seen and (one.size, one.version) != (seen[name].size, seen[name].version)
-        if not is_newer:
-            rows[name] = Times(
-                name, one.state, one.first_seen, one.complete, one.started, one.finished
-            )
-    return [rows[name] for name in sorted(rows)]
 
 
 def iso(now: datetime) -> str:
