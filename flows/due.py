@@ -57,8 +57,9 @@ def run_due(deployment: UUID) -> bool:
     Those before it are cancelled: they would find nothing else.
     """
     with get_client(sync_client=True) as client:
-        due = client.get_scheduled_flow_runs_for_deployments([deployment], datetime.now(UTC))
-        due.sort(key=lambda run: run.expected_start_time or run.created or datetime.now(UTC))
+        now = datetime.now(UTC)
+        due = client.get_scheduled_flow_runs_for_deployments([deployment], now)
+        due.sort(key=lambda run: run.next_scheduled_start_time or now)
         for run in due[:-1]:
             client.set_flow_run_state(run.id, Cancelled(message="a later look was due too"))
         if not due:

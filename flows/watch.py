@@ -13,6 +13,7 @@ comes sooner after the event ``tomoseg.look``, such as from a notification of th
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sys
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from tomoseg.runners import explaining
 from tomoseg.stores import checked_url
 from tomoseg.watching.looks import ask_again, look, orders
 from tomoseg.watching.places import places_of
-from tomoseg.watching.settings import Watch, load_watch
+from tomoseg.watching.settings import LimitsSection, Watch, load_watch
 from tomoseg.watching.tables import table
 
 EVENT = "tomoseg.look"
@@ -33,7 +34,9 @@ EVENT = "tomoseg.look"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return 0 done, 1 something failed, 2 the request was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m flows.watch", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.watch", description=__doc__, epilog=_keys()
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("watch", type=Path, help="the watch's YAML file")
     ways = parser.add_mutually_exclusive_group()
@@ -55,6 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
     except TomosegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, RequestError) else 1
+
+
+def _keys() -> str:
+    """Return what the watch's file may say, from where that is written."""
+    return (
+        f"The watch's file: {inspect.getdoc(Watch)}\n\nIts limits: {inspect.getdoc(LimitsSection)}"
+    )
 
 
 def _once(watch: Watch, *, is_working: bool) -> int:

@@ -265,6 +265,7 @@ def test_a_schedule_starts_a_run_once_and_only_once(server, site):
 def test_of_the_looks_that_are_due_the_last_is_run(server, site):
     site.path.write_text(json.dumps(json.loads(site.path.read_text()) | {"cron": "0 0 1 1 *"}))
     looks, _ = deployments(load_watch(site.path), site.path)
+    looks.name = "rare"
     deployment, now = looks.apply(), datetime.now(UTC)
     with get_client(sync_client=True) as client:
         runs = [

@@ -293,6 +293,7 @@ def _read(output: Folder, name: str) -> dict[str, Any]:
     try:
         return dict(folder.read_json(name))
     except StoreError:
-        if folder.exists(name):
-            raise
-        return {}
+        if not folder.exists(name):
+            return {}
+        # It may have been written since.
+        return dict(folder.read_json(name))
