@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		$(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[dev,s3]'
+		--constraint constraints.txt --editable '.[dev,s3,dashboard]'
 	@touch $@
 
 ifeq ($(SESSION),)

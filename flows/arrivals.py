@@ -27,6 +27,7 @@ from flows.artifacts import (
 )
 from flows.session import process_stage
 from tomoseg.errors import StoreError, TomosegError
+from tomoseg.monitoring import configure_logs
 from tomoseg.runners import SerialRunner
 from tomoseg.session import finished_row
 from tomoseg.sources import Found
@@ -61,6 +62,7 @@ def process_arrivals(session: str, watch: str) -> State[Any]:
     watch
         Path of the watch's file.
     """
+    configure_logs()
     log = get_run_logger()
     try:
         with opened_work(load_watch(watch, os.environ), session) as work:

@@ -107,7 +107,11 @@ def show_rows(session: str, rows: Iterable[dict[str, Any]], logs: dict[str, str]
         state = aside or row["state"]
         table.append(f"| {cell(row['name'])} | {state} | {seconds} | {why(row)} | {link} |")
     with quietly():
-        create_markdown_artifact("\n".join(table), key=artifact_key(session, "tomograms"))
+        create_markdown_artifact(
+            "\n".join(table),
+            key=artifact_key(session, "tomograms"),
+            description=f"{cell(session)}: what became of each tomogram",
+        )
 
 
 def show_trouble(session: str, error: TomosegError) -> None:
@@ -115,7 +119,11 @@ def show_trouble(session: str, error: TomosegError) -> None:
     lines = [f"## {cell(session)} cannot be processed", cell(error.message)]
     lines += [f"**Remedy:** {cell(error.remedy)}"] if error.remedy else []
     with quietly():
-        create_markdown_artifact("\n\n".join(lines), key=artifact_key(session, "tomograms"))
+        create_markdown_artifact(
+            "\n\n".join(lines),
+            key=artifact_key(session, "tomograms"),
+            description=f"{cell(session)}: what keeps it from being processed",
+        )
 
 
 def show_links(session: str, links: dict[str, str]) -> None:
@@ -123,7 +131,12 @@ def show_links(session: str, links: dict[str, str]) -> None:
     for text, url in links.items():
         if url:
             with quietly():
-                create_link_artifact(url, link_text=text, key=artifact_key(session, text))
+                create_link_artifact(
+                    url,
+                    link_text=text,
+                    key=artifact_key(session, text),
+                    description=cell(f"{session}: {url}"),
+                )
 
 
 def show_picture(session: str, output: Folder, row: dict[str, Any]) -> None:

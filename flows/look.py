@@ -24,8 +24,10 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Crashed
 
 from tomoseg.arrivals import after, iso
+from tomoseg.monitoring.metrics import show_tomograms
 from tomoseg.watching.looks import SessionLook, look, orders
 from tomoseg.watching.settings import Watch, load_watch
+from tomoseg.watching.tables import times
 
 ARRIVALS = "tomoseg arrivals"
 LOOK = "tomoseg watch"
@@ -47,6 +49,7 @@ def look_for_arrivals(watch: str) -> State[Any]:
     log = get_run_logger()
     settings, now = load_watch(watch, os.environ), datetime.now(UTC)
     looks = look(settings, now)
+    show_tomograms([one for each in looks for one in times(each)])
     with get_client(sync_client=True) as client:
         busy = _busy(client, looks, now)
         _forget(client, now)

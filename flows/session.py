@@ -73,8 +73,8 @@ def process_stage(
     except TomosegError:
         log.exception("%s: %s failed", found.name, stage)
         raise
-    took = "already done" if record["is_reused"] else f"done in {record['seconds']:.1f} s"
-    log.info("%s: %s %s", found.name, stage, took)
+    if record["is_reused"]:
+        log.info("already done")
     return record
 
 

@@ -5,23 +5,28 @@
     python -m flows.watch WATCH.yaml --once       look, and process what is ready in this process
     python -m flows.watch WATCH.yaml --again X    try again what was set aside
 
-Without a server, ``--once`` from a crontab does the same work. A look comes sooner after the event
-``tomoseg.look``, such as from a notification of the object store.
+Looks run in this process, each session's run in one of its own; ``TOMOSEG_METRICS_ADDRESS`` says
+where metrics are shown. Without a server, ``--once`` from a crontab does the same work. A look
+comes sooner after the event ``tomoseg.look``, such as from a notification of the object store.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 from tomoseg.errors import RequestError, TomosegError
+from tomoseg.monitoring import begin, configure_logs
 from tomoseg.runners import explaining
+from tomoseg.stores import checked_url
 from tomoseg.watching.looks import ask_again, look, orders
 from tomoseg.watching.places import places_of
-from tomoseg.watching.settings import Watch, load_watch
+from tomoseg.watching.settings import LimitsSection, Watch, load_watch
 from tomoseg.watching.tables import table
 
 EVENT = "tomoseg.look"
@@ -29,7 +34,9 @@ EVENT = "tomoseg.look"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return 0 done, 1 something failed, 2 the request was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m flows.watch", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.watch", description=__doc__, epilog=_keys()
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("watch", type=Path, help="the watch's YAML file")
     ways = parser.add_mutually_exclusive_group()
@@ -39,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         with explaining():
+            configure_logs()
             watch = load_watch(given.watch, os.environ)
             if given.again:
                 print("will be tried again:", *ask_again(watch, given.again, datetime.now(UTC)))
@@ -50,6 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
     except TomosegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, RequestError) else 1
+
+
+def _keys() -> str:
+    """Return what the watch's file may say, from where that is written."""
+    return (
+        f"The watch's file: {inspect.getdoc(Watch)}\n\nIts limits: {inspect.getdoc(LimitsSection)}"
+    )
 
 
 def _once(watch: Watch, *, is_working: bool) -> int:
@@ -85,15 +100,35 @@ def _serve(watch: Watch, path: Path) -> int:
     from prefect.settings import PREFECT_API_URL
 
     from flows.deployments import deployments
+    from flows.due import looking
 
     if not PREFECT_API_URL.value():
         raise RequestError(
             "no Prefect server is named",
             remedy="Start one (prefect server start) and set PREFECT_API_URL, or use --once.",
         )
-    # A look needs a place beside the runs.
-    serve(*deployments(watch, path), limit=watch.limits.session_runs + 2, pause_on_shutdown=False)
+    if begin() is not None:
+        _show_disk(watch)
+    looks, runs = deployments(watch, path)
+    deployment = looks.apply()
+    assert isinstance(deployment, UUID)
+    with looking(deployment):
+        serve(
+            runs,
+            limit=watch.limits.session_runs,
+            pause_on_shutdown=False,
+            print_starting_message=False,
+        )
     return 0
+
+
+def _show_disk(watch: Watch) -> None:
+    """Show the disk of the results, if they go to one."""
+    from tomoseg.monitoring.metrics import show_disk
+
+    protocol, _, path = checked_url(watch.output).partition("://")
+    if protocol == "file":
+        show_disk("output", path.partition("{session}")[0])
 
 
 if __name__ == "__main__":

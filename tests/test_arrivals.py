@@ -9,7 +9,6 @@ from tomoseg.arrivals import (
     Seen,
     Sights,
     Standing,
-    Times,
     Trouble,
     Worked,
     Works,
@@ -17,7 +16,6 @@ from tomoseg.arrivals import (
     observed,
     standing,
     stopped,
-    times,
 )
 from tomoseg.errors import ResourceError
 from tomoseg.sources import Found
@@ -137,16 +135,3 @@ def test_the_state_outlasts_its_writer(folder):
     troubled = Works({"a": WORKED}, stopped(None, ResourceError("full"), "r1", at(0)))
     troubled.write(folder)
     assert Works.read(folder) == troubled
-
-
-def test_times_of_what_came_and_what_was_done(folder):
-    new = replace(SEEN, complete="")
-    changed = replace(SEEN, version="v2", changed=iso(at(70)), complete="")
-    Sights({"a": SEEN, "b": new, "c": changed}).write(folder)
-    Works({"a": WORKED, "c": WORKED, "gone": replace(WORKED, state="done")}).write(folder)
-    assert times(folder) == [
-        Times("a", "failed", iso(at(0)), iso(at(30)), iso(at(40)), iso(at(50))),
-        Times("b", "waiting", iso(at(0)), ""),
-        Times("c", "waiting", iso(at(0)), ""),
-        Times("gone", "done", iso(at(0)), iso(at(30)), iso(at(40)), iso(at(50))),
-    ]

@@ -26,11 +26,13 @@ from prefect.artifacts import Artifact  # noqa: E402 - flows sets Prefect's envi
 from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate  # noqa: E402
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings  # noqa: E402
-from prefect.states import Running  # noqa: E402
+from prefect.states import Running, Scheduled  # noqa: E402
 
 from flows import look as look_module  # noqa: E402
 from flows import watch as command  # noqa: E402
 from flows.artifacts import Meter, artifact_key, cell  # noqa: E402
+from flows.deployments import deployments  # noqa: E402
+from flows.due import run_due  # noqa: E402
 
 # Prefect leaves the sockets of its clients to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -258,6 +260,26 @@ def test_a_schedule_starts_a_run_once_and_only_once(server, site):
     worked = Works.read(site.output).tomograms["good"]
     assert (worked.state, worked.attempts) == ("done", 1)
     assert Sights.read(site.output).tomograms["good"].complete < worked.started < worked.finished
+
+
+def test_of_the_looks_that_are_due_the_last_is_run(server, site):
+    site.path.write_text(json.dumps(json.loads(site.path.read_text()) | {"cron": "0 0 1 1 *"}))
+    looks, _ = deployments(load_watch(site.path), site.path)
+    looks.name = "rare"
+    deployment, now = looks.apply(), datetime.now(UTC)
+    with get_client(sync_client=True) as client:
+        runs = [
+            client.create_flow_run_from_deployment(
+                deployment, state=Scheduled(scheduled_time=now + timedelta(seconds=seconds))
+            ).id
+            for seconds in (-30, -10, -20, 3600)
+        ]
+        assert run_due(deployment)
+        assert not run_due(deployment)
+        states = [client.read_flow_run(run).state_name for run in runs]
+        assert states == ["Cancelled", "Completed", "Cancelled", "Scheduled"]
+        client.delete_deployment(deployment)
+    assert set(Sights.read(site.output).tomograms) == {"good"}
 
 
 def count_of(flow, *, deployed=False):

@@ -43,7 +43,7 @@ def loggers():
 
 
 def test_a_line_for_machines_has_every_name_that_is_known():
-    line = JsonFormatter("tcp://127.0.0.1:1")
+    line = JsonFormatter(worker="tcp://127.0.0.1:1")
     with at(**NAMES, block="predict-0-0-1"):
         values = json.loads(line.format(record("%d voxels", 7)))
     assert values.pop("time").endswith("+00:00")

@@ -1,7 +1,5 @@
 """Metrics: what Prometheus reads is what happened, and no name of a tomogram is among it."""
 
-import os
-import subprocess
 import sys
 import threading
 import urllib.request
@@ -16,7 +14,6 @@ from tomoseg.devices import VARIABLE, memory_bytes
 from tomoseg.errors import RequestError
 from tomoseg.events import Place, Work
 from tomoseg.monitoring import metrics
-from tomoseg.monitoring.looks import LOOK_FILE, Looks, tell_look
 from tomoseg.monitoring.metrics import ADDRESS, DeviceMemory, WorkMetrics
 from tomoseg.monitoring.tomograms import TomogramMetrics
 
@@ -134,29 +131,18 @@ def test_the_queue_is_as_old_as_what_waits_longest(registry, monkeypatch):
     assert registry.get_sample_value("tomoseg_last_look_timestamp_seconds") == LOOKED
 
 
-def test_a_look_in_a_process_that_ends_is_shown_by_the_one_that_stays(
-    registry, monkeypatch, tmp_path
-):
-    path = tmp_path / "look.json"
-    registry.register(Looks(path, BEGAN))
-    monkeypatch.delenv(LOOK_FILE, raising=False)
-    look = (
-        "from datetime import UTC, datetime; from tomoseg.capacity import Times; "
-        "from tomoseg.monitoring.looks import tell_look; "
-        "tell_look([Times('a', 'done', complete=datetime(2026, 3, 1, 1, tzinfo=UTC), "
-        "finished=datetime(2026, 3, 1, 3, tzinfo=UTC))])"
-    )
-    tell_look([times("b", "done", 1, 2)])  # nobody shows it: nothing is written
-    assert "tomoseg_tomograms" not in generate_latest(registry).decode()
-    environment = {**os.environ, LOOK_FILE: str(path)}
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", look], check=True, env=environment)
-        text = generate_latest(registry).decode()
-        assert 'tomoseg_tomograms_ended_total{state="done"} 1.0' in text
-    assert "tomoseg_result_seconds_sum 7200.0" in text
-    look = registry.get_sample_value("tomoseg_last_look_timestamp_seconds")
-    assert look == pytest.approx(path.stat().st_mtime)
-    assert os.listdir(tmp_path) == ["look.json"]
+def test_a_session_that_could_not_be_looked_at_is_not_counted_anew(registry):
+    watched = TomogramMetrics(registry, BEGAN)
+    rows = [times("a", "done", 1, 11)]
+    for found in (rows, [], rows):
+        watched.looked(found, LOOKED)
+    value = registry.get_sample_value
+    assert value("tomoseg_tomograms_arrived_total") == 1
+    assert value("tomoseg_tomograms_ended_total", {"state": "done"}) == 1
+    # What is long past is not remembered, and not counted either.
+    for found in ([], rows):
+        watched.looked(found, LOOKED + timedelta(days=8).total_seconds())
+    assert value("tomoseg_tomograms_arrived_total") == 1
 
 
 def test_no_name_of_a_tomogram_or_a_block_is_shown(registry):
@@ -205,7 +191,6 @@ def test_a_process_shows_its_metrics_where_it_is_told(monkeypatch, tmp_path):
     monkeypatch.delenv(ADDRESS, raising=False)
     assert metrics.serve_metrics() is None
     monkeypatch.setenv(ADDRESS, "127.0.0.1:0")
-    monkeypatch.setenv(LOOK_FILE, "")  # and given back as it was
     metrics.show_disk("output", tmp_path)
     metrics.show_disk("scratch", tmp_path / "none")
     url = metrics.serve_metrics()

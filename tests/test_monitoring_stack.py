@@ -25,8 +25,7 @@ import sys, time
 from datetime import UTC, datetime, timedelta
 from tomoseg.capacity import Times
 from tomoseg.monitoring import begin
-from tomoseg.monitoring.looks import tell_look
-from tomoseg.monitoring.metrics import show_disk
+from tomoseg.monitoring.metrics import show_disk, show_tomograms
 from tomoseg.recipe import load_recipe
 from tomoseg.session import plan_session, run_session
 from tomoseg.status import tomogram_times
@@ -36,7 +35,7 @@ session = plan_session(load_recipe(sys.argv[1]))
 show_disk("output", session.output.path)
 run_session(session, lambda *progress: None)
 waits = Times("late", "waiting", complete=datetime.now(UTC) - timedelta(minutes=10))
-tell_look([*tomogram_times(session.output), waits])
+show_tomograms([*tomogram_times(session.output), waits])
 print("done", flush=True)
 sys.stdin.read()
 """

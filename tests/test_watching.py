@@ -17,6 +17,7 @@ from tomoseg.errors import (
     ResourceError,
     StoreError,
 )
+from tomoseg.stages import STAGES
 from tomoseg.status import session_status, tomogram_times
 from tomoseg.stores import claimed
 from tomoseg.watching import work as work_module
@@ -24,7 +25,7 @@ from tomoseg.watching.looks import ask_again, counts, look, orders
 from tomoseg.watching.places import places_of
 from tomoseg.watching.recipes import session_recipe
 from tomoseg.watching.settings import load_watch
-from tomoseg.watching.tables import table
+from tomoseg.watching.tables import table, times
 from tomoseg.watching.work import cluster_of, opened_work, processing
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -505,12 +506,13 @@ def test_a_session_is_really_processed(site):
     output = site.home / "out" / "s1"
     assert (output / "good" / "manifest.json").exists()
     assert site.where() == {"good": "done", "bad": "set aside"}
-    rows = {one.name: one for one in arrivals.times(work.seen.place.results)}
-    begun = arrivals.iso(site.now)
-    assert rows["good"].first_seen < rows["good"].complete <= rows["good"].started == begun
-    assert rows["good"].finished == begun
+    bad, good = times(site.look()["s1"])
+    assert (good.name, good.state) == ("s1/good", "done")
+    assert good.complete <= good.started == good.finished == site.now
+    assert set(good.seconds) == set(STAGES)
+    assert (bad.name, bad.state, bad.seconds) == ("s1/bad", "set aside", {})
     assert session_status(str(output))["done"] == 1
-    times = {one.name: one for one in tomogram_times(work.seen.place.results)}
-    assert (times["good"].state, times["bad"].state) == ("done", "set aside")
-    assert times["good"].complete < times["good"].started
-    assert times["good"].seconds["segment"] > 0
+    of_status = {one.name: one for one in tomogram_times(work.seen.place.results, "s1")}
+    assert of_status["s1/bad"].state == "set aside"
+    assert of_status["s1/good"].complete == good.complete
+    assert of_status["s1/good"].seconds["segment"] > 0

@@ -93,6 +93,8 @@ class Worked:
         Of the last attempt.
     error, remedy
         Of a failure.
+    seconds
+        Stage → seconds, of what was worked out.
     """
 
     size: int
@@ -106,6 +108,7 @@ class Worked:
     finished: str = ""
     error: str = ""
     remedy: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def counts(self, seen: Seen, recipe: str) -> bool:
         """Tell whether it was of this content and recipe, and nobody asked for it since."""
@@ -276,45 +279,6 @@ def stopped(trouble: Trouble | None, error: TomosegError, recipe: str, now: date
     return Trouble(recipe, iso(now), error.message, error.remedy, number)
 
 
-@dataclass(frozen=True)
-class Times:
-    """When things happened to a tomogram, ISO 8601, UTC; empty for what has not yet.
-
-    Parameters
-    ----------
-    name
-        Tomogram.
-    state
-        As in :class:`Worked`; ``waiting`` before it was begun.
-    first_seen, complete
-        As in :class:`Seen`.
-    started, finished
-        Of the last attempt.
-    """
-
-    name: str
-    state: str
-    first_seen: str
-    complete: str
-    started: str = ""
-    finished: str = ""
-
-
-def times(output: Folder) -> list[Times]:
-    """Return the times of all tomograms that a watch knows of in an output, by name."""
-    seen, worked = Sights.read(output).tomograms, Works.read(output).tomograms
-    rows = {
-        name: Times(name, "waiting", one.first_seen, one.complete) for name, one in seen.items()
-    }
-    for name, one in worked.items():
-        is_newer = name in seen and (one.size, one.version) != (seen[name].size, seen[name].version)
-        if not is_newer:
-            rows[name] = Times(
-                name, one.state, one.first_seen, one.complete, one.started, one.finished
-            )
-    return [rows[name] for name in sorted(rows)]
-
-
 def iso(now: datetime) -> str:
     """Return a time as it is written: UTC, so that texts sort as times do.
 
@@ -329,6 +293,7 @@ def _read(output: Folder, name: str) -> dict[str, Any]:
     try:
         return dict(folder.read_json(name))
     except StoreError:
-        if folder.exists(name):
-            raise
-        return {}
+        if not folder.exists(name):
+            return {}
+        # It may have been written since.
+        return dict(folder.read_json(name))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from tomoseg import arrivals
+from tomoseg.arrivals import Sights
 from tomoseg.capacity import Times, capacity, times_of
 from tomoseg.errors import RequestError
 from tomoseg.stages import STAGES
@@ -63,9 +63,10 @@ def _sessions(folder: Folder, below: str = "", depth: int = DEPTH) -> Iterator[s
 def tomogram_times(output: Folder, session: str = "") -> list[Times]:
     """Return when what happened to the tomograms of a session; a watch knows when they came."""
     rows = {row["name"]: dict(row) for row in output.read_json(JOURNAL)["tomograms"]}
-    for one in arrivals.times(output):
-        known = {key: value for key, value in asdict(one).items() if value}
-        rows[one.name] = {**rows.get(one.name, {}), **known}
+    for name, seen in Sights.read(output).tomograms.items():
+        if seen.complete:
+            row = rows.setdefault(name, {"name": name, "state": "waiting"})
+            row["complete"] = seen.complete
     for row in rows.values():
         row["state"] = "set aside" if row.get("is_set_aside") else row["state"]
     return times_of(rows.values(), session)

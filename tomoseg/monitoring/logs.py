@@ -28,7 +28,8 @@ ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, and the names that are known."""
 
-    def __init__(self, worker: str = "") -> None:
+    def __init__(self, *_templates: object, worker: str = "") -> None:
+        # A configuration of logging gives every formatter templates, such as Prefect's does.
         super().__init__()
         self._worker = worker
 
@@ -97,7 +98,7 @@ def configure_logs(*, worker: str = "", is_verbose: bool = False) -> None:
     handler = logging.StreamHandler()
     root = logging.getLogger()
     if kind == "json":
-        handler.setFormatter(JsonFormatter(worker))
+        handler.setFormatter(JsonFormatter(worker=worker))
         for logger in (root, *_loggers()):
             if console := [one for one in logger.handlers if _is_console(one)]:
                 logger.handlers = [one for one in logger.handlers if one not in console]

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -27,11 +26,11 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 
 from tomoseg import __version__
+from tomoseg.capacity import Times
 from tomoseg.devices import memory_bytes
 from tomoseg.errors import RequestError
 from tomoseg.events import Listener, Work, listen
-from tomoseg.monitoring.looks import LOOK_FILE, Looks
-from tomoseg.monitoring.tomograms import STAGE_SECONDS
+from tomoseg.monitoring.tomograms import STAGE_SECONDS, TomogramMetrics
 
 ADDRESS = "TOMOSEG_METRICS_ADDRESS"
 BLOCK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -151,7 +150,7 @@ def serve_metrics() -> str | None:
     if not (separator and host and port.isdecimal() and int(port) < 2**16):
         raise RequestError(f"{ADDRESS} is {address!r}, not HOST:PORT, such as 127.0.0.1:9108")
     shown_metrics()
-    _hear_looks()
+    _watched()
     try:
         server, _ = start_http_server(int(port), host.strip("[]"))
     except OSError as error:
@@ -162,9 +161,12 @@ def serve_metrics() -> str | None:
     return f"http://{host}:{server.server_port}/metrics"
 
 
+def show_tomograms(tomograms: Sequence[Times]) -> None:
+    """Show how all tomograms stand that are watched, as the look that ends now found them."""
+    _watched().looked(tomograms, time.time())
+
+
 @cache
-def _hear_looks() -> None:
-    """Show the tomograms of each look that this process or one of its children tells of."""
-    path = Path(tempfile.mkdtemp(prefix="tomoseg-")) / "look.json"
-    os.environ[LOOK_FILE] = str(path)
-    REGISTRY.register(Looks(path))
+def _watched() -> TomogramMetrics:
+    """Count what comes and goes from the first call on."""
+    return TomogramMetrics(REGISTRY)

@@ -152,5 +152,5 @@ def _plot(points: Any, value: str, title: str) -> Any:
         "when", value, source=points, color="colour", marker="marker", size=7, legend_field="stage"
     )
     plot.add_tools(HoverTool(tooltips=[(name, f"@{name}") for name in ("block", "stage", value)]))
-    plot.legend.location = "top_left"
+    plot.add_layout(plot.legend[0], "right")
     return plot

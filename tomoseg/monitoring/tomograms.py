@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -12,6 +12,8 @@ from tomoseg.capacity import ENDED, Times
 
 STAGE_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 RESULT_SECONDS = (60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
+
+REMEMBERED = timedelta(days=7)
 
 
 class TomogramMetrics:
@@ -38,14 +40,15 @@ class TomogramMetrics:
         if self._shown is None:
             self._shown = _Shown(self._registry)
         known = set()
+        since = max(self._began, datetime.fromtimestamp(when, UTC) - REMEMBERED)
         for one in tomograms:
             for event, moment in (("arrived", one.complete), ("ended", one.finished)):
-                if moment is None or moment < self._began:
-                    continue
-                known.add((one.name, event, moment))
-                if (one.name, event, moment) not in self._known:
-                    self._shown.count(one, event)
-        self._known = known
+                if moment is not None and moment >= since:
+                    known.add((one.name, event, moment))
+                    if (one.name, event, moment) not in self._known:
+                        self._shown.count(one, event)
+        # A session that could not be looked at is not forgotten.
+        self._known = known | {each for each in self._known if each[2] >= since}
         self._shown.show(tomograms, when)
 
 

@@ -74,7 +74,7 @@ def _headline(session: SessionSummary) -> str:
 def _heading(session: SessionSummary) -> str:
     states = Counter({"done": 0, FAILED: 0})
     states.update(item.state for item in session.tomograms)
-    boxes = [(state, str(number), state) for state, number in states.items()]
+    boxes = [(state if number else "", str(number), state) for state, number in states.items()]
     if session.wall_seconds is not None:
         boxes.append(("", duration(session.wall_seconds), "wall time"))
     end = f"finished {readable(session.finished)}" if session.finished else "still running"

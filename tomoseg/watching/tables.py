@@ -1,13 +1,23 @@
-"""What a look found, as text for people."""
+"""What a look found, as text for people and as times for what counts them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from tomoseg.arrivals import DIED, RUNNING, Standing
+from tomoseg.capacity import State, Times, times_of
 from tomoseg.watching.looks import SessionLook, counts
 
 COLUMNS = tuple(str(each) for each in Standing)
+STATES: dict[Standing, State] = {
+    Standing.READY: "waiting",
+    Standing.PAUSED: "waiting",
+    Standing.RUNNING: "running",
+    Standing.DONE: "done",
+    Standing.SET_ASIDE: "set aside",
+}
+"""What is not complete has not arrived yet."""
 
 
 def table(looks: Sequence[SessionLook]) -> str:
@@ -37,3 +47,15 @@ def _why(one: SessionLook) -> list[str]:
         error = DIED if worked.state == RUNNING else f"{worked.error}. {worked.remedy}".rstrip()
         said.append(f"{name}/{aside}: set aside after {worked.attempts} attempts: {error}")
     return said
+
+
+def times(one: SessionLook) -> list[Times]:
+    """Return when what happened to the tomograms of a session that are complete."""
+    rows = []
+    for name, standing in one.standings.items():
+        if standing in STATES:
+            begun = standing not in (Standing.READY, Standing.PAUSED)
+            worked = asdict(one.works.tomograms[name]) if begun else {}
+            complete = one.sights.tomograms[name].complete
+            rows.append({**worked, "name": name, "state": STATES[standing], "complete": complete})
+    return times_of(rows, one.place.name)

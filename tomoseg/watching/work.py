@@ -176,6 +176,7 @@ class Work:
         try:
             with explaining():
                 row = future.result()
+            done = replace(done, seconds=row.get("seconds", {}))
             self._note(found.name, replace(done, state=DONE))
         except ClaimError:
             raise
