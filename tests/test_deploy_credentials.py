@@ -129,12 +129,13 @@ def tls_of(folder):
 
 
 def test_a_client_of_the_deployment_is_let_in(scheduler, credentials):
-    from tomoseg.runners import open_runner
+    from tomoseg.clusters import runner_at
+    from tomoseg.sections import ComputeSection
 
     assert scheduler.startswith("tls://127.0.0.1:")
     files = {name: str(path) for name, path in tls_of(credentials).items()}
-    with open_runner(scheduler, tls=files):
-        pass
+    with runner_at(scheduler, ComputeSection(address=scheduler, tls=files)) as runner:
+        assert runner.dashboard
 
 
 REACH = """
