@@ -20,8 +20,8 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from tomoseg.attempts import explaining
 from tomoseg.errors import TomosegError
-from tomoseg.runners import explaining
 from tomoseg.stages import STAGES
 from tomoseg.stores import Folder
 

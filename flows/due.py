@@ -17,8 +17,8 @@ from prefect.flow_engine import run_flow_sync
 from prefect.states import Cancelled, Pending
 
 from flows.look import look_for_arrivals
+from tomoseg.attempts import explaining
 from tomoseg.errors import TomosegError
-from tomoseg.runners import explaining
 
 SECONDS_BETWEEN = 2.0
 """Between two questions to Prefect's server, a hundredth of a second each."""

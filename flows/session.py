@@ -18,13 +18,14 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from tomoseg.attempts import can_pass
+from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
-from tomoseg.runners import SerialRunner, can_pass
+from tomoseg.runners import SerialRunner
 from tomoseg.session import (
     Journal,
-    check_session,
     failed_row,
     finished_row,
     guarded_stage,

@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+from tomoseg.attempts import explaining
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.monitoring import begin, configure_logs
-from tomoseg.runners import explaining
 from tomoseg.stores import checked_url
 from tomoseg.watching.looks import ask_again, look, orders
 from tomoseg.watching.places import places_of

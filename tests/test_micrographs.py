@@ -9,11 +9,12 @@ import starfile
 import tifffile
 from PIL import Image
 
+from tomoseg.checks import check_session
 from tomoseg.coordinates import Particles
 from tomoseg.formats.tables import read_particles_csv
 from tomoseg.metrics import score_particles
 from tomoseg.recipe import IngestSection, recipe_from
-from tomoseg.session import check_session, plan_session, run_session
+from tomoseg.session import plan_session, run_session
 from tomoseg.training import train_from, training_recipe
 
 SHAPE = (240, 280)

@@ -12,17 +12,16 @@ from dask import config as dask_config
 from dask.utils import key_split
 from distributed import Client, KilledWorker, LocalCluster, get_worker
 
+from tomoseg.attempts import ATTEMPTS, can_pass
 from tomoseg.clusters import open_cluster
 from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError
 from tomoseg.runners import (
-    ATTEMPTS,
     GPU_SHARE,
     KEPT_MESSAGES,
     STREAK,
     Attempt,
     DaskRunner,
     SerialRunner,
-    can_pass,
     open_runner,
     quieten,
 )
@@ -70,7 +69,7 @@ def dask():
 def runner(request, monkeypatch):
     if request.param == "dask":
         return request.getfixturevalue("dask")
-    monkeypatch.setattr("tomoseg.runners.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("tomoseg.attempts.PAUSE_SECONDS", 0.0)
     return SerialRunner(2 if request.param == "overlapped" else 1)
 
 

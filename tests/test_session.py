@@ -15,15 +15,11 @@ import pytest
 import zarr
 
 from tomoseg import __version__, cli
+from tomoseg.checks import check_session
 from tomoseg.clusters import local_workers, open_cluster
 from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
 from tomoseg.recipe import recipe_from
-from tomoseg.session import (
-    check_session,
-    plan_session,
-    run_session,
-    session_address,
-)
+from tomoseg.session import plan_session, run_session, session_address
 from tomoseg.status import session_status
 from tomoseg.stores import Claim
 
@@ -365,7 +361,7 @@ def test_bytes_on_gpus_are_refused_before_any_work(values):
 
 
 def test_a_disk_too_small_is_told_before_any_work(values, monkeypatch):
-    monkeypatch.setattr("tomoseg.session.free_bytes", lambda folder: 2**20)
+    monkeypatch.setattr("tomoseg.checks.free_bytes", lambda folder: 2**20)
     with pytest.raises(ResourceError, match=r"are needed in .*/out, .* are free\. Free space"):
         check_session(plan_session(recipe_from(values)))
 

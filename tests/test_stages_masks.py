@@ -11,12 +11,13 @@ import zarr
 from scipy import ndimage
 
 from tomoseg.blocks import BlockGrid, Box
+from tomoseg.checks import check_session
 from tomoseg.coordinates import Filament
 from tomoseg.errors import RequestError
 from tomoseg.recipe import MaskValues, recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Sampling
-from tomoseg.session import check_session, plan_session, run_session
+from tomoseg.session import plan_session, run_session
 from tomoseg.stages import run_stage
 from tomoseg.stages.context import RAW_LABELS
 from tomoseg.stages.masks import codes_at, inside_parts, open_mask, store_mask

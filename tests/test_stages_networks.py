@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from tomoseg import intensity
 from tomoseg.blocks import BlockGrid, Box
+from tomoseg.checks import check_session
 from tomoseg.errors import ModelError
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import Architecture, ModelCard, load_card
@@ -18,7 +19,7 @@ from tomoseg.nets.checkpoint import save_model
 from tomoseg.nets.predict import Predictor
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
-from tomoseg.session import check_session, plan_session, run_session
+from tomoseg.session import plan_session, run_session
 from tomoseg.stages import run_stage
 from tomoseg.stages.context import RAW_LABELS
 from tomoseg.stages.segment import segment_block

@@ -4,11 +4,12 @@ import os
 
 import pytest
 
+from tomoseg.checks import source_header
 from tomoseg.errors import RequestError, StoreError, TomosegError
 from tomoseg.exchange.exports import ExportRequest, export_points
 from tomoseg.exchange.imports import ImportRequest, import_file
 from tomoseg.recipe import recipe_from
-from tomoseg.session import plan_session, source_header
+from tomoseg.session import plan_session
 from tomoseg.sources import Found, companion_url, discover
 from tomoseg.stages.networks import load_networks
 from tomoseg.status import session_status

@@ -16,11 +16,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tomoseg.attempts import explaining
 from tomoseg.devices import visible_gpus
 from tomoseg.errors import RequestError, ResourceError, TomosegError
 from tomoseg.monitoring import MODULE
 from tomoseg.monitoring.logs import log_environment
-from tomoseg.runners import Runner, explaining, open_runner, quieten
+from tomoseg.runners import Runner, open_runner, quieten
 from tomoseg.sections import ComputeSection, ElasticSection, KubernetesSection, SlurmSection
 
 # A scheduler holds receipts and the names of blocks, no voxels.

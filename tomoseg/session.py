@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from tomoseg import __version__
+from tomoseg.attempts import explaining
 from tomoseg.blocks import BlockGrid
-from tomoseg.clusters import check_cluster, cluster_address, described, local_workers, runner_at
+from tomoseg.clusters import cluster_address, described, local_workers, runner_at
 from tomoseg.devices import share_heap
-from tomoseg.errors import RequestError, ResourceError, TomosegError
+from tomoseg.errors import RequestError, TomosegError
 from tomoseg.events import at
 from tomoseg.exchange.exports import TOGETHER, write_session
 from tomoseg.exchange.imported import IMPORTED
@@ -22,17 +23,14 @@ from tomoseg.formats.compressed import compression_of
 from tomoseg.recipe import Recipe
 from tomoseg.report.page import session_page
 from tomoseg.report.summary import SessionSummary
-from tomoseg.runners import Runner, explaining
-from tomoseg.sampling import Header, Sampling
-from tomoseg.sources import Found, discover, open_source, unpacked
+from tomoseg.runners import Runner
+from tomoseg.sampling import Sampling
+from tomoseg.sources import Found, discover, open_source
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
-from tomoseg.stages.masks import check_mask
-from tomoseg.stages.networks import AppliedNetwork, check_fit, colours_of, load_networks
-from tomoseg.stores import Folder, checked_url, claimed, free_bytes, scratch_folder
+from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
+from tomoseg.stores import Folder, claimed
 
-# Pictures and tables of a tomogram, whatever its size.
-PAGES_BYTES = 4 << 20
 # Starting workers takes some seconds; fewer blocks than this are done by then.
 BLOCKS_FOR_WORKERS = 8
 
@@ -114,125 +112,6 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     return Session(recipe, output, networks, tuple(tomograms))
 
 
-@dataclass(frozen=True)
-class Check:
-    """What ``validate`` found out about one tomogram; ``problem`` is empty if it can be done."""
-
-    name: str
-    url: str
-    sampling: Sampling | None = None
-    dtype: str = ""
-    network_voxels_angstrom: tuple[float, ...] = ()
-    bytes_needed: int = 0
-    notes: tuple[str, ...] = ()
-    problem: str = ""
-
-
-def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]:
-    """Look at the cluster, every tomogram's header and fit, and the disk, before any work.
-
-    Parameters
-    ----------
-    reads_masks
-        Whether the tomograms' masks are read through as well.
-
-    Raises
-    ------
-    RequestError
-        If the engine does not compute on the workers' device.
-    ResourceError
-        If the cluster cannot be started from here, the engine needs what this machine, where the
-        blocks run, has not, or the results will not fit on the disk.
-    """
-    check_cluster(session.recipe.compute)
-    _check_engine(session.recipe)
-    checks = [_checked(session, found) for found in session.tomograms]
-    if reads_masks:
-        checks = [_with_mask(session, check) for check in checks]
-    needed = sum(check.bytes_needed for check in checks)
-    free = free_bytes(session.output)
-    if free is not None and needed > free:
-        raise ResourceError(
-            f"about {gigabytes(needed)} are needed in {session.output}, {gigabytes(free)} are free",
-            remedy="Free space, choose another output, or set ingest.bin.",
-        )
-    return checks
-
-
-def _check_engine(recipe: Recipe) -> None:
-    """Look for what the engine needs, unless the blocks run on other machines."""
-    compute, engine = recipe.compute, recipe.segment.engine
-    if engine == "int8" and compute.worker_device == "cuda":
-        raise RequestError(
-            "segment.engine: int8 computes on a CPU alone",
-            remedy="Set segment.engine: torch, or compute.device: cpu.",
-        )
-    if engine == "torch" or compute.address or compute.cluster in ("slurm", "kubernetes"):
-        return
-    from tomoseg.nets.engines import check_engine
-
-    check_engine(engine)
-
-
-def gigabytes(count: int) -> str:
-    """Return a number of bytes for people.
-
-    >>> gigabytes(1_600_000)
-    '0.0016 GB'
-    """
-    return f"{count / 1e9:.2g} GB" if count < 1e9 else f"{count / 1e9:.1f} GB"
-
-
-def _checked(session: Session, found: Found) -> Check:
-    if compression_of(found.url):
-        return Check(found.name, found.url, notes=("compressed: looked into when it is read",))
-    recipe = session.recipe
-    override = recipe.source.voxel_size_angstrom
-    try:
-        with explaining(), open_source(found.url, voxel_size_angstrom=override) as source:
-            header = source.header
-        grids = [check_fit(recipe, one.card, header.sampling) for one in session.networks]
-    except TomosegError as error:
-        return Check(found.name, found.url, problem=str(error))
-    return Check(
-        found.name,
-        found.url,
-        header.sampling,
-        header.dtype,
-        tuple(grid.voxel_angstrom for grid in grids),
-        0
-        if session.output.exists(f"{found.name}/manifest.json")
-        else _bytes_needed(session, header.sampling, header.dtype),
-        header.notes,
-    )
-
-
-def _with_mask(session: Session, check: Check) -> Check:
-    """Read a tomogram's mask through, where its grid is known."""
-    if check.sampling is None:
-        return check
-    recipe, found = session.recipe, Found(check.name, check.url)
-    try:
-        with explaining():
-            check_mask(recipe.source, found, check.sampling, recipe.blocks.shape)
-    except TomosegError as error:
-        return Check(check.name, check.url, problem=str(error))
-    return check
-
-
-def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
-    """Estimate what a tomogram's results take: labels compress at least tenfold, files do not."""
-    import numpy as np
-
-    voxels = float(np.prod(source.shape))
-    stored = float(np.prod(source.binned(session.recipe.ingest.bin).shape))
-    classes = len(session.classes)
-    sizes = {"mrc": 1.0, "tiff": 1.0, "ome_zarr": 0.1, "copick": 0.2}
-    masks = voxels * classes * sum(sizes[kind] for kind in session.recipe.export.masks)
-    labels = stored * (2 + 4 * classes) / 10
-    return int(stored * np.dtype(dtype).itemsize * 8 / 7 + labels + stored + masks) + PAGES_BYTES
-
-
 @contextmanager
 def session_address(session: Session) -> Iterator[str | None]:
     """Yield the scheduler's address that a recipe asks for, starting one if need be."""
@@ -261,9 +140,19 @@ def _needs_workers(session: Session) -> bool:
 
 def _blocks(session: Session) -> int:
     """Return how many blocks a session has; a tomogram that cannot be looked into counts as one."""
-    grids = [_checked(session, found).sampling for found in session.tomograms]
+    grids = [_grid(session, found) for found in session.tomograms]
     shape = session.recipe.blocks.shape
     return sum(1 if grid is None else len(BlockGrid(grid.shape, shape)) for grid in grids)
+
+
+def _grid(session: Session, found: Found) -> Sampling | None:
+    if compression_of(found.url):
+        return None
+    override = session.recipe.source.voxel_size_angstrom
+    source = open_source(found.url, voxel_size_angstrom=override)
+    with suppress(TomosegError), explaining(), source as opened:
+        return opened.header.sampling
+    return None
 
 
 def run_session(session: Session, progress: Progress) -> dict[str, Any]:
@@ -447,14 +336,6 @@ class Journal:
     def _write_page(self) -> None:
         page = session_page(SessionSummary.from_dict(self.values), self.thumbnails)
         self.session.output.write("index.html", page.encode())
-
-
-def source_header(url: str, voxel_size_angstrom: float | None = None) -> Header:
-    """Read a tomogram's header; a compressed one is unpacked into a temporary folder first."""
-    with scratch_folder() as scratch:
-        plain = unpacked(checked_url(url), Folder(scratch))
-        with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
-            return source.header
 
 
 def _now() -> str:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from tomoseg import __version__
+from tomoseg.attempts import explaining
 from tomoseg.cli.exchange import export, import_
 from tomoseg.cli.networks import evaluate, train
 from tomoseg.cli.sessions import run, status, validate
@@ -21,7 +22,6 @@ from tomoseg.cli.volumes import info, simulate
 from tomoseg.cli.words import SOME_FAILED, WRONG_REQUEST, complain
 from tomoseg.errors import FormatError, ModelError, RequestError, TomosegError
 from tomoseg.monitoring import configure_logs
-from tomoseg.runners import explaining
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -46,8 +46,9 @@ def run(
 
     Finished blocks are kept: run the same command again and it does only what is missing.
     """
+    from tomoseg.checks import check_session
     from tomoseg.monitoring.metrics import serve_metrics
-    from tomoseg.session import check_session, plan_session, run_session
+    from tomoseg.session import plan_session, run_session
 
     # A plain kill ends as Ctrl-C does: workers are stopped and the output is given free.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -66,7 +67,8 @@ def validate(
     set_: SetOption = None,
 ) -> None:
     """Check a recipe, its tomograms, their fit to the model and the disk, before any work."""
-    from tomoseg.session import check_session, gigabytes, plan_session, where_blocks_run
+    from tomoseg.checks import check_session, gigabytes
+    from tomoseg.session import plan_session, where_blocks_run
     from tomoseg.stages.networks import halo_of, halo_words
 
     session = plan_session(_recipe(recipe, tomograms, output, set_, None))

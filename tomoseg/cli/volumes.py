@@ -16,7 +16,7 @@ def info(
     ] = None,
 ) -> None:
     """Say what a tomogram's header says, and how it would be read."""
-    from tomoseg.session import source_header
+    from tomoseg.checks import source_header
 
     try:
         header = source_header(file, voxel_size)

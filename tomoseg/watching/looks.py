@@ -20,9 +20,9 @@ from tomoseg.arrivals import (
     observed,
     standing,
 )
+from tomoseg.attempts import explaining
 from tomoseg.errors import FormatError, RequestError, TomosegError, VoxelSizeError
 from tomoseg.formats.compressed import compression_of
-from tomoseg.runners import explaining
 from tomoseg.sources import Found, named, open_source, tomograms_among
 from tomoseg.stores import Entry, Folder, claimed, digest, fingerprint, living_owner
 from tomoseg.watching.places import Place, places_of

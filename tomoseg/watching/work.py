@@ -22,6 +22,8 @@ from tomoseg.arrivals import (
     iso,
     stopped,
 )
+from tomoseg.attempts import explaining
+from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
 from tomoseg.errors import (
     ClaimError,
@@ -32,11 +34,9 @@ from tomoseg.errors import (
     StoreError,
     TomosegError,
 )
-from tomoseg.runners import explaining
 from tomoseg.session import (
     Journal,
     Session,
-    check_session,
     failed_row,
     finished_row,
     guarded_stage,
