@@ -21,7 +21,7 @@ from prefect.states import Completed, Failed
 from tomoseg.clusters import runner_at
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
-from tomoseg.runners import SerialRunner, can_pass
+from tomoseg.runners import SerialRunner, can_pass, explaining
 from tomoseg.session import (
     Journal,
     check_session,
@@ -66,10 +66,11 @@ def process_stage(
         claim.check()
         tell(*done)
 
-    session = plan_session(recipe_from(values), [found])
     try:
-        with runner_at(address, session.recipe.compute) as runner:
-            record = guarded_stage(session.context(found, runner, progress), stage)
+        with explaining():
+            session = plan_session(recipe_from(values), [found])
+            with runner_at(address, session.recipe.compute) as runner:
+                record = guarded_stage(session.context(found, runner, progress), stage)
     except TomosegError:
         log.exception("%s: %s failed", found.name, stage)
         raise

@@ -318,3 +318,21 @@ def test_dask_keeps_few_of_its_messages_unless_a_person_wants_more():
     with dask_config.set({KEPT_MESSAGES: 77}):
         quieten()
         assert dask_config.get(KEPT_MESSAGES) == 77
+
+
+def test_a_client_that_stumbles_over_its_greeting_connects_again(monkeypatch):
+    tried, stumbles = [], 1
+
+    def stumbling(*words, **keys):
+        tried.append(words)
+        assert len(tried) > stumbles
+        return Client(*words, **keys)
+
+    monkeypatch.setattr("distributed.Client", stumbling)
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        with open_runner(cluster.scheduler_address):
+            assert len(tried) == 2
+        stumbles = 9
+        with pytest.raises(AssertionError), open_runner(cluster.scheduler_address):
+            pass
+        assert len(tried) == 2 + 5
