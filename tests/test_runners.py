@@ -22,6 +22,7 @@ from tomoseg.runners import (
     DaskRunner,
     SerialRunner,
     can_pass,
+    explaining,
     open_runner,
     quieten,
 )
@@ -303,6 +304,15 @@ def test_no_scheduler_at_the_address_is_an_error(monkeypatch):
         open_runner("tcp://127.0.0.1:9"),
     ):
         pass
+
+
+def test_a_store_that_nobody_answers_at_can_pass():
+    exceptions = pytest.importorskip("botocore.exceptions", reason="S3 is not installed")
+    with (
+        pytest.raises(StoreError, match="EndpointConnectionError: Could not connect"),
+        explaining(),
+    ):
+        raise exceptions.EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
 
 
 def test_wrong_input_cannot_pass():

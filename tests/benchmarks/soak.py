@@ -56,13 +56,13 @@ class Samples(threading.Thread):
     def __init__(self, stack: Path) -> None:
         super().__init__(daemon=True)
         self._stack = stack
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self._began = time.monotonic()
         self.rows: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
 
     def run(self) -> None:
         """Sample until stopped."""
-        while not self._stop.wait(SAMPLE_SECONDS):
+        while not self._ended.wait(SAMPLE_SECONDS):
             for part, processes in parts_of(self._stack).items():
                 memory = sum(rss(one) for one in processes) / MIB
                 files = sum(open_files(one) for one in processes)
@@ -70,7 +70,7 @@ class Samples(threading.Thread):
 
     def stop(self) -> None:
         """Sample no more."""
-        self._stop.set()
+        self._ended.set()
         self.join()
 
 
