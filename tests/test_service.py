@@ -135,7 +135,7 @@ print(json.dumps([runs, tasks]))
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("variant", ["moto and SQLite", "Ceph and PostgreSQL"])
 def test_a_session_arrives(variant, tomograms, tiny_model, place, monkeypatch):
     with contextlib.ExitStack() as stack:
