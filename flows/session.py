@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from tomoseg.attempts import can_pass
+from tomoseg.attempts import can_pass, explaining
 from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
 from tomoseg.errors import RequestError, TomosegError
@@ -67,10 +67,11 @@ def process_stage(
         claim.check()
         tell(*done)
 
-    session = plan_session(recipe_from(values), [found])
     try:
-        with runner_at(address, session.recipe.compute) as runner:
-            record = guarded_stage(session.context(found, runner, progress), stage)
+        with explaining():
+            session = plan_session(recipe_from(values), [found])
+            with runner_at(address, session.recipe.compute) as runner:
+                record = guarded_stage(session.context(found, runner, progress), stage)
     except TomosegError:
         log.exception("%s: %s failed", found.name, stage)
         raise

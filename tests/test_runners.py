@@ -12,7 +12,7 @@ from dask import config as dask_config
 from dask.utils import key_split
 from distributed import Client, KilledWorker, LocalCluster, get_worker
 
-from tomoseg.attempts import ATTEMPTS, can_pass
+from tomoseg.attempts import ATTEMPTS, can_pass, explaining
 from tomoseg.clusters import open_cluster
 from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError
 from tomoseg.runners import (
@@ -305,6 +305,15 @@ def test_no_scheduler_at_the_address_is_an_error(monkeypatch):
         pass
 
 
+def test_a_store_that_nobody_answers_at_can_pass():
+    exceptions = pytest.importorskip("botocore.exceptions", reason="S3 is not installed")
+    with (
+        pytest.raises(StoreError, match="EndpointConnectionError: Could not connect"),
+        explaining(),
+    ):
+        raise exceptions.EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+
+
 def test_wrong_input_cannot_pass():
     assert not can_pass(FormatError("x"))
     assert not can_pass(ResourceError("x"))
@@ -325,3 +334,21 @@ def test_dask_keeps_few_of_its_messages_unless_a_person_wants_more():
     with dask_config.set({KEPT_MESSAGES: 77}):
         quieten()
         assert dask_config.get(KEPT_MESSAGES) == 77
+
+
+def test_a_client_that_stumbles_over_its_greeting_connects_again(monkeypatch):
+    tried, stumbles = [], 1
+
+    def stumbling(*words, **keys):
+        tried.append(words)
+        assert len(tried) > stumbles
+        return Client(*words, **keys)
+
+    monkeypatch.setattr("distributed.Client", stumbling)
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        with open_runner(cluster.scheduler_address):
+            assert len(tried) == 2
+        stumbles = 9
+        with pytest.raises(AssertionError), open_runner(cluster.scheduler_address):
+            pass
+        assert len(tried) == 2 + 5

@@ -37,7 +37,7 @@ BANNED_MODULES = {
 MODULES = {
     "fsspec": {"tomoseg/stores/folders.py"},
     "zarr": {"tomoseg/stores"},
-    "ctypes": {"tomoseg/nets/predict.py"},  # to tune malloc
+    "ctypes": {"tomoseg/nets/predict.py", "tomoseg/devices.py"},  # to tune malloc
     "socket": {"tomoseg/stores/claims.py"},  # the host's name
     "tempfile": {"tomoseg/stores"},
     # To write, and for its errors.

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -134,7 +135,7 @@ print(json.dumps([runs, tasks]))
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("variant", ["moto and SQLite", "Ceph and PostgreSQL"])
 def test_a_session_arrives(variant, tomograms, tiny_model, place, monkeypatch):
     with contextlib.ExitStack() as stack:
@@ -158,6 +159,7 @@ def test_a_session_arrives(variant, tomograms, tiny_model, place, monkeypatch):
             arrive(client, service, store, tomograms, results)
             seconds = waits(results)
             check_runs(service)
+            check_metrics_and_logs(service)
             check_results(results, recipe, tomograms, place / "undisturbed")
             replace_the_corrupt(client, tomograms, results)
         print(f"{store.kind}: complete to started, to finished (s):", seconds)
@@ -272,6 +274,23 @@ def check_runs(service):
 def unfinished(service):
     runs, _ = json.loads(service.asked("-c", RUNS))
     return [state for flow, state in runs if flow == "tomoseg arrivals" and state == "Running"]
+
+
+def check_metrics_and_logs(service):
+    """The watch shows what its looks found, and run's lines say whose they are."""
+    port = service.parts()["watch"]["ports"][0]
+
+    def shown():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+            return page.read().decode()
+
+    servers.wait_until(lambda: 'tomoseg_tomograms{state="done"} 5.0' in shown(), shown())
+    assert 'tomoseg_tomograms_ended_total{state="set aside"} 1.0' in shown()
+    assert "tomoseg_result_seconds_count 5.0" in shown()
+    lines = (service.state / "logs" / "watch.log").read_text().splitlines()
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    reported = [row["tomogram"] for row in rows if row.get("stage") == "report"]
+    assert set(reported) == {f"simulated_060{n}" for n in (0, 1, 2, 4)} | {"simulated_0700"}
 
 
 def check_results(results, recipe, tomograms, undisturbed):

@@ -78,6 +78,8 @@ def _explained(error: Exception) -> TomosegError:
             f"out of memory ({error})",
             remedy="Use smaller blocks (blocks.shape) or fewer workers (compute.workers).",
         )
-    if isinstance(error, OSError):
+    # What botocore raises where no store answers is no OSError.
+    is_storage = type(error).__module__.partition(".")[0] in ("botocore", "obstore")
+    if isinstance(error, OSError) or is_storage:
         return StoreError(f"{type(error).__name__}: {error}")
     return BlockError(f"{type(error).__name__}: {error}").noting(error)

@@ -21,6 +21,7 @@ from tomoseg.events import Place, at, here
 from tomoseg.overlap import overlapped
 
 CONNECT_SECONDS = 20.0
+CONNECTS = 5
 THREADS = 2
 """Blocks in work at once in one process: as much memory as two, and a device that does not wait."""
 GPU_SHARE = 1 / 64
@@ -366,22 +367,26 @@ def open_runner(
         yield SerialRunner(THREADS)
         return
     quieten()
+    with _client(address, security) as client:
+        yield DaskRunner(client, stall_minutes=stall_minutes, ahead=ahead)
+
+
+def _client(address: str, security: Any) -> Any:
+    """Return a client; Dask's stumbles, rarely, over a greeting that brings another message."""
     from distributed import Client
 
-    try:
-        client = Client(
-            address,
-            set_as_default=False,
-            timeout=CONNECT_SECONDS,
-            security=security,
-        )
-    except OSError as error:
-        raise ResourceError(
-            f"no Dask scheduler answers at {address}",
-            remedy="Start it, or leave out the address to run on this machine.",
-        ) from error
-    with client:
-        yield DaskRunner(client, stall_minutes=stall_minutes, ahead=ahead)
+    connects = iter(range(CONNECTS - 1))
+    while True:
+        try:
+            return Client(address, set_as_default=False, timeout=CONNECT_SECONDS, security=security)
+        except AssertionError:
+            if next(connects, None) is None:
+                raise
+        except OSError as error:
+            raise ResourceError(
+                f"no Dask scheduler answers at {address}",
+                remedy="Start it, or leave out the address to run on this machine.",
+            ) from error
 
 
 def quieten() -> None:

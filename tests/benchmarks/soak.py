@@ -19,7 +19,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -56,13 +55,13 @@ class Samples(threading.Thread):
     def __init__(self, stack: Path) -> None:
         super().__init__(daemon=True)
         self._stack = stack
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self._began = time.monotonic()
         self.rows: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
 
     def run(self) -> None:
         """Sample until stopped."""
-        while not self._stop.wait(SAMPLE_SECONDS):
+        while not self._ended.wait(SAMPLE_SECONDS):
             for part, processes in parts_of(self._stack).items():
                 memory = sum(rss(one) for one in processes) / MIB
                 files = sum(open_files(one) for one in processes)
@@ -70,7 +69,7 @@ class Samples(threading.Thread):
 
     def stop(self) -> None:
         """Sample no more."""
-        self._stop.set()
+        self._ended.set()
         self.join()
 
 
@@ -122,7 +121,6 @@ def main() -> None:
     given = parser.parse_args()
     home = given.folder.resolve()
     contents = site(home, given.sessions)
-    before = set(temporary())
     with service(home) as stack:
         samples = Samples(stack)
         samples.start()
@@ -134,13 +132,13 @@ def main() -> None:
         tasks = scheduler_tasks()
         idle = quiet(stack)
         samples.stop()
-    left = sorted(set(temporary()) - before)
+    left = sorted(os.listdir(home / "tmp"))
     lines = [
         *told_times(home, given),
         "",
         *told_parts(samples, idle, busy_seconds),
         "",
-        f"Tasks in the scheduler: {tasks}; files left in {tempfile.gettempdir()}: {left or 'none'}",
+        f"Tasks in the scheduler: {tasks}; temporary files left: {left or 'none'}",
     ]
     print("\n".join(lines))
     (home / "soak.md").write_text("\n".join(lines) + "\n")
@@ -166,6 +164,7 @@ def site(home: Path, sessions: int) -> list[bytes]:
     base = PhantomParameters(shape=(16, 64, 64), voxel_size_angstrom=12.0, seed=600)
     for _ in simulated_session(Folder(str(home / "made")), base, tomograms=4, density=3.0):
         pass
+    (home / "tmp").mkdir()
     for number in range(sessions):
         (home / "in" / f"session_{number}").mkdir(parents=True)
     recipe = {
@@ -192,7 +191,8 @@ def service(home: Path) -> Iterator[Path]:
     command = [sys.executable, str(UP), str(home / "watch.yaml"), "--folder", str(stack.parent)]
     command += ["--workers", "2", "--memory-gib", "2", "--port-offset", str(OFFSET)]
     with (home / "up.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        variables = os.environ | {"TMPDIR": str(home / "tmp")}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
     try:
         until_green(stack, process)
         yield stack
@@ -250,12 +250,6 @@ def quiet(stack: Path) -> dict[str, float]:
     return {part: 100 * (after[part] - before.get(part, 0.0)) / QUIET_SECONDS for part in after}
 
 
-def temporary() -> list[str]:
-    """Return what is in the temporary folder by our own names, or Dask's and Prefect's."""
-    names = ("tomoseg", "tmp", "dask", "prefect")
-    return [name for name in os.listdir(tempfile.gettempdir()) if name.startswith(names)]
-
-
 def told_times(home: Path, given: argparse.Namespace) -> list[str]:
     """Return how many were done, and how long it took after their files were complete."""
     rows = [row for one in works(home, given.sessions) for row in one.tomograms.values()]
@@ -290,7 +284,7 @@ def told_parts(samples: Samples, idle: dict[str, float], busy_seconds: float) ->
         late = [row for row in rows if busy_seconds / 2 <= row[0] <= busy_seconds]
         if part == RUNS or len(late) < 2:
             peak = max((row[1] for row in rows), default=0.0)
-            lines.append(f"| {part} | at most {peak:.0f} | | | {idle.get(part, 0.0):.1f} |")
+            lines.append(f"| {part} | at most {peak:.0f} | | | |")
             continue
         slope = statistics.linear_regression([r[0] for r in late], [r[1] for r in late]).slope
         lines.append(
