@@ -283,7 +283,8 @@ def test_writes_cut_in_the_middle_are_not_taken_for_done(values, undisturbed):
     output = values["session"]["output"]
     interrupted(values, "segment predict", 6)
     done = receipts(output)
-    assert len(done) == 6
+    # A block more may have been in work, and one may have waited for it.
+    assert 6 <= len(done) <= 8
     empty, beside, *kept = sorted(done)
     empty.write_bytes(b"")
     beside.rename(beside.with_name(f".{beside.name}.0123abcd"))
@@ -311,7 +312,7 @@ def test_a_receipt_cut_in_the_middle_is_named_and_its_block_done_again(values, u
     assert f"{cut.stem} was cut" in row["error"]
     assert row["remedy"] == "Run again: that block alone is done again."
     before = receipts(output)
-    assert len(before) == BLOCKS - 1
+    assert sorted(before) == kept
     assert process(values)["state"] == "done"
     after = receipts(output)
     assert {path: after[path] for path in before} == before
@@ -349,7 +350,8 @@ def test_a_full_disk_is_named_and_finished_blocks_are_kept(values, undisturbed, 
     assert "the disk is full" in row["error"]
     assert row["remedy"] == "Free space and run again: finished blocks are kept."
     done = receipts(output)
-    assert len(done) == 5
+    # Two blocks are in work at once, and both may find room.
+    assert len(done) in (5, 6)
     monkeypatch.undo()
     assert process(values)["state"] == "done"
     after = receipts(output)
