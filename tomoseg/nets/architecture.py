@@ -283,11 +283,11 @@ def fold_voxels(image: Tensor, fold: int) -> Tensor:
     axes = len(size)
     cells = [n // fold for n in size]
     word = min(8, fold * image.element_size())
-    split = (
-        image.contiguous()
-        .view(_WORDS[word])
-        .reshape(batch, channels, *(n for cell in cells[:-1] for n in (cell, fold)), cells[-1], -1)
-    )
+    image = image.contiguous()
+    # Words have no gradient.
+    words = image if image.requires_grad else image.view(_WORDS[word])
+    cut = (n for cell in cells[:-1] for n in (cell, fold))
+    split = words.reshape(batch, channels, *cut, cells[-1], -1)
     inner, outer = range(3, 3 + 2 * axes, 2), range(2, 2 + 2 * axes, 2)
     folded = split.permute(0, *outer, 1, *inner).contiguous().view(image.dtype)
     return folded.reshape(batch, *cells, channels * fold**axes).movedim(-1, 1)
