@@ -285,11 +285,14 @@ def fold_voxels(image: Tensor, fold: int) -> Tensor:
     word = min(8, fold * image.element_size())
     image = image.contiguous()
     # Words have no gradient.
-    words = image if image.requires_grad else image.view(_WORDS[word])
+    kind = image.dtype if image.requires_grad else _WORDS[word]
+    words = image if kind is image.dtype else image.view(kind)
     cut = (n for cell in cells[:-1] for n in (cell, fold))
     split = words.reshape(batch, channels, *cut, cells[-1], -1)
     inner, outer = range(3, 3 + 2 * axes, 2), range(2, 2 + 2 * axes, 2)
-    folded = split.permute(0, *outer, 1, *inner).contiguous().view(image.dtype)
+    folded = split.permute(0, *outer, 1, *inner).contiguous()
+    if kind is not image.dtype:
+        folded = folded.view(image.dtype)
     return folded.reshape(batch, *cells, channels * fold**axes).movedim(-1, 1)
 
 
