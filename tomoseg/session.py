@@ -97,6 +97,7 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
         raise RequestError(
             "no output is given", remedy="Use --output, or session.output in the recipe."
         )
+    output = Folder(recipe.session.output)
     networks = load_networks(recipe.segment)
     if tomograms is None:
         remove = recipe.session.tomogram_name_remove
@@ -106,7 +107,6 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
             f"a tomogram cannot be called {taken}: a folder of the output is",
             remedy="Rename its file, or change session.tomogram_name_remove.",
         )
-    output = Folder(recipe.session.output)
     is_deep = any(network.card.architecture.dimensions == 3 for network in networks)
     recipe = recipe.resolved(tuple(colours_of(networks)), is_deep=is_deep)
     return Session(recipe, output, networks, tuple(tomograms))
