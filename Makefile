@@ -2,7 +2,7 @@
 # make demo SESSION=folder RECIPE=file   process tomograms of your own
 # make up WATCH=file                     the whole service on this machine, in the foreground
 # make test                              every check and test
-# make oracles                           readers that make test then asks, too (800 MB)
+# make oracles                           readers that make test then asks, too (1.4 GB)
 # make bench                             what the engine does here, beside its peers
 PYTHON ?= python3
 VENV := .venv
