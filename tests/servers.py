@@ -22,10 +22,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 KEY, SECRET = "TOMOTEST", "tomotestsecret"
 CEPH = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph-authtool", "monmaptool")
 POSTGRES = "/usr/lib/postgresql/*/bin"
 START_SECONDS = 60
+CLIENTS: list[dict[str, object]] = []
 
 
 class Missing(Exception):
@@ -70,7 +73,7 @@ def moto(folder: Path) -> Iterator[ObjectStore]:
         wait_for_http(f"http://127.0.0.1:{port}/moto-api/", folder / "moto.log")
         yield ObjectStore(
             kind="moto",
-            environment=_client_environment(port),
+            environment=client_environment(f"http://127.0.0.1:{port}"),
             halt=lambda: process.send_signal(signal.SIGSTOP),
             resume=lambda: process.send_signal(signal.SIGCONT),
         )
@@ -119,7 +122,9 @@ def ceph(folder: Path) -> Iterator[ObjectStore]:
         resume()
         user = ("--uid", "test", "--display-name", "test", "--access-key", KEY)
         do("radosgw-admin", "user", "create", *user, "--secret-key", SECRET)
-        yield ObjectStore("Ceph", _client_environment(port), serving.close, resume)
+        yield ObjectStore(
+            "Ceph", client_environment(f"http://127.0.0.1:{port}"), serving.close, resume
+        )
 
 
 def _ceph_settings(folder: Path, port: int, monitor_port: int) -> Path:
@@ -170,12 +175,30 @@ def _fsid(settings: Path) -> str:
     return line.rpartition(" ")[2]
 
 
-def _client_environment(port: int) -> dict[str, str]:
+@contextlib.contextmanager
+def served_by(environment: Mapping[str, str]) -> Iterator[pytest.MonkeyPatch]:
+    """Lead this process's clients of object storage to a server, and to no earlier one.
+
+    s3fs remembers its clients by what they were asked for, which is not the server's address. Those
+    of earlier servers are kept: one that is let go complains that it was not closed.
+    """
+    import s3fs
+
+    CLIENTS.append({})
+    with pytest.MonkeyPatch.context() as patch:
+        for name, text in environment.items():
+            patch.setenv(name, text)
+        patch.setattr(s3fs.S3FileSystem, "_cache", CLIENTS[-1])
+        yield patch
+
+
+def client_environment(url: str) -> dict[str, str]:
+    """Return what clients find a server of object storage and its credentials by."""
     return {
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": url,
         "NO_PROXY": "127.0.0.1",
     }
 

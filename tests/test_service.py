@@ -149,8 +149,7 @@ def test_a_session_arrives(variant, tomograms, tiny_model, place, monkeypatch):
                 store = stack.enter_context(servers.moto(place / "store"))
         except servers.Missing as error:
             pytest.skip(str(error))
-        for name, text in store.environment.items():
-            monkeypatch.setenv(name, text)
+        stack.enter_context(servers.served_by(store.environment))
         client = bucket_client()
         recipe = {**RECIPE, "segment": {**RECIPE["segment"], "model": str(tiny_model)}}
         watch = written_watch(place, recipe)
@@ -170,7 +169,7 @@ def test_a_session_arrives(variant, tomograms, tiny_model, place, monkeypatch):
 def bucket_client():
     import boto3
 
-    client = boto3.client("s3")
+    client = boto3.session.Session().client("s3")
     client.create_bucket(Bucket=BUCKET)
     return client
 

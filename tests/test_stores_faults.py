@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import fsspec
 import numpy as np
 import pytest
+import servers
 
 from tomoseg.blocks import Box
 from tomoseg.recipe import recipe_from
@@ -29,7 +30,6 @@ BUSY = (
     b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>ServiceUnavailable</Code>'
     b"<Message>Please try again.</Message></Error>"
 )
-CLIENTS = {}
 FAULTS = ("busy", "reset", "lost answer", "cut answer")
 """503; a connection reset before the server hears of it, after it did it, amid its answer."""
 
@@ -113,22 +113,17 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def proxy():
     """A server, a proxy before it, and an environment that leads to the proxy."""
-    import s3fs
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment, FaultyProxy(f"http://{host}:{port}") as proxy:
-        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        environment.setenv("AWS_ENDPOINT_URL", proxy.url)
-        environment.setenv("NO_PROXY", "127.0.0.1")
+    with (
+        FaultyProxy(f"http://{host}:{port}") as proxy,
+        servers.served_by(servers.client_environment(proxy.url)) as environment,
+    ):
         # What is tried again is judged, not how long it waits before.
         environment.setattr("botocore.retryhandler.delay_exponential", lambda **_: 0.01)
-        # Clients are remembered by what they were asked for, which is not the server's address.
-        environment.setattr(s3fs.S3FileSystem, "_cache", CLIENTS)
         thread = threading.Thread(target=proxy.serve_forever, args=(0.05,))
         thread.start()
         yield proxy

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import fsspec
 import numpy as np
 import pytest
+import servers
 
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.errors import ClaimError, RequestError, StoreError
@@ -51,13 +52,8 @@ def client(server):
     """Another program's client; credentials and address come from the environment."""
     import boto3
 
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        environment.setenv("AWS_ENDPOINT_URL", server)
-        environment.setenv("NO_PROXY", "127.0.0.1")
-        yield boto3.client("s3")
+    with servers.served_by(servers.client_environment(server)):
+        yield boto3.session.Session().client("s3")
 
 
 @pytest.fixture
