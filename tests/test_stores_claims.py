@@ -190,6 +190,20 @@ def test_of_two_that_take_over_at_once_one_holds(folder, monkeypatch):
         assert living_owner(folder).pid == os.getpid()
 
 
+def test_what_the_dead_left_half_written_goes_with_them(tmp_path):
+    folder = Folder(str(tmp_path))
+    parts = [".session.json.0123abcd", "a/.tomoseg/x/.0-1-1.npz.788fe99a"]
+    parts.append(f"a/tomogram.zarr/0/c/0/0/0.{'5' * 32}.partial")
+    whole = ["a/.zattrs", "a/.0123abcd", "a/b.partial"]
+    for name in (*parts, *whole):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    placed(folder, seconds=140)
+    with claimed(folder):
+        assert [name for name in (*parts, *whole) if (tmp_path / name).exists()] == whole
+
+
 def test_a_claim_cut_in_the_middle_is_passed_over(folder):
     folder.write(".tomoseg/claim-000005.json", b'{"user": "mi')
     folder.write(".tomoseg/claim-notes.txt", b"")

@@ -219,6 +219,7 @@ def _take(folder: Folder, owner: Owner) -> Claim:
         raise _refused(folder, _highest(folder)[1])
     if other is not None and not other.is_released:
         log.warning("%s: taking over from a run that ended without a word: %s", folder, other)
+        folder.remove_parts()
     for old in older:
         if old < number:
             folder.remove(_name(old))

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -25,6 +26,9 @@ from tomoseg.stores.urls import checked_url, inside
 
 LARGEST_TABLE_BYTES = 2**28
 """A table of points has some 100 bytes a row."""
+
+_PART = re.compile(r"\..+\.[0-9a-f]{8}|.+\.[0-9a-f]{32}\.partial")
+"""Files that are not whole yet: ours, and those of zarr."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,12 @@ class Folder:
             file.seek(0)
             with system.open(path, "wb") as remote:
                 shutil.copyfileobj(file, remote, 8 << 20)
+
+    def remove_parts(self) -> None:
+        """Remove what writers that were killed left half-written; none may be at work here."""
+        for place, _, names in os.walk(self.path) if self.is_local else ():
+            for name in filter(_PART.fullmatch, names):
+                Path(place, name).unlink(missing_ok=True)
 
     def settle(self, names: Iterable[str]) -> None:
         """Have files that others wrote here, such as shards, outlast a power cut.
@@ -348,7 +358,8 @@ def _linked(target: Path, content: bytes) -> bool:
         part.write_bytes(content)
         try:
             os.link(part, target)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):
+            # Who created it first may have removed our part with those of the dead.
             return False
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
