@@ -171,8 +171,10 @@ class MrcWriter:
         self._seen = reduce(_Moments.merge, map(_Moments.of, slices), *seen)
         starts = list(run_starts(box, self._shape))
         for start, run in zip(starts, voxels.reshape(len(starts), -1), strict=True):
-            self._file.seek(HEADER_BYTES + start * self._dtype.itemsize)
-            self._file.write(run.data)
+            # Most of a mask is 0, as is what nobody wrote.
+            if run.view(np.uint8).any():
+                self._file.seek(HEADER_BYTES + start * self._dtype.itemsize)
+                self._file.write(run.data)
 
     def close(self) -> None:
         """Finish the statistics and write the header; the file itself stays open."""
