@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 WORKSTATION = Path(__file__).parents[1] / "deploy" / "workstation"
@@ -187,7 +188,9 @@ def supervised(tmp_path):
         text=True,
     )
     yield process
-    process.kill()
+    left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    for one in (*left, process):
+        one.kill()
     process.communicate()
 
 

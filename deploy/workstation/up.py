@@ -297,7 +297,9 @@ def stack_of(arguments: list[str] | None) -> Stack:
     parser.add_argument("--workers", type=int, help="instead of one a GPU, or one a core")
     parser.add_argument("--memory-gib", type=float, default=4.0, help="for each block in work")
     parser.add_argument("--port-offset", type=int, default=0, help="added to every port")
-    parser.add_argument("--prometheus", action="store_true")
+    parser.add_argument(
+        "--prometheus", action="store_true", help="with metrics kept, where it is installed"
+    )
     given: Any = parser.parse_args(arguments)
     workers, gpu_threads = default_workers(given.memory_gib)
     return Stack(
