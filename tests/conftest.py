@@ -25,6 +25,11 @@ TINY_SHAPE = (48, 96, 96)
 TINY_VOXEL_ANGSTROM = 12.0
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the file that takes longest, so that no process works on it alone in the end."""
+    items.sort(key=lambda item: item.path.name != "test_service.py")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """Folder of a slab model of the usual six classes; its weights are random."""
