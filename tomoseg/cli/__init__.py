@@ -20,6 +20,7 @@ from tomoseg.cli.sessions import run, status, validate
 from tomoseg.cli.tracing import trace
 from tomoseg.cli.volumes import info, simulate
 from tomoseg.cli.words import SOME_FAILED, WRONG_REQUEST, complain
+from tomoseg.devices import share_heap
 from tomoseg.errors import FormatError, ModelError, RequestError, TomosegError
 from tomoseg.monitoring import configure_logs
 
@@ -34,6 +35,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; errors of ours become one message and an exit code."""
+    # NumPy and others start threads where they are imported, which is later.
+    share_heap()
     try:
         with explaining():
             app()
