@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -262,12 +263,38 @@ def test_a_schedule_starts_a_run_once_and_only_once(server, site):
     assert Sights.read(site.output).tomograms["good"].complete < worked.started < worked.finished
 
 
-def test_of_the_looks_that_are_due_the_last_is_run(server, site):
+@contextmanager
+def looking_rarely(site):
+    """Deploy a watch that looks on New Year's Eve, and no sooner by itself."""
     site.path.write_text(json.dumps(json.loads(site.path.read_text()) | {"cron": "0 0 1 1 *"}))
     looks, _ = deployments(load_watch(site.path), site.path)
     looks.name = "rare"
-    deployment, now = looks.apply(), datetime.now(UTC)
-    with get_client(sync_client=True) as client:
+    deployment = looks.apply()
+    try:
+        yield deployment
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_deployment(deployment)
+
+
+def test_an_event_brings_a_look_sooner(server, site):
+    event = f"emit_event({command.EVENT!r}, resource={{'prefect.resource.id': 'a.bucket'}})"
+    with looking_rarely(site) as deployment:
+        assert not run_due(deployment)
+        words = [sys.executable, "-c", f"from prefect.events import emit_event; {event}"]
+
+        def is_looked_for():
+            # A server that has just begun may miss the first.
+            subprocess.run(words, env=server, check=True)
+            return run_due(deployment)
+
+        until(is_looked_for, 120)
+    assert set(Sights.read(site.output).tomograms) == {"good"}
+
+
+def test_of_the_looks_that_are_due_the_last_is_run(server, site):
+    now = datetime.now(UTC)
+    with looking_rarely(site) as deployment, get_client(sync_client=True) as client:
         runs = [
             client.create_flow_run_from_deployment(
                 deployment, state=Scheduled(scheduled_time=now + timedelta(seconds=seconds))
@@ -278,7 +305,6 @@ def test_of_the_looks_that_are_due_the_last_is_run(server, site):
         assert not run_due(deployment)
         states = [client.read_flow_run(run).state_name for run in runs]
         assert states == ["Cancelled", "Completed", "Cancelled", "Scheduled"]
-        client.delete_deployment(deployment)
     assert set(Sights.read(site.output).tomograms) == {"good"}
 
 
