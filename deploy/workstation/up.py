@@ -298,7 +298,7 @@ def stack_of(arguments: list[str] | None) -> Stack:
     parser.add_argument("--memory-gib", type=float, default=4.0, help="for each block in work")
     parser.add_argument("--port-offset", type=int, default=0, help="added to every port")
     parser.add_argument(
-        "--prometheus", action="store_true", help="with metrics kept, where it is installed"
+        "--prometheus", action="store_true", help="Prometheus too, which must be installed"
     )
     given: Any = parser.parse_args(arguments)
     workers, gpu_threads = default_workers(given.memory_gib)
