@@ -37,6 +37,20 @@ def test_a_file_is_created_once(folder):
     assert folder.names("a") == ["b"]
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_part_that_is_gone_means_that_another_was_first(tmp_path, monkeypatch, is_there):
+    def swept(part, target):
+        os.unlink(part)
+        if is_there:
+            target.write_bytes(b"theirs")
+        raise FileNotFoundError(part)
+
+    monkeypatch.setattr(os, "link", swept)
+    with nullcontext() if is_there else pytest.raises(FileNotFoundError):
+        assert not Folder(str(tmp_path)).create("claim", b"ours")
+        assert (tmp_path / "claim").read_bytes() == b"theirs"
+
+
 def test_of_many_that_create_at_once_one_succeeds(tmp_path):
     folder = Folder(str(tmp_path))
     with ThreadPoolExecutor(16) as pool:

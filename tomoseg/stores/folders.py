@@ -141,7 +141,7 @@ class Folder:
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             # A block that is repeated after a lost worker may be written twice at once.
-            part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+            part = _part_of(target)
             try:
                 with part.open("w+b") as file:
                     yield file
@@ -350,16 +350,25 @@ def spool_bytes(folder: Folder) -> int:
     return shutil.disk_usage(tempfile.gettempdir()).free if free is None else free
 
 
+def _part_of(target: Path) -> Path:
+    """Return a name of a writer's own beside a file, which ``_PART`` knows."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+
+
 def _linked(target: Path, content: bytes) -> bool:
     """Create a local file with its whole content at once; without hard links, by creating it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    part = _part_of(target)
     try:
         part.write_bytes(content)
         try:
             os.link(part, target)
-        except (FileExistsError, FileNotFoundError):
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
             # Who created it first may have removed our part with those of the dead.
+            if not target.exists():
+                raise
             return False
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
