@@ -325,7 +325,8 @@ def test_secrets_are_named_and_not_held(rendered):
     text = rendered.read_text()
     readme = (DEPLOY / "README.md").read_text()
     named = set(re.findall(r"secret(?:Ref|KeyRef):\s+(?:key: \S+\s+)?name: (\S+)", text))
-    assert named == {"postgres", "prefect", "s3"}
+    named |= set(re.findall(r"secretName: (\S+)", text))
+    assert named == {"postgres", "prefect", "s3", "tls"}
     for name in named:
         assert f"create secret generic {name} " in readme
 
