@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from numcodecs import Blosc, Zstd
 
 from tomoseg.blocks import Box
 from tomoseg.coordinates import Filament
@@ -166,6 +167,29 @@ def zarr_image(**changes):
     OmeZarrReader(folder.url).read(Box((0, 0, 0), (1, 1, 1)))
 
 
+def zstd_zeros(mib):
+    """Return one frame that does not say how long it is: blocks of one byte, 128 KiB times."""
+    repeated = struct.pack("<I", 2**17 << 3 | 1 << 1)[:3] + b"\0"
+    last = struct.pack("<I", 2**17 << 3 | 1 << 1 | 1)[:3] + b"\0"
+    return bytes.fromhex("28b52ffd0058") + repeated * (8 * mib - 1) + last
+
+
+def blosc_zeros(size):
+    """Return a KiB that says it is so many bytes."""
+    chunk = bytearray(Blosc().encode(bytes(1024)))
+    return bytes(chunk[:4] + struct.pack("<I", size) + chunk[8:])
+
+
+def zarr_chunk(name, chunk):
+    """Read a chunk of a KiB that becomes a GiB."""
+    folder = Folder("memory://chunk")
+    Volume(folder, "0").create_flat((4, 16, 16), "uint8", chunk=(4, 16, 16))
+    values = folder.read_json("0/.zarray") | {"compressor": {"id": name}}
+    folder.write_json("0/.zarray", values)
+    folder.write("0/0/0/0", chunk)
+    return Volume(folder, "0").read(Box((0, 0, 0), (1, 1, 1)))
+
+
 def volume(reader, data):
     source = reader(io.BytesIO(data), voxel_size_angstrom=10.0)
     source.read(Box.whole(source.header.sampling.shape))
@@ -250,6 +274,17 @@ CASES = {
     "zarr shard": (
         lambda: zarr_image(shard=[1024] * 3, chunk=[1] * 3), "a shard is announced with 1073741824"
     ),
+    "zlib chunk": (
+        lambda: zarr_chunk("zlib", zeros_deflated(1024, wbits=15)), "more or less than its 1024"
+    ),
+    "gzip chunk": (
+        lambda: zarr_chunk("gzip", zeros_deflated(1024, wbits=31)), "more or less than its 1024"
+    ),
+    "bzip2 chunk": (
+        lambda: zarr_chunk("bz2", bz2.compress(bytes(64 * MIB)) * 16), "more or less than its 1024"
+    ),
+    "zstd chunk": (lambda: zarr_chunk("zstd", zstd_zeros(1024)), "buffer is too small"),
+    "blosc chunk": (lambda: zarr_chunk("blosc", blosc_zeros(2**30)), "buffer too small"),
 }  # fmt: skip
 
 
@@ -269,6 +304,8 @@ def test_the_bombs_are_real():
     assert unpacker.decompress(zeros_deflated(4, wbits=31), 3 * MIB) == bytes(3 * MIB)
     volume(TiffReader, bytes(tiff(compression="deflate")))
     zarr_image()
+    assert not zarr_chunk("zlib", zlib.compress(bytes(1024))).any()
+    assert Zstd().decode(zstd_zeros(4)) == bytes(4 * MIB)
     assert set(npz_arrays(npz("(4,)", bytes(32)), "x")) == {"a"}
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
+from tomoseg.blocks import Box
 from tomoseg.errors import StoreError
-from tomoseg.sampling import Sampling
+from tomoseg.sampling import Sampling, as_shape
 from tomoseg.stores import Folder, OmeZarrReader, Volume, label_names
 
 if TYPE_CHECKING:
@@ -46,11 +49,12 @@ def open_tomogram(place: str, *, labels: str | None = None, level: int = 0) -> x
         raise StoreError(f"{group} has no labels {labels!r}, only {label_names(group)}")
     volume = Volume(group, str(level) if labels is None else f"labels/{labels}/{level}")
     array = volume.array()
+    chunks = dask.array.core.normalize_chunks(array.shards or array.chunks, array.shape)
     stored = OmeZarrReader(group.url)
     grid = _grid(stored.header.sampling, stored.header.origin_angstrom, level)
     centres = grid.to_angstrom([[i, i, i] for i in range(max(array.shape))])
     return xarray.DataArray(
-        dask.array.from_array(array, chunks=array.shards or array.chunks),
+        dask.array.map_blocks(_read, volume=volume, chunks=chunks, dtype=array.dtype),
         dims=("z", "y", "x"),
         coords={
             name: (name, centres[:size, axis], {"units": "angstrom"})
@@ -58,6 +62,11 @@ def open_tomogram(place: str, *, labels: str | None = None, level: int = 0) -> x
         },
         name=labels or "density",
     )
+
+
+def _read(volume: Volume, block_info: Any) -> NDArray[Any]:
+    begins, ends = zip(*block_info[None]["array-location"], strict=True)
+    return volume.read(Box(as_shape(begins), as_shape(ends)))
 
 
 def _grid(stored: Sampling, first: tuple[float, float, float], level: int) -> Sampling:

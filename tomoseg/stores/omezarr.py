@@ -15,6 +15,7 @@ from tomoseg.errors import FormatError, VoxelSizeError
 from tomoseg.sampling import Header, Sampling, Triple, as_shape
 from tomoseg.stores.folders import Folder
 from tomoseg.stores.limits import DAMAGED_METADATA, check_sizes
+from tomoseg.stores.unpacking import bounded
 from tomoseg.stores.volumes import Volume, zarr_store
 
 ANGSTROM_PER_UNIT = {
@@ -142,6 +143,7 @@ def _ome_header(folder: Folder, override: float | None) -> tuple[str, Header]:
         scale, shift = _transformations(rows, units)
         array = Volume(folder, str(dataset["path"])).array()
         check_sizes(array, folder)
+        bounded(array)
         shape = as_shape(array.shape)
     except DAMAGED_METADATA as error:
         raise FormatError(f"{folder} has OME-Zarr metadata that is not valid: {error!r}") from error

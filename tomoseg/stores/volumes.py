@@ -19,6 +19,7 @@ from tomoseg.blocks import Box
 from tomoseg.errors import StoreError
 from tomoseg.sampling import Shape, as_shape
 from tomoseg.stores.folders import Folder
+from tomoseg.stores.unpacking import bounded
 
 LARGEST_CHUNK = (64, 128, 128)
 
@@ -123,9 +124,11 @@ class Volume:
         ------
         StoreError
             If the box leaves the array (zarr would hand out fewer voxels, or others), or a shard is
-            cut.
+            cut or becomes more than it should.
+        FormatError
+            If its chunks are packed in a way that is not read.
         """
-        array = self.array()
+        array = bounded(self.array())
         if not Box.whole(as_shape(array.shape)).contains(box):
             raise StoreError(
                 f"box {box.begin}..{box.end} leaves {self.path} of shape {array.shape}"
