@@ -101,6 +101,10 @@ def test_workers_come_and_go_by_http_while_they_speak_tls(
     at = f"tls://127.0.0.1:{here['8786']}"
     files = {"ca": "ca.pem", "cert": "client.pem", "key": "client-key.pem"}
     tls = {name: str(credentials / file) for name, file in files.items()}
+
+    def spans_kept(dask_scheduler):
+        return len(dask_scheduler.extensions["spans"].spans)
+
     logs = {name: tmp_path / f"{name}.log" for name in ("scheduler", "worker")}
     with process_of(pods, "scheduler", here, logs["scheduler"]):
         wait_for_http(f"http://127.0.0.1:{here['8787']}/health", logs["scheduler"])
@@ -112,6 +116,7 @@ def test_workers_come_and_go_by_http_while_they_speak_tls(
         ):
             assert client.submit(os.getpid).result(timeout=60) != os.getpid()
             assert all(place.startswith("tls://") for place in client.scheduler_info()["workers"])
+            assert client.run_on_scheduler(spans_kept) == 0
             retired = controller.retire_workers(
                 1, "tomoseg-scheduler", "tomoseg-default", "tomoseg", logging.getLogger()
             )

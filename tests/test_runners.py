@@ -327,6 +327,14 @@ def test_what_dask_keeps_of_keys_does_not_grow_with_the_blocks(dask, tmp_path, m
     assert key_split.cache_info().currsize < 100
 
 
+def test_a_scheduler_keeps_no_span_of_what_it_did(dask, tmp_path):
+    def spans(dask_scheduler):
+        return len(dask_scheduler.extensions["spans"].spans)
+
+    assert len(list(dask.map(Square(tmp_path), range(20)))) == 20
+    assert dask._client.run_on_scheduler(spans) == 0
+
+
 def test_dask_keeps_few_of_its_messages_unless_a_person_wants_more():
     with dask_config.set({KEPT_MESSAGES: None}):
         quieten()

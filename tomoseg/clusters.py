@@ -236,6 +236,8 @@ def open_cluster(*, workers: int, memory_gib: float, gpu_threads: int = 0) -> It
     quieten()
     from distributed import LocalCluster
 
+    from tomoseg.monitoring.spans import forget_spans
+
     with (
         _worker_settings(),
         LocalCluster(
@@ -248,6 +250,7 @@ def open_cluster(*, workers: int, memory_gib: float, gpu_threads: int = 0) -> It
             **(GPU_WORKER if gpu_threads else {}),
         ) as cluster,
     ):
+        forget_spans(cluster.scheduler)
         yield str(cluster.scheduler_address)
 
 

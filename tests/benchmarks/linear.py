@@ -57,6 +57,8 @@ def main() -> None:
     quieten()
     from distributed import LocalCluster  # reads what quieten said
 
+    from tomoseg.monitoring.spans import forget_spans
+
     with (
         LocalCluster(
             n_workers=given.workers, threads_per_worker=1, host="127.0.0.1",
@@ -64,6 +66,7 @@ def main() -> None:
         ) as cluster,
         open_runner(str(cluster.scheduler_address)) as runner,
     ):  # fmt: skip
+        forget_spans(cluster.scheduler)
         watch = Watch(cluster.scheduler)
         one_pass(given.folder, runner, watch, grid_of(100))
         for words in given.blocks.split(","):

@@ -49,6 +49,8 @@ def dask_setup(server: Any) -> None:
     else:
         configure_logs()
     if isinstance(server, Scheduler):
+        from tomoseg.monitoring.spans import forget_spans
         from tomoseg.monitoring.targets import add_targets
 
         add_targets(server)
+        forget_spans(server)
