@@ -99,6 +99,16 @@ def test_a_chunk_becomes_what_it_should_or_nothing(tmp_path, name, count):
             volume.read(Box.whole(CHUNK))
 
 
+@pytest.mark.parametrize("name", sorted(set(V2) - {"none"}))
+def test_a_chunk_that_is_cut_is_told(tmp_path, name):
+    volume = stored(tmp_path, zarr_format=2, compressors=V2[name])
+    chunk = tmp_path / "0/0.0.0"
+    for count in (1, 3, 17):
+        chunk.write_bytes(packed(name, VOXELS[:4, :16, :16].tobytes())[:-count])
+        with pytest.raises(StoreError, match="is cut or damaged"):
+            volume.read(Box.whole(CHUNK))
+
+
 def changed(folder, **values):
     path = folder / "0/.zarray"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

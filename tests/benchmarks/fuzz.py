@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from numcodecs import get_codec
 from PIL import Image
 
 from tomoseg.blocks import Box
@@ -53,6 +54,7 @@ from tomoseg.recipe import Recipe, load_recipe
 from tomoseg.sampling import Header, Sampling
 from tomoseg.stores import Folder, OmeZarrReader, Volume, write_image_metadata
 from tomoseg.stores.arrays import npz_arrays, npz_bytes
+from tomoseg.stores.unpacking import UNPACKS
 from tomoseg.training import training_recipe
 
 LONGEST_SECONDS = 2.0
@@ -135,6 +137,8 @@ def targets() -> dict[str, Target]:
         "card": Target((_card(),), _read_card),
         "npz": Target((npz_bytes({"a": VOXELS, "b": np.ones(3)}),), lambda d: npz_arrays(d, "x")),
         "zarr": Target(_zarr_seeds(), _zarr),
+        "chunk": Target(_chunk_seeds(), _chunk),
+        "shard": Target(_shard_seeds(), _shard),
         "packed": Target(_packed_seeds(), _unpack),
     }
 
@@ -308,6 +312,42 @@ def _zarr(data: bytes) -> None:
         folder.write(name, content)
     source = OmeZarrReader(folder.url)
     source.read(Box((0, 0, 0), tuple(min(n, 4) for n in source.header.sampling.shape)))
+
+
+def _chunk_seeds() -> tuple[bytes, ...]:
+    return tuple(
+        bytes([number]) + get_codec({"id": name}).encode(VOXELS.tobytes())
+        for number, name in enumerate(UNPACKS)
+    )
+
+
+def _chunk(data: bytes) -> None:
+    folder, names = Folder("memory://fuzz-chunk"), list(UNPACKS)
+    Volume(folder, "0").create_flat(VOXELS.shape, "int16", chunk=VOXELS.shape)
+    packer = {"id": names[(data or b"\0")[0] % len(names)]}
+    folder.write_json("0/.zarray", folder.read_json("0/.zarray") | {"compressor": packer})
+    folder.write("0/0/0/0", data[1:])
+    Volume(folder, "0").read(Box.whole(VOXELS.shape))
+
+
+def _shard_seeds() -> tuple[bytes, ...]:
+    return tuple(bytes([kind]) + _sharded(kind).read("0/c/0/0/0") for kind in (0, 1))
+
+
+@cache
+def _sharded(is_labels: int) -> Folder:
+    folder = Folder(f"memory://fuzz-shard-{is_labels}")
+    volume = Volume(folder, "0")
+    volume.create((64, 128, 256), "uint8", shard=(64, 128, 256), is_labels=bool(is_labels))
+    voxels = (np.arange(2**21, dtype=np.uint32) // 77).astype(np.uint8).reshape(64, 128, 256)
+    volume.write(Box.whole(voxels.shape), voxels)
+    return folder
+
+
+def _shard(data: bytes) -> None:
+    folder = _sharded((data or b"\0")[0] % 2)
+    folder.write("0/c/0/0/0", data[1:])
+    Volume(folder, "0").read(Box((0, 0, 0), (2, 2, 256)))
 
 
 def _packed_seeds() -> tuple[bytes, ...]:

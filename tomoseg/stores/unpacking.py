@@ -128,13 +128,29 @@ def _into(codec: Codec) -> Unpack:
     return unpack
 
 
-def _in_parts(unpacker: Callable[[], Any]) -> Unpack:
+BLOSC_HEADER_BYTES = 16
+_unframe_blosc = _into(Blosc())
+
+
+def _unpack_blosc(packed: Any, size: int) -> Any:
+    """Unpack after a look at how long it says it is: Blosc is not told where the bytes end."""
+    said = int.from_bytes(bytes(packed[12:16]), "little")
+    if len(packed) < BLOSC_HEADER_BYTES or said > len(packed):
+        raise ValueError(f"a chunk of {len(packed)} bytes says that it has {said}")
+    return _unframe_blosc(packed, size)
+
+
+def _in_parts(unpacker_of: Callable[[], Any]) -> Unpack:
     """Unpack where one can say how much is wanted."""
 
     def unpack(packed: Any, size: int) -> Any:
-        whole = unpacker().decompress(bytes(packed), size + 1)
-        if len(whole) != size:
-            raise ValueError(f"a chunk becomes more or less than its {size} bytes")
+        unpacker = unpacker_of()
+        try:
+            whole = unpacker.decompress(bytes(packed), size + 1)
+        except (zlib.error, OSError) as error:
+            raise ValueError(str(error)) from error
+        if len(whole) != size or not unpacker.eof:
+            raise ValueError(f"a chunk becomes more or less than its {size} bytes, or is cut")
         return whole
 
     return unpack
@@ -143,7 +159,7 @@ def _in_parts(unpacker: Callable[[], Any]) -> Unpack:
 _ZLIB_OR_GZIP = 47  # of zlib's window bits: whichever of the two the header says
 _deflated = _in_parts(lambda: zlib.decompressobj(_ZLIB_OR_GZIP))
 UNPACKS: dict[str, Unpack] = {
-    "blosc": _into(Blosc()),
+    "blosc": _unpack_blosc,
     "zstd": _into(Zstd()),
     "lz4": _into(LZ4()),
     "gzip": _deflated,
