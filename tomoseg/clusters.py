@@ -321,7 +321,10 @@ def _slurm(compute: ComputeSection) -> Iterator[str]:
     check_cluster(compute)
     slurm, options = compute.slurm, slurm_options(compute, compute.slurm)
     jobqueue = _library("dask_jobqueue", "slurm")
+    from tomoseg.monitoring.spans import forget_spans
+
     with _started("SLURM", lambda: jobqueue.SLURMCluster(**options)) as cluster:
+        forget_spans(cluster.scheduler)
         if isinstance(slurm.jobs, int):
             cluster.scale(jobs=slurm.jobs)
         else:
