@@ -335,6 +335,17 @@ def test_a_scheduler_keeps_no_span_of_what_it_did(dask, tmp_path):
     assert dask._client.run_on_scheduler(spans) == 0
 
 
+def test_a_scheduler_forgets_keys_too(monkeypatch):
+    from tomoseg.monitoring.spans import NoSpans
+
+    monkeypatch.setattr("tomoseg.monitoring.spans.KEYS_KEPT", 20)
+    spans = NoSpans(None)
+    for number in range(59):
+        key_split(f"Step-{number}-x")
+        assert spans.observe_tasks([], code=(), span_metadata={}) == {}
+    assert key_split.cache_info().currsize == 19
+
+
 def test_dask_keeps_few_of_its_messages_unless_a_person_wants_more():
     with dask_config.set({KEPT_MESSAGES: None}):
         quieten()

@@ -159,8 +159,10 @@ class DaskRunner:
         except OSError as error:
             raise _without_scheduler() from error
         finally:
-            with contextlib.suppress(OSError):
-                self._client.cancel(list(flight))
+            # Of nothing too the scheduler would tell, and complain if the client is gone by then.
+            if flight:
+                with contextlib.suppress(OSError):
+                    self._client.cancel(list(flight))
 
     def _next(
         self, flight: dict[Any, Attempt], again: list[Attempt], waiting: Iterator[Attempt]
