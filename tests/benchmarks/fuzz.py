@@ -331,21 +331,23 @@ def _chunk(data: bytes) -> None:
 
 
 def _shard_seeds() -> tuple[bytes, ...]:
-    return tuple(bytes([kind]) + _sharded(kind).read("0/c/0/0/0") for kind in (0, 1))
+    return tuple(bytes([kind]) + _sharded(kind)[1] for kind in (0, 1))
 
 
 @cache
-def _sharded(is_labels: int) -> Folder:
+def _sharded(is_labels: int) -> tuple[bytes, bytes]:
+    """Return an array's metadata and its one shard."""
     folder = Folder(f"memory://fuzz-shard-{is_labels}")
     volume = Volume(folder, "0")
     volume.create((64, 128, 256), "uint8", shard=(64, 128, 256), is_labels=bool(is_labels))
     voxels = (np.arange(2**21, dtype=np.uint32) // 77).astype(np.uint8).reshape(64, 128, 256)
     volume.write(Box.whole(voxels.shape), voxels)
-    return folder
+    return folder.read("0/zarr.json"), folder.read("0/c/0/0/0")
 
 
 def _shard(data: bytes) -> None:
-    folder = _sharded((data or b"\0")[0] % 2)
+    folder = Folder("memory://fuzz-shard")
+    folder.write("0/zarr.json", _sharded((data or b"\0")[0] % 2)[0])
     folder.write("0/c/0/0/0", data[1:])
     Volume(folder, "0").read(Box((0, 0, 0), (2, 2, 256)))
 
