@@ -143,7 +143,7 @@ def _ome_header(folder: Folder, override: float | None) -> tuple[str, Header]:
         scale, shift = _transformations(rows, units)
         array = Volume(folder, str(dataset["path"])).array()
         check_sizes(array, folder)
-        bounded(array)
+        bounded(array)  # refuses here, before any work, how its chunks are packed
         shape = as_shape(array.shape)
     except DAMAGED_METADATA as error:
         raise FormatError(f"{folder} has OME-Zarr metadata that is not valid: {error!r}") from error

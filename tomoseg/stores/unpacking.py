@@ -44,7 +44,7 @@ def bounded(array: zarr.Array[Any]) -> zarr.Array[Any]:
             changes = {"codecs": _of_v3(metadata.codecs)}
     except LookupError as error:
         raise FormatError(
-            f"{array.path or array.store_path}: chunks packed by {error.args[0]!r} are not read",
+            f"{array.store_path}: chunks packed by {error.args[0]!r} are not read",
             remedy="Store it again, packed by blosc, zstd or gzip, or not at all",
         ) from error
     inner: Any = array.async_array
