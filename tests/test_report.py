@@ -238,6 +238,31 @@ def test_what_does_not_fit_is_refused(changes, words):
         picture(**changes)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4, 12])
+def test_few_slices_leave_no_empty_panel_and_no_scale_bar_over_a_title(depth, monkeypatch):
+    seen = []
+    monkeypatch.setattr(panels, "draw_scale_bar", lambda axes: seen.append(axes.bbox.height))
+    titles = []
+    monkeypatch.setattr(
+        "tomoseg.report.pictures.write_title", lambda figure, axes, text: titles.append(text)
+    )
+    grid = Sampling((depth, 60, 80), (10.0, 10.0, 10.0))
+    volume = np.random.default_rng(0).normal(size=grid.shape).astype(np.float32)
+    labels = np.zeros(grid.shape, np.uint8)
+    cuts = sorted({depth // 4, depth // 2, 3 * depth // 4})
+    sheet = tomogram_figure(
+        picture(
+            sampling=grid,
+            slices=tuple(Slice(z, volume[z], labels[z]) for z in cuts),
+            projection=Projection(0, depth, volume.mean(axis=0)),
+            side=Slice(30, volume[:, 30], labels[:, 30]),
+        )
+    )
+    assert min(seen) >= 64  # the bar and its text are 42 pixels tall
+    assert any("z upwards" in title for title in titles) == (depth >= 4)
+    assert decoded(sheet).shape[0] < (900 if depth == 1 else 1200)
+
+
 def test_slice_whose_labels_have_another_shape_is_refused():
     with pytest.raises(RequestError, match="one shape"):
         Slice(0, np.zeros((4, 5), np.float32), np.zeros((5, 4), np.uint8))
@@ -318,6 +343,14 @@ def test_page_tells_what_was_done_and_found():
     for words in ("0.1.0", "six-features", "3f9a1c20", '{"actin": 0.46}'):
         assert words in page.text
     assert "Failed" not in page.text
+
+
+def test_what_an_earlier_run_did_counts_as_done():
+    """As it does on the terminal: a run that goes on finds most of its tomograms there."""
+    rows = [entry(f"P{n}", state="already there") for n in range(4)]
+    page = Page(session_page(session(*rows, entry("P4"))))
+    assert "5 of 5 tomograms done" in page.text
+    assert page.text.count("5done") == 1
 
 
 def test_failures_come_first_with_their_remedy():

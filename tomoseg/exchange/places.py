@@ -9,6 +9,7 @@ from typing import Any
 from tomoseg.errors import RequestError, VoxelSizeError
 from tomoseg.formats.dialects import TomoContext
 from tomoseg.recipe import recipe_from
+from tomoseg.report.summary import DONE
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Header
 from tomoseg.sections import ExportSection
@@ -17,7 +18,6 @@ from tomoseg.stages import Context
 from tomoseg.stages.points import tomo_context
 from tomoseg.stores import Folder, checked_url, scratch_folder
 
-DONE = ("done", "already there")
 SESSION, MANIFEST, IMAGE = "session.json", "manifest.json", "/tomogram.zarr"
 
 

@@ -20,6 +20,7 @@ from tomoseg.report.markup import (
 )
 from tomoseg.report.summary import (
     COUNTED,
+    DONE,
     ClassSummary,
     SessionSummary,
     TomogramSummary,
@@ -66,14 +67,14 @@ def session_page(session: SessionSummary, thumbnails: Mapping[str, bytes] | None
 
 
 def _headline(session: SessionSummary) -> str:
-    states = Counter(item.state for item in session.tomograms)
-    text = f"{states['done']} of {numbered(len(session.tomograms), 'tomogram')} done"
-    return f"{text}, {states[FAILED]} failed" if states[FAILED] else text
+    failed = sum(item.state == FAILED for item in session.tomograms)
+    text = f"{session.done} of {numbered(len(session.tomograms), 'tomogram')} done"
+    return f"{text}, {failed} failed" if failed else text
 
 
 def _heading(session: SessionSummary) -> str:
-    states = Counter({"done": 0, FAILED: 0})
-    states.update(item.state for item in session.tomograms)
+    states = Counter({"done": session.done, FAILED: 0})
+    states.update(item.state for item in session.tomograms if item.state not in DONE)
     boxes = [(state if number else "", str(number), state) for state, number in states.items()]
     if session.wall_seconds is not None:
         boxes.append(("", duration(session.wall_seconds), "wall time"))

@@ -10,12 +10,15 @@
 │ xy slice,     │ projection,   │ xz slice,     │   where membranes were sampled
 │ normals       │ thickness     │ normals; areas│
 └───────────────┴───────────────┴───────────────┘
+
+Of one slice, such as a micrograph, the slice, the bare slice and the projection stand in one row
+above the counts. An xz slice of too few rows to be seen is left out.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -56,7 +59,9 @@ THUMBNAIL_IMAGE = 160
 # In pixels.
 THUMBNAIL = 320
 HEADING = 92
+SMALLEST_SIDE = 24
 FOOTER = 40
+COUNTS_ROW = 34
 COLUMN_ENDS = (0.50, 0.65, 1.0)
 """Right ends of the columns of counts, as parts of the table's width."""
 
@@ -137,26 +142,37 @@ def tomogram_figure(picture: TomogramPicture) -> bytes:
     -------
     A PNG, 2032 pixels wide; the same bytes for the same input, whatever the machine's settings.
     """
+    picture = replace(picture, side=_seen_side(picture))
     grounds = [_ground(cut.image, cut.labels, picture) for cut in picture.slices]
     limits = panels.contrast_limits([ground.image for ground in grounds])
     tall = panel_height(grounds[0], PANEL)
-    row = tall + TITLE + GAP
+    is_flat = len(grounds) == 1
+    row = (_counts_height(picture) if is_flat else tall + TITLE) + GAP
     membranes = Membranes.of(picture.surfaces, picture.classes, picture.sampling)
-    lower = FOOTER + TITLE / 2 + (row if membranes else 0)
+    lower = FOOTER + TITLE / 2 + (tall + TITLE + GAP if membranes else 0)
     upper = lower + row
+    places = (
+        [cell(1, upper, tall), cell(2, upper, tall)]
+        if is_flat
+        else [cell(0, lower, tall), cell(1, lower, tall)]
+    )
     figure = new_figure(WIDTH, upper + tall + TITLE + HEADING, colour="white")
     for column, (cut, ground) in enumerate(zip(picture.slices, grounds, strict=True)):
         axes = draw_ground(figure, ground, limits, box=cell(column, upper, tall))
-        write_title(figure, axes, f"z = {cut.index} of 0–{picture.sampling.shape[0] - 1}")
+        depth = picture.sampling.shape[0]
+        of = f" of 0–{depth - 1}" if depth > 1 else ", the only slice"
+        write_title(figure, axes, f"z = {cut.index}{of}")
         _outline(axes, ground, picture)
     middle = len(grounds) // 2
-    bare = draw_ground(figure, grounds[middle], limits, box=cell(0, lower, tall))
+    bare = draw_ground(figure, grounds[middle], limits, box=places[0])
     write_title(figure, bare, f"z = {picture.slices[middle].index}, without outlines")
-    _draw_traces(figure, picture, box=cell(1, lower, tall))
-    rest = _draw_side(figure, picture, limits, box=cell(2, lower, tall))
+    _draw_traces(figure, picture, box=places[1])
+    rest = cell(0, lower, row - GAP)
+    if not is_flat:
+        rest = _draw_side(figure, picture, limits, box=cell(2, lower, tall))
     _write_counts(figure, picture, box=rest)
     if membranes:
-        cells = [cell(column, lower - row, tall) for column in range(3)]
+        cells = [cell(column, FOOTER + TITLE / 2, tall) for column in range(3)]
         cuts = picture.slices, picture.projection, picture.side
         draw_membranes(figure, membranes, cuts, limits=limits, boxes=cells)
     _write_heading(figure, picture)
@@ -203,7 +219,8 @@ def _draw_traces(figure: Figure, picture: TomogramPicture, *, box: Box) -> None:
     ground = _ground(picture.projection.image, None, picture)
     axes = draw_ground(figure, ground, panels.contrast_limits([ground.image]), box=box)
     begin, last = picture.projection.begin, picture.projection.end - 1
-    write_title(figure, axes, f"z = {begin}–{last} projected; filaments and particles of every z")
+    z = f"z = {begin}–{last} projected" if last > begin else f"z = {begin}"
+    write_title(figure, axes, f"{z}; filaments and particles of every z")
     lines = [in_plane_nm(line.points_angstrom, picture.sampling) for line in picture.filaments]
     panels.draw_lines(axes, lines)
     for item in picture.classes:
@@ -215,6 +232,18 @@ def _draw_traces(figure: Figure, picture: TomogramPicture, *, box: Box) -> None:
             if found.name == item.name:
                 points = in_plane_nm(found.points_angstrom, picture.sampling)
                 panels.draw_rings(axes, points, colour=item.colour)
+
+
+def _seen_side(picture: TomogramPicture) -> Slice | None:
+    """Return the xz slice if it is tall enough to be seen at the width of a panel."""
+    if picture.side is None:
+        return None
+    high, wide = _ground(picture.side.image, None, picture, axis=1).extent_nm
+    return picture.side if PANEL * high / wide >= SMALLEST_SIDE else None
+
+
+def _counts_height(picture: TomogramPicture) -> float:
+    return COUNTS_ROW * (len(picture.classes) + 2) + 18.0 * len(KEY)
 
 
 def _draw_side(
@@ -239,7 +268,7 @@ def _write_counts(figure: Figure, picture: TomogramPicture, *, box: Box) -> None
     left, bottom, width, height = box
     for number, text in enumerate(reversed(KEY)):
         write(figure, text, at=(left, bottom + 18 * number), size_px=13)
-    step = min(34.0, (height - 18 * len(KEY)) / (len(picture.classes) + 2))
+    step = min(float(COUNTS_ROW), (height - 18 * len(KEY)) / (len(picture.classes) + 2))
     size = min(15.0, 0.6 * step)
     total = math.prod(picture.sampling.shape)
     rows = [("class", *COUNTED), *((item.name, *counts(item, total)) for item in picture.classes)]

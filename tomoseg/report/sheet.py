@@ -28,6 +28,8 @@ PANEL = 640
 GAP = 24
 MARGIN = 32
 TITLE = 30
+SCALED = 64
+"""Least height of a panel with a scale bar."""
 WIDTH = 3 * PANEL + 2 * GAP + 2 * MARGIN
 
 Box = tuple[float, float, float, float]
@@ -152,7 +154,8 @@ def draw_ground(figure: Figure, ground: Ground, limits: tuple[float, float], *, 
     fitted = Bbox.from_bounds(left, bottom + height - high * scale, wide * scale, high * scale)
     axes = figure.add_axes(fitted.transformed(figure.transFigure.inverted()).bounds)
     panels.draw_image(axes, ground.image, limits=limits, pixel_nm=ground.pixel_nm)
-    panels.draw_scale_bar(axes)
+    if axes.bbox.height >= SCALED:  # else its text would cover the panel, or the title above it
+        panels.draw_scale_bar(axes)
     return axes
 
 

@@ -161,6 +161,11 @@ class SessionSummary:
             _moment(moment)
 
     @property
+    def done(self) -> int:
+        """Tomograms that have results, whichever run made them."""
+        return sum(item.state in DONE for item in self.tomograms)
+
+    @property
     def wall_seconds(self) -> float | None:
         """Time from start to finish in seconds; None while the session runs."""
         if not self.finished:
@@ -182,6 +187,9 @@ class SessionSummary:
         known["tomograms"] = tuple(TomogramSummary.from_dict(item) for item in tomograms)
         return cls(**known)
 
+
+DONE = ("done", "already there")
+"""States of tomograms that have results; the second needed no work of the last run."""
 
 COUNTED = ("nm³", "volume %", "objects")
 """Headings of :func:`counts`."""
