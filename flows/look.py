@@ -27,7 +27,7 @@ from tomoseg.arrivals import after, iso
 from tomoseg.monitoring.metrics import show_tomograms
 from tomoseg.watching.looks import SessionLook, look, orders
 from tomoseg.watching.settings import Watch, load_watch
-from tomoseg.watching.tables import times
+from tomoseg.watching.tables import incomplete_since, times
 
 ARRIVALS = "tomoseg arrivals"
 LOOK = "tomoseg watch"
@@ -49,7 +49,10 @@ def look_for_arrivals(watch: str) -> State[Any]:
     log = get_run_logger()
     settings, now = load_watch(watch, os.environ), datetime.now(UTC)
     looks = look(settings, now)
-    show_tomograms([one for each in looks for one in times(each)])
+    show_tomograms(
+        [one for each in looks for one in times(each)],
+        [since for each in looks for since in incomplete_since(each)],
+    )
     with get_client(sync_client=True) as client:
         busy = _busy(client, looks, now)
         _forget(client, now)

@@ -131,6 +131,16 @@ def test_the_queue_is_as_old_as_what_waits_longest(registry, monkeypatch):
     assert registry.get_sample_value("tomoseg_last_look_timestamp_seconds") == LOOKED
 
 
+def test_what_stays_incomplete_grows_older(registry, monkeypatch):
+    watched = TomogramMetrics(registry, BEGAN)
+    watched.looked([], LOOKED, [BEGAN, BEGAN + timedelta(minutes=3)])
+    now = (BEGAN + timedelta(minutes=90)).timestamp()
+    monkeypatch.setattr("tomoseg.monitoring.tomograms.time.time", lambda: now)
+    assert registry.get_sample_value("tomoseg_incomplete_age_seconds") == 90 * 60
+    watched.looked([], LOOKED)
+    assert registry.get_sample_value("tomoseg_incomplete_age_seconds") == 0
+
+
 def test_a_session_that_could_not_be_looked_at_is_not_counted_anew(registry):
     watched = TomogramMetrics(registry, BEGAN)
     rows = [times("a", "done", 1, 11)]

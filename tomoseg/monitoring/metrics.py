@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -161,9 +162,12 @@ def serve_metrics() -> str | None:
     return f"http://{host}:{server.server_port}/metrics"
 
 
-def show_tomograms(tomograms: Sequence[Times]) -> None:
-    """Show how all tomograms stand that are watched, as the look that ends now found them."""
-    _watched().looked(tomograms, time.time())
+def show_tomograms(tomograms: Sequence[Times], incomplete: Sequence[datetime] = ()) -> None:
+    """Show how all tomograms stand that are watched, as the look that ends now found them.
+
+    ``incomplete`` has the last changes of files that are not whole and grow no more.
+    """
+    _watched().looked(tomograms, time.time(), incomplete)
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -35,8 +35,13 @@ class TomogramMetrics:
         self._known: set[tuple[str, str, datetime]] = set()
         self._shown: _Shown | None = None
 
-    def looked(self, tomograms: Sequence[Times], when: float) -> None:
-        """Show how all tomograms stood at a time (seconds since 1970), and count what is new."""
+    def looked(
+        self, tomograms: Sequence[Times], when: float, incomplete: Sequence[datetime] = ()
+    ) -> None:
+        """Show how all tomograms stood at a time (seconds since 1970), and count what is new.
+
+        ``incomplete`` has the last changes of files that are not whole and grow no more.
+        """
         if self._shown is None:
             self._shown = _Shown(self._registry)
         known = set()
@@ -49,7 +54,7 @@ class TomogramMetrics:
                         self._shown.count(one, event)
         # A session that could not be looked at is not forgotten.
         self._known = known | {each for each in self._known if each[2] >= since}
-        self._shown.show(tomograms, when)
+        self._shown.show(tomograms, when, incomplete)
 
 
 class _Shown:
@@ -70,6 +75,11 @@ class _Shown:
         self._age = Gauge(
             "tomoseg_queue_age_seconds",
             "Seconds since the file of the tomogram that waits longest was complete.",
+            registry=registry,
+        )
+        self._stuck = Gauge(
+            "tomoseg_incomplete_age_seconds",
+            "Seconds since the file that is incomplete for longest has last grown.",
             registry=registry,
         )
         self._result = Histogram(
@@ -102,11 +112,15 @@ class _Shown:
         if tomogram.state == "done" and tomogram.complete and tomogram.finished:
             self._result.observe((tomogram.finished - tomogram.complete).total_seconds())
 
-    def show(self, tomograms: Sequence[Times], when: float) -> None:
-        """Show how all tomograms stood; the queue grows older between looks."""
+    def show(self, tomograms: Sequence[Times], when: float, incomplete: Sequence[datetime]) -> None:
+        """Show how all tomograms stood; what waits grows older between looks."""
         for state in ("waiting", "running", *ENDED):
             self._now.labels(state).set(sum(one.state == state for one in tomograms))
         waiting = [one.complete for one in tomograms if one.state == "waiting" and one.complete]
-        oldest = min(waiting, default=None)
-        self._age.set_function(lambda: 0.0 if oldest is None else time.time() - oldest.timestamp())
+        for gauge, since in ((self._age, waiting), (self._stuck, incomplete)):
+            gauge.set_function(_age(min(since, default=None)))
         self._look.set(when)
+
+
+def _age(since: datetime | None) -> Callable[[], float]:
+    return lambda: 0.0 if since is None else time.time() - since.timestamp()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 from tomoseg.arrivals import DIED, RUNNING, Standing
 from tomoseg.capacity import State, Times, times_of
@@ -47,6 +48,12 @@ def _why(one: SessionLook) -> list[str]:
         error = DIED if worked.state == RUNNING else f"{worked.error}. {worked.remedy}".rstrip()
         said.append(f"{name}/{aside}: set aside after {worked.attempts} attempts: {error}")
     return said
+
+
+def incomplete_since(one: SessionLook) -> list[datetime]:
+    """Return when each of the files last grew that are not whole and grow no more."""
+    seen = one.sights.tomograms
+    return [datetime.fromisoformat(seen[name].changed) for name in one.named(Standing.INCOMPLETE)]
 
 
 def times(one: SessionLook) -> list[Times]:
