@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tomoseg import cli
+from tomoseg.arrivals import Seen, Sights
 from tomoseg.capacity import Times
 from tomoseg.errors import RequestError
+from tomoseg.stages.progress import noted as progress_noted
+from tomoseg.stages.progress import read_progress
 from tomoseg.status import session_status, status_of, tomogram_times
 from tomoseg.stores import Folder
 
@@ -89,6 +92,41 @@ def test_the_command_says_it_in_lines_and_as_json(sessions, capsys):
     assert [line.split(": ")[0] for line in each] == ["krios1/tuesday", "monday"]
     assert json.loads("{" + rest[:end])["capacity"]["backlog"] == 2
     assert "\nc: waiting\n" in rest[end:]
+
+
+def test_a_file_that_stays_incomplete_is_told(sessions, capsys):
+    """Also where nothing has been processed yet."""
+    seen = Seen("file:///in/d.mrc", 10, "v", ago(5), ago(3), waits="the file has 10 bytes, not 20")
+    growing = Seen("file:///in/e.mrc", 10, "v", ago(0), ago(0))
+    for name in ("monday", "new"):
+        Sights({"d": seen, "e": growing}).write(Folder(str(sessions / name)))
+    said = {row["name"]: row for row in status_of(str(sessions / "monday"))["tomograms"]}
+    assert said["d"]["state"] == "incomplete"
+    assert said["d"]["say"] == "unchanged for 3 h 0 min: the file has 10 bytes, not 20"
+    assert "e" not in said
+    new = status_of(str(sessions))["sessions"]["new"]
+    assert new["headline"] == "0 of 1 tomograms done, 0 failed; nothing has begun"
+    with pytest.raises(SystemExit):
+        cli.app(["status", str(sessions / "new")])
+    assert "d: incomplete - unchanged for 3 h 0 min" in capsys.readouterr().out
+
+
+def test_a_running_tomogram_says_how_far_it_is_and_a_finished_one_what_was_noted(tmp_path):
+    noted = {**done("a", 2, 1), "notes": ["no filament"], "blocks": {"all": 1, "skipped": {}}}
+    journal(tmp_path / "out", [noted, {"name": "b", "state": "running"}])
+    folder = Folder(str(tmp_path / "out" / "b"))
+    assert read_progress(folder) is None
+    now, told = [0.0], []
+    tell = progress_noted(lambda *each: told.append(each), folder, lambda: now[0])
+    for blocks in (0, 1, 2):
+        tell("b", "segment predict", blocks, 9)
+    assert read_progress(folder).done == 0
+    now[0] = 6.0
+    tell("b", "segment predict", 3, 9)
+    assert len(told) == 4
+    first, second = session_status(str(tmp_path / "out"))["tomograms"]
+    assert first["say"] == "no filament"
+    assert second["say"].startswith("segment predict, 3 of 9 blocks at 20")
 
 
 def test_times_are_those_of_the_journal(sessions):

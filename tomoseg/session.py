@@ -29,6 +29,7 @@ from tomoseg.sources import Found, discover, open_source
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
 from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
+from tomoseg.stages.progress import noted
 from tomoseg.stores import Folder, claimed
 
 # Starting workers takes some seconds; fewer blocks than this are done by then.
@@ -72,7 +73,7 @@ class Session:
             recipe=self.recipe,
             networks=self.networks,
             runner=runner,
-            progress=progress,
+            progress=noted(progress, self.output / found.name),
         )
 
 

@@ -7,12 +7,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from tomoseg.arrivals import Sights
+from tomoseg.arrivals import PLACE, SEEN, Sights
 from tomoseg.capacity import Times, capacity, times_of
 from tomoseg.errors import RequestError
-from tomoseg.stages import STAGES
-from tomoseg.stages.segment import skipped_notes
-from tomoseg.stores import Folder, living_owner
+from tomoseg.report.markup import duration
+from tomoseg.report.summary import DONE
+from tomoseg.stages.progress import read_progress
+from tomoseg.stores import Folder, Owner, living_owner
 
 JOURNAL = "session.json"
 DEPTH = 3
@@ -33,7 +34,7 @@ def status_of(place: str) -> dict[str, Any]:
         If there is no session.
     """
     folder = Folder(place)
-    if folder.exists(JOURNAL):
+    if _is_session(folder):
         return session_status(place)
     names = list(_sessions(folder))
     if not names:
@@ -51,10 +52,23 @@ def status_of(place: str) -> dict[str, Any]:
     }
 
 
+def _is_session(folder: Folder, name: str = "") -> bool:
+    """Tell whether a run or a watch has been at work in an output."""
+    output = folder / name if name else folder
+    return output.exists(JOURNAL) or output.exists(f"{PLACE}/{SEEN}")
+
+
+def _journal(output: Folder) -> dict[str, Any]:
+    """Return what runs wrote down; where only a watch has looked so far, nothing has begun."""
+    if output.exists(JOURNAL):
+        return dict(output.read_json(JOURNAL))
+    return {"started": "", "finished": "", "tomograms": []}
+
+
 def _sessions(folder: Folder, below: str = "", depth: int = DEPTH) -> Iterator[str]:
     for entry in folder.names(below):
         name = f"{below}/{entry}".lstrip("/")
-        if folder.exists(f"{name}/{JOURNAL}"):
+        if _is_session(folder, name):
             yield name
         elif depth > 1:
             yield from _sessions(folder, name, depth - 1)
@@ -62,7 +76,7 @@ def _sessions(folder: Folder, below: str = "", depth: int = DEPTH) -> Iterator[s
 
 def tomogram_times(output: Folder, session: str = "") -> list[Times]:
     """Return when what happened to the tomograms of a session; a watch knows when they came."""
-    rows = {row["name"]: dict(row) for row in output.read_json(JOURNAL)["tomograms"]}
+    rows = {row["name"]: dict(row) for row in _journal(output)["tomograms"]}
     for name, seen in Sights.read(output).tomograms.items():
         if seen.complete:
             row = rows.setdefault(name, {"name": name, "state": "waiting"})
@@ -86,26 +100,22 @@ def session_status(output: str) -> dict[str, Any]:
         If there is no session.
     """
     folder = Folder(output)
-    if not folder.exists(JOURNAL):
+    if not _is_session(folder):
         raise RequestError(
             f"there is no session in {folder}", remedy="Name the output folder of a run."
         )
-    values = folder.read_json(JOURNAL)
+    values = _journal(folder)
     rows = [
         {"name": row["name"], "state": row["state"], "say": _said(folder, row)}
         for row in values["tomograms"]
     ]
+    rows += _incomplete(folder)
     states = [row["state"] for row in rows]
-    done = sum(state in ("done", "already there") for state in states)
+    done = sum(state in DONE for state in states)
     owner = living_owner(folder)
-    when = f"finished {values['finished']}" if values["finished"] else "not finished"
-    if owner is not None:
-        when += f"; at work: {owner}"
-    elif not values["finished"]:
-        when += ", and nobody is at work: run it again"
     return {
         "headline": f"{done} of {len(rows)} tomograms done, {states.count('failed')} failed; "
-        f"started {values['started']}, {when}",
+        f"{_when(values, owner)}",
         "done": done,
         "failed": states.count("failed"),
         "owner": None if owner is None else asdict(owner),
@@ -114,17 +124,35 @@ def session_status(output: str) -> dict[str, Any]:
     }
 
 
+def _when(values: dict[str, Any], owner: Owner | None) -> str:
+    """Say since when and until when a session was worked on, and who is at work now."""
+    if values["finished"]:
+        when = f"started {values['started']}, finished {values['finished']}"
+    elif values["started"]:
+        when = f"started {values['started']}, not finished"
+        when += "" if owner else ", and nobody is at work: run it again"
+    else:
+        when = "nothing has begun"
+    return f"{when}; at work: {owner}" if owner else when
+
+
+def _incomplete(output: Folder) -> list[dict[str, Any]]:
+    """Return a row for each file that a watch waits for although it grows no more."""
+    now = datetime.now(UTC)
+    rows = []
+    for name, seen in Sights.read(output).tomograms.items():
+        if seen.waits and not seen.complete:
+            age = duration((now - datetime.fromisoformat(seen.changed)).total_seconds())
+            say = f"unchanged for {age}: {seen.waits}"
+            rows.append({"name": name, "state": "incomplete", "say": say})
+    return rows
+
+
 def _said(folder: Folder, row: dict[str, Any]) -> str:
     if row["state"] == "failed":
         aside = f"set aside after {row['attempts']} attempts: " if row.get("is_set_aside") else ""
         return f"{aside}{row['error']}. {row['remedy']}".rstrip()
     if row["state"] != "running":
-        return "; ".join(skipped_notes(row["blocks"])) if "blocks" in row else ""
-    records = f"{row['name']}/.tomoseg"
-    stages = {name.removesuffix(".json") for name in folder.names(records)}
-    at = next((name for name in STAGES if name not in stages), "report")
-    places = [name for name in folder.names(records) if name.startswith(f"{at}-")]
-    blocks = sum(
-        name.endswith(".json") for place in places for name in folder.files(f"{records}/{place}")
-    )
-    return f"stage {at}, {blocks} receipts"
+        return "; ".join(row.get("notes", ()))
+    told = read_progress(folder / row["name"])
+    return "" if told is None else str(told)

@@ -16,6 +16,8 @@ from tomoseg.cli.words import DONE, SOME_FAILED, WRONG_REQUEST, complain
 if TYPE_CHECKING:
     from tomoseg.recipe import Recipe
 
+NAMED_IN_NOTES = 3
+
 
 RecipeOption = Annotated[
     Path | None, typer.Option("--recipe", "-r", help="YAML recipe; without one, sensible defaults.")
@@ -55,7 +57,7 @@ def run(
     session = plan_session(_recipe(recipe, tomograms, output, set_, dask))
     check_session(session)
     serve_metrics()
-    with progress() as show:
+    with progress([found.name for found in session.tomograms]) as show:
         result = run_session(session, show)
     _tell_result(result, str(session.output))
 
@@ -145,14 +147,29 @@ def _recipe(
 def _tell_result(result: dict[str, Any], output: str) -> None:
     rows = result["tomograms"]
     failed = [row for row in rows if row["state"] == "failed"]
-    for row in failed:
-        complain(f"failed: {row['name']}: {row['error']}. {row['remedy']}".rstrip())
+    for line in _noted(rows):
+        complain(line)
     together = result["together"]
     if "error" in together:
         complain(f"session/: {together['error']}. {together['remedy']}".rstrip())
     if failed and together.get("files"):
         complain(f"left out of session/: {', '.join(together['left_out'])}")
+    names = f", failed: {', '.join(row['name'] for row in failed)}" if failed else ""
     typer.echo(
-        f"{len(rows) - len(failed)} of {len(rows)} tomograms done; look at {output}/index.html"
+        f"{len(rows) - len(failed)} of {len(rows)} tomograms done{names}; "
+        f"look at {output}/index.html"
     )
     raise typer.Exit(SOME_FAILED if failed else DONE)
+
+
+def _noted(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each note, and one alone for what was noted of several tomograms."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.get("notes", ()):
+            names.setdefault(note, []).append(row["name"])
+    lines = []
+    for note, noted in names.items():
+        more = f" and {len(noted) - NAMED_IN_NOTES} more" if len(noted) > NAMED_IN_NOTES else ""
+        lines.append(f"note: {', '.join(noted[:NAMED_IN_NOTES])}{more}: {note}")
+    return lines
