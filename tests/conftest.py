@@ -4,6 +4,7 @@ import uuid
 
 import fsspec
 import pytest
+import servers
 import torch
 from hypothesis import settings
 
@@ -23,6 +24,11 @@ settings.load_profile("tomoseg")
 
 TINY_SHAPE = (48, 96, 96)
 TINY_VOXEL_ANGSTROM = 12.0
+
+
+def pytest_configure():
+    """Stop what tests start however they were started themselves."""
+    servers.hear_interrupts()
 
 
 def pytest_collection_modifyitems(items):

@@ -31,6 +31,16 @@ START_SECONDS = 60
 CLIENTS: list[dict[str, object]] = []
 
 
+def hear_interrupts() -> None:
+    """Let this process and those that it starts hear Ctrl-C.
+
+    A shell that starts a command in the background, and nohup, have it and all its children ignore
+    it; a test that stops what it started by SIGINT would wait for ever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Missing(Exception):
     """A server is not installed here."""
 

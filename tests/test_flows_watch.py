@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -44,7 +43,7 @@ MARK = "mark-of-a-traceback"
 
 
 def ended(process):
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     try:
         process.wait(20)
     except subprocess.TimeoutExpired:
