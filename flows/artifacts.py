@@ -22,6 +22,7 @@ from prefect.artifacts import (
 
 from tomoseg.attempts import explaining
 from tomoseg.errors import TomosegError
+from tomoseg.report.markup import markdown
 from tomoseg.stages import STAGES
 from tomoseg.stores import Folder
 
@@ -105,24 +106,24 @@ def show_rows(session: str, rows: Iterable[dict[str, Any]], logs: dict[str, str]
         link = f"[traceback]({logs[row['name']]})" if logs.get(row["name"]) else ""
         aside = f"set aside after {row['attempts']} attempts" if row.get("is_set_aside") else ""
         state = aside or row["state"]
-        table.append(f"| {cell(row['name'])} | {state} | {seconds} | {why(row)} | {link} |")
+        table.append(f"| {markdown(row['name'])} | {state} | {seconds} | {why(row)} | {link} |")
     with quietly():
         create_markdown_artifact(
             "\n".join(table),
             key=artifact_key(session, "tomograms"),
-            description=f"{cell(session)}: what became of each tomogram",
+            description=f"{markdown(session)}: what became of each tomogram",
         )
 
 
 def show_trouble(session: str, error: TomosegError) -> None:
     """Show what keeps a session from being processed, and the remedy."""
-    lines = [f"## {cell(session)} cannot be processed", cell(error.message)]
-    lines += [f"**Remedy:** {cell(error.remedy)}"] if error.remedy else []
+    lines = [f"## {markdown(session)} cannot be processed", markdown(error.message)]
+    lines += [f"**Remedy:** {markdown(error.remedy)}"] if error.remedy else []
     with quietly():
         create_markdown_artifact(
             "\n\n".join(lines),
             key=artifact_key(session, "tomograms"),
-            description=f"{cell(session)}: what keeps it from being processed",
+            description=f"{markdown(session)}: what keeps it from being processed",
         )
 
 
@@ -135,7 +136,7 @@ def show_links(session: str, links: dict[str, str]) -> None:
                     url,
                     link_text=text,
                     key=artifact_key(session, text),
-                    description=cell(f"{session}: {url}"),
+                    description=markdown(f"{session}: {url}"),
                 )
 
 
@@ -163,11 +164,6 @@ def artifact_key(session: str, what: str) -> str:
 
 
 def why(row: dict[str, Any]) -> str:
-    """Return a row's error and remedy for a table."""
-    return cell(f"{row.get('error', '')} {row.get('remedy', '')}")
-
-
-def cell(text: str) -> str:
-    """Return text that cannot end a table's cell or be taken for markup."""
-    plain = re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", " ".join(text.split()))
-    return plain.strip()
+    """Return a row's error and remedy, or what was noted of it, for a table."""
+    said = f"{row.get('error', '')} {row.get('remedy', '')}".strip()
+    return markdown(said or "; ".join(row.get("notes", ())))

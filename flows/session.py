@@ -18,11 +18,13 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from flows.artifacts import why
 from tomoseg.attempts import can_pass, explaining
 from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
+from tomoseg.report.markup import markdown
 from tomoseg.runners import SerialRunner
 from tomoseg.session import (
     Journal,
@@ -91,7 +93,6 @@ def process_session(values: dict[str, Any]) -> State[Any]:
     values
         The recipe as plain values (``Recipe.model_dump(mode="json")``).
     """
-    log = get_run_logger()
     session = plan_session(recipe_from(values))
     check_session(session)
     with claimed(session.output) as claim, session_address(session) as address:
@@ -105,7 +106,6 @@ def process_session(values: dict[str, Any]) -> State[Any]:
                 context = session.context(found, SerialRunner(), lambda *progress: None)
                 row = finished_row(context, records)
             except TomosegError as error:
-                log.error("%s", error)
                 row = failed_row(found.name, error, records)
             claim.check()
             journal.note(row)
@@ -116,8 +116,8 @@ def _finish(journal: Journal) -> State[Any]:
     result = journal.finish()
     rows = result["tomograms"]
     output = journal.session.output
-    table = ["| tomogram | state | remedy |", "|---|---|---|"]
-    table += [f"| {row['name']} | {row['state']} | {_cell(row)} |" for row in rows]
+    table = ["| tomogram | state | what to know |", "|---|---|---|"]
+    table += [f"| {markdown(row['name'])} | {row['state']} | {why(row)} |" for row in rows]
     create_markdown_artifact("\n".join(table), key="tomoseg-session")
     create_link_artifact(f"{output.url}/index.html", link_text="report", key="tomoseg-report")
     failed = [row["name"] for row in rows if row["state"] == "failed"]
@@ -125,11 +125,6 @@ def _finish(journal: Journal) -> State[Any]:
     if failed:
         return Failed(message=f"{said}; failed: {', '.join(failed)}")
     return Completed(message=said)
-
-
-def _cell(row: dict[str, Any]) -> str:
-    text = f"{row.get('error', '')} {row.get('remedy', '')}".strip()
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def main(arguments: list[str] | None = None) -> int:

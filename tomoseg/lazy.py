@@ -23,7 +23,8 @@ def open_tomogram(place: str, *, labels: str | None = None, level: int = 0) -> x
     place
         ``<output>/<tomogram>``, or its ``tomogram.zarr``, as a path or URL.
     labels
-        ``"semantic"`` or a class for its labels; None for the tomogram itself.
+        ``"semantic"`` for the classes, by number; ``"instances"`` for the objects; None for the
+        tomogram itself.
     level
         Of the pyramid: each halves the one before.
 

@@ -28,6 +28,7 @@ from tomoseg.sampling import Sampling
 from tomoseg.sources import Found, discover, open_source
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
+from tomoseg.stages.findings import empty_notes
 from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
 from tomoseg.stages.progress import noted
 from tomoseg.stores import Folder, claimed
@@ -218,17 +219,22 @@ def guarded_stage(context: Context, name: str) -> dict[str, Any]:
 
 def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Write the manifest of a tomogram whose stages are done, and return its row."""
+    classes = class_summaries(context)
+    voxel = context.header.sampling.voxel_angstrom
     files = [path for record in records.values() for path in record["summary"].get("files", [])]
     row = {
         "name": context.name,
         "state": "already there" if all(r["is_reused"] for r in records.values()) else "done",
         "sampling": context.header.sampling.as_dict(),
-        "classes": [asdict(item) for item in class_summaries(context)],
+        "classes": [asdict(item) for item in classes],
         "seconds": {name: record["seconds"] for name, record in records.items()},
         "blocks": records["segment"]["summary"]["blocks"],
         "files": [f"{context.name}/{path}" for path in [*files, "manifest.json"]],
         "picture": f"{context.name}/report/overview.png",
-        "notes": [note for r in records.values() for note in r["summary"].get("notes", [])],
+        "notes": [
+            *(note for r in records.values() for note in r["summary"].get("notes", [])),
+            *empty_notes(classes, context.recipe, voxel_angstrom=voxel),
+        ],
     }
     context.folder.write_json(
         "manifest.json",

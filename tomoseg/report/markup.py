@@ -1,7 +1,7 @@
 """What every page is made of: one HTML file that needs no other file, no script and no network.
 
-Every text that came from outside is escaped here, in :func:`escaped`, :func:`link` and
-:func:`markdown`, and nowhere else.
+Every text from outside that goes into a page, or into a table of Prefect's pages, is escaped here,
+in :func:`escaped`, :func:`link` and :func:`markdown`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ def escaped(value: str) -> str:
 def markdown(value: str) -> str:
     r"""Escape text for a cell of a Markdown table: it cannot be markup, nor end the cell.
 
-    >>> print(markdown("a|b <img src=x> [c](d)"))
-    a\|b &lt;img src=x&gt; \[c\](d)
+    >>> print(markdown("a|b <img src=x> [c](d_e)"))
+    a\|b &lt;img src=x&gt; \[c\](d\_e)
     """
-    escapes = re.sub(r"([\\`*{}\[\]|~!])", r"\\\1", " ".join(value.split()))
+    escapes = re.sub(r"([\\`*_{}\[\]|~!])", r"\\\1", " ".join(value.split()))
     return html.escape(escapes, quote=False)
 
 
