@@ -317,8 +317,7 @@ def test_status_of_a_session_that_was_interrupted(values):
     state = session_status(values["session"]["output"])
     first, second = state["tomograms"]
     assert first["state"] == "running"
-    # Blocks that were in work are finished.
-    assert re.fullmatch("stage segment, [2-4] receipts", first["say"])
+    assert re.fullmatch(r"segment predict, \d of 4 blocks at 20\d\d-[\dT:+-]+", first["say"])
     assert (second["state"], second["say"]) == ("waiting", "")
     assert state["headline"].endswith("not finished, and nobody is at work: run it again")
 
