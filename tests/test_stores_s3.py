@@ -82,7 +82,7 @@ def test_files_are_objects(client, bucket, folder):
     assert folder.read("a/b.bin") == b"123"
     assert folder.names() == ["a"]
     assert folder.names("a") == ["b.bin", "c.json"]
-    assert listing(f"{folder.url}/a") == [f"{folder.url}/a/b.bin", f"{folder.url}/a/c.json"]
+    assert list(listing(f"{folder.url}/a")) == [f"{folder.url}/a/b.bin", f"{folder.url}/a/c.json"]
     with pytest.raises(StoreError, match="there is no file s3://"):
         folder.read("a/d")
     with pytest.raises(RequestError, match="does not exist"):

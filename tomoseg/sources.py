@@ -22,13 +22,12 @@ from tomoseg.formats.mrc import MrcReader
 from tomoseg.formats.mrc_header import HEADER_BYTES, announced_bytes
 from tomoseg.formats.png import PngReader
 from tomoseg.formats.tiff import TiffReader
+from tomoseg.lookalikes import stem_of
 from tomoseg.sampling import Header
 from tomoseg.stores import (
     Folder,
     OmeZarrReader,
     checked_url,
-    fingerprint,
-    listing,
     open_file,
     spool_bytes,
 )
@@ -63,9 +62,7 @@ _NOT_IN_NAMES = re.compile(r"""[/\\"'`<>|:*?$;&]""")
 _DEVICES = re.compile(r"(CON|PRN|AUX|NUL|(COM|LPT)\d)(\..*)?", re.IGNORECASE)
 # File systems take 255, and the classes and endings of the results follow.
 _LONGEST_NAME_BYTES = 120
-# Where an AmiraMesh file says what it holds.
-_AMIRA_BYTES = 4096
-_KINDS = (
+KINDS = (
     "files or a folder of "
     f"{', '.join(suffix for known in _SUFFIXES.values() for suffix in known)} "
     "(or these with .gz or .bz2)"
@@ -89,34 +86,6 @@ class Found:
 
     name: str
     url: str
-
-
-def discover(inputs: Sequence[str], *, name_remove: Sequence[str] = ()) -> list[Found]:
-    """Return the tomograms in files and folders, by name.
-
-    Parameters
-    ----------
-    inputs
-        Paths or URLs; a folder stands for the tomograms directly in it, and for PNG images only
-        where it has nothing else: beside tomograms they are pictures of them. AmiraMesh files
-        in it count if they are of a lattice: others hold lines and surfaces.
-    name_remove
-        Regular expressions cut out of the file's stem.
-
-    Raises
-    ------
-    RequestError
-        If nothing is found, two tomograms have one name, or a place does not exist.
-    """
-    # A file given by itself and in its folder is one tomogram.
-    urls = dict.fromkeys(url for place in inputs for url in _tomograms_at(checked_url(place)))
-    if not urls:
-        where = ", ".join(inputs) or "no input"
-        raise RequestError(
-            f"no tomogram in {where}",
-            remedy=f"Give {_KINDS}.",
-        )
-    return named(urls, name_remove)
 
 
 def named(urls: Iterable[str], remove: Sequence[str] = ()) -> list[Found]:
@@ -147,8 +116,17 @@ def tomogram_name(url: str, remove: Sequence[str] = ()) -> str:
     RequestError
         If nothing is left, or it could not be a folder's name.
     """
-    place = PurePosixPath(url)
-    name = PurePosixPath(place.stem).stem if compression_of(url) else place.stem
+    name = cut_name(url, remove)
+    if not name or name.startswith("."):
+        raise RequestError(
+            f"{url} would be called {name!r}", remedy="Change session.tomogram_name_remove."
+        )
+    return safe_name(name)
+
+
+def cut_name(url: str, remove: Sequence[str]) -> str:
+    """Return a file's stem without what the patterns cut out; of what lies in a .zarr, its own."""
+    name = stem_of(re.sub(r"(?<=\.zarr)/.*", "", url))
     for pattern in remove:
         try:
             name = re.sub(pattern, "", name)
@@ -156,11 +134,7 @@ def tomogram_name(url: str, remove: Sequence[str] = ()) -> str:
             raise RequestError(
                 f"session.tomogram_name_remove: {pattern!r} is no regular expression: {error}"
             ) from error
-    if not name or name.startswith("."):
-        raise RequestError(
-            f"{url} would be called {name!r}", remedy="Change session.tomogram_name_remove."
-        )
-    return safe_name(name)
+    return name
 
 
 def safe_name(name: str) -> str:
@@ -222,14 +196,13 @@ def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterat
     FormatError, VoxelSizeError
         As the format's reader says; a compressed file must be unpacked first (:func:`unpacked`).
     """
-    # An image may lie inside another, as labels do.
-    if _kind(url) == "zarr" or (_kind(url) is None and ".zarr/" in url):
+    if kind_of(url) == "zarr":
         yield OmeZarrReader(url, voxel_size_angstrom=voxel_size_angstrom)
         return
     if compression_of(url):
         raise FormatError(f"{url} is compressed and has not been unpacked")
     with open_file(url) as file:
-        reader = _READERS.get(_kind(url), MrcReader)
+        reader = _READERS.get(kind_of(url), MrcReader)
         yield reader(file, voxel_size_angstrom=voxel_size_angstrom)
 
 
@@ -245,7 +218,7 @@ def unpacked(url: str, spool: Folder) -> str:
     name = PurePosixPath(url).stem
     if not spool.exists(name):
         room = int(UNPACKED_SHARE * spool_bytes(spool))
-        if _kind(url) == "mrc":
+        if kind_of(url) == "mrc":
             with open_file(url) as packed:
                 wanted = announced_bytes(beginning(packed, kind, HEADER_BYTES))
             room = min(room, wanted + TRAILING_BYTES)
@@ -271,35 +244,12 @@ def as_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
     return labels
 
 
-def _tomograms_at(url: str) -> list[str]:
-    if _kind(url) is not None:
-        fingerprint(url)  # raises where there is nothing
-        return [url]
-    try:
-        return tomograms_among(listing(url))
-    except RequestError as error:
-        raise RequestError(
-            f"{error.message}, nor a file of a known kind", remedy=f"Give {_KINDS}."
-        ) from error
-
-
-def tomograms_among(urls: Iterable[str]) -> list[str]:
-    """Return those of a folder's files that are tomograms, as :func:`discover` says."""
-    items = [item for item in urls if _kind(item) is not None]
-    items = [item for item in items if _kind(item) != "amira" or _is_lattice(item)]
-    return [item for item in items if _kind(item) != "png"] or items
-
-
-def _is_lattice(url: str) -> bool:
-    if compression_of(url):
-        return True  # told when it is unpacked
-    with open_file(url) as file:
-        return b"define Lattice" in file.read(_AMIRA_BYTES)
-
-
-def _kind(url: str) -> str | None:
+def kind_of(url: str) -> str | None:
+    """Return the format that a name tells; None for what is no tomogram."""
     place = PurePosixPath(url.lower())
     if place.name.startswith("."):
         return None
+    if ".zarr/" in url.lower():
+        return "zarr"  # an image may lie inside another, as labels do
     name = place.stem if compression_of(url) else place.name
     return next((kind for kind, known in _SUFFIXES.items() if name.endswith(known)), None)

@@ -25,9 +25,10 @@ from tomoseg.annotations.tiles import tile_volume
 from tomoseg.annotations.tomogram import Tomograms
 from tomoseg.annotations.volume import LabelledTomogram
 from tomoseg.annotations.voxels import Memory
+from tomoseg.discovery import discover
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.sampling import Sampling
-from tomoseg.sources import Found, discover, open_source
+from tomoseg.sources import Found, open_source
 
 __all__ = [
     "Annotation",

@@ -13,10 +13,11 @@ from tomoseg.annotations.tomogram import Tomogram, Tomograms
 from tomoseg.annotations.volume import LabelledTomogram, Legend, judged_labels, open_labels
 from tomoseg.annotations.voxels import Voxels, strips
 from tomoseg.blocks import Box
+from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import Shape, as_shape
-from tomoseg.sources import Found, as_labels, companion_url, discover
+from tomoseg.sources import Found, as_labels, companion_url
 
 
 def painted_volumes(
@@ -40,9 +41,8 @@ def painted_volumes(
 
 def painted_tomograms(annotation: PaintedAnnotation) -> list[Found]:
     """Return the tomograms of an annotation, without labels that lie in the same folder."""
-    found = discover(annotation.tomograms)
-    labels = {companion_url(annotation.labels, one) for one in found}
-    return [one for one in found if one.url not in labels]
+    masks = [annotation.source.mask] if annotation.source.mask else []
+    return discover(annotation.tomograms, companions=[annotation.labels, *masks])
 
 
 def _painted(

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, VoxelSizeError
 from tomoseg.formats.dialects import TomoContext
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Header
 from tomoseg.sections import ExportSection
-from tomoseg.sources import Found, discover, open_source, unpacked
+from tomoseg.sources import Found, open_source, unpacked
 from tomoseg.stages import Context
 from tomoseg.stages.points import tomo_context
 from tomoseg.stores import Folder, checked_url, scratch_folder
