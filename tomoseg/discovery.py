@@ -11,7 +11,16 @@ from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.compressed import compression_of
 from tomoseg.formats.foreign import kind_by_name
 from tomoseg.lookalikes import TILT_LISTS, seeming, stem_of, tilt_count
-from tomoseg.sources import KINDS, Found, companion_url, cut_name, kind_of, named, open_source
+from tomoseg.sources import (
+    ANY_VOXEL_ANGSTROM,
+    KINDS,
+    Found,
+    companion_url,
+    cut_name,
+    kind_of,
+    named,
+    open_source,
+)
 from tomoseg.stores import (
     Entry,
     checked_url,
@@ -31,8 +40,6 @@ MOST_TOLD = 6
 
 # A list of tilts is a table of some lines.
 _LARGEST_LIST = 2**22
-# Only the number of sections is asked for.
-_ANY_VOXEL_ANGSTROM = 10.0
 # Where an AmiraMesh file says what it holds.
 _AMIRA_BYTES = 4096
 
@@ -229,7 +236,7 @@ def _is_tilt_series(url: str, beside: Set[str]) -> bool:
     if not lists:
         return False
     try:
-        with open_source(url, voxel_size_angstrom=_ANY_VOXEL_ANGSTROM) as source:
+        with open_source(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM) as source:
             sections = source.header.sampling.shape[0]
     except FormatError:
         return False

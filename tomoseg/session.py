@@ -152,8 +152,8 @@ def _blocks(session: Session) -> int:
 def _grid(session: Session, found: Found) -> Sampling | None:
     if compression_of(found.url):
         return None
-    override = session.recipe.source.voxel_size_angstrom
-    source = open_source(found.url, voxel_size_angstrom=override)
+    about = session.recipe.source
+    source = open_source(found.url, voxel_size_angstrom=about.voxel_size_angstrom, axes=about.axes)
     with suppress(TomosegError), explaining(), source as opened:
         return opened.header.sampling
     return None

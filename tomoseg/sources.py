@@ -14,13 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg import intensity
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.amira_lattice import AmiraReader
 from tomoseg.formats.compressed import beginning, compression_of, decompress
 from tomoseg.formats.mrc import MrcReader
-from tomoseg.formats.mrc_header import HEADER_BYTES, announced_bytes
+from tomoseg.formats.mrc_header import HEADER_BYTES, announced_bytes, parse_header
 from tomoseg.formats.png import PngReader
+from tomoseg.formats.ranges import refuse_outside
 from tomoseg.formats.tiff import TiffReader
 from tomoseg.lookalikes import stem_of
 from tomoseg.sampling import Header
@@ -31,12 +33,18 @@ from tomoseg.stores import (
     open_file,
     spool_bytes,
 )
+from tomoseg.turns import Axes, file_box, upright_header, upright_voxels
 
 UNPACKED_SHARE = 0.5
 """Of the free disk, what one compressed file may become; its results need room as well."""
 
 TRAILING_BYTES = 16 * 2**20
 """What may follow the last voxel of an MRC file."""
+
+ANY_VOXEL_ANGSTROM = 10.0
+"""Given where the voxel size does not matter."""
+
+_ROWS_LOOKED_AT = 256
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".mrcs")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -187,15 +195,49 @@ def companion_url(pattern: str, tomogram: Found) -> str:
     return checked_url(pattern.format(**values))
 
 
+@dataclass(frozen=True)
+class _Upright:
+    """A tomogram whose z is the beam, whatever the file's axes are."""
+
+    source: Source
+    axes: Axes
+
+    @property
+    def header(self) -> Header:
+        return upright_header(self.source.header, self.axes)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        refuse_outside(box, self.header.sampling.shape)
+        in_file = file_box(box, self.axes, self.header.sampling.shape)
+        return upright_voxels(self.source.read(in_file), self.axes)
+
+
 @contextmanager
-def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterator[Source]:
+def open_source(
+    url: str, *, voxel_size_angstrom: float | None = None, axes: Axes = "zyx"
+) -> Iterator[Source]:
     """Open a tomogram; only its header is read.
+
+    Parameters
+    ----------
+    url
+        Path or URL.
+    voxel_size_angstrom
+        Taken instead of what the file says.
+    axes
+        Which axis of the file is which (:mod:`tomoseg.turns`).
 
     Raises
     ------
     FormatError, VoxelSizeError
         As the format's reader says; a compressed file must be unpacked first (:func:`unpacked`).
     """
+    with _as_in_the_file(url, voxel_size_angstrom) as source:
+        yield _Upright(source, axes)
+
+
+@contextmanager
+def _as_in_the_file(url: str, voxel_size_angstrom: float | None) -> Iterator[Source]:
     if kind_of(url) == "zarr":
         yield OmeZarrReader(url, voxel_size_angstrom=voxel_size_angstrom)
         return
@@ -204,6 +246,50 @@ def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterat
     with open_file(url) as file:
         reader = _READERS.get(kind_of(url), MrcReader)
         yield reader(file, voxel_size_angstrom=voxel_size_angstrom)
+
+
+def look_into(url: str) -> intensity.Moments:
+    """Read a little at the beginning, in the middle and at the end, so that no run fails later.
+
+    Returns
+    -------
+    The moments of what was read: at most 256 rows of three slices of the file, in its own axes.
+
+    Raises
+    ------
+    FormatError, StoreError
+        If it cannot be unpacked, or is not there.
+    """
+    with open_source(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM) as source:
+        depth, rows, columns = source.header.sampling.shape
+        top = max(0, (rows - _ROWS_LOOKED_AT) // 2)
+        bottom = min(rows, top + _ROWS_LOOKED_AT)
+        slices = sorted({0, depth // 2, depth - 1})
+        boxes = [Box((z, top, 0), (z + 1, bottom, columns)) for z in slices]
+        return intensity.merge_moments(intensity.moments(source.read(box)) for box in boxes)
+
+
+def packed_header(
+    url: str, *, voxel_size_angstrom: float | None = None, axes: Axes = "zyx"
+) -> Header | None:
+    """Return the header of a compressed file, of which only the beginning is unpacked.
+
+    None where that does not tell it; then only the unpacking was tried.
+
+    Raises
+    ------
+    FormatError, VoxelSizeError
+        As :func:`open_source` and :func:`tomoseg.formats.compressed.beginning`.
+    """
+    kind = compression_of(url)
+    assert kind is not None
+    with open_file(url) as packed:
+        raw = beginning(packed, kind, HEADER_BYTES)
+    if kind_of(url) != "mrc":
+        return None
+    size = announced_bytes(raw)
+    header = parse_header(raw, size, override_angstrom=voxel_size_angstrom).header
+    return upright_header(header, axes)
 
 
 def unpacked(url: str, spool: Folder) -> str:

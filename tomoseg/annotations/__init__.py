@@ -67,8 +67,9 @@ def annotated_volumes(
 
 def first_sampling(annotation: Annotation) -> Sampling:
     """Return the grid of an annotation's first tomogram; only its header is read."""
-    override = annotation.source.voxel_size_angstrom
-    with open_source(_found(annotation)[0].url, voxel_size_angstrom=override) as source:
+    about = annotation.source
+    url, override = _found(annotation)[0].url, about.voxel_size_angstrom
+    with open_source(url, voxel_size_angstrom=override, axes=about.axes) as source:
         return source.header.sampling
 
 

@@ -17,6 +17,7 @@ from tomoseg.sources import Found, open_source, unpacked
 from tomoseg.stages import Context
 from tomoseg.stages.points import tomo_context
 from tomoseg.stores import Folder, checked_url, scratch_folder
+from tomoseg.turns import Axes
 
 DONE = ("done", "already there")
 SESSION, MANIFEST, IMAGE = "session.json", "manifest.json", "/tomogram.zarr"
@@ -34,12 +35,15 @@ class Place:
         What its file says.
     export
         What a session's recipe says of its tilt series.
+    axes
+        Of its file, and of masks on the file's grid.
     """
 
     name: str
     url: str
     header: Header
     export: ExportSection
+    axes: Axes = "zyx"
 
     @property
     def context(self) -> TomoContext:
@@ -172,7 +176,8 @@ def colours_of(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _finished(output: Folder, name: str) -> Place:
     context = finished_context(output, name)
-    return Place(name, context.source_url, context.header, context.recipe.export)
+    recipe = context.recipe
+    return Place(name, context.source_url, context.header, recipe.export, recipe.source.axes)
 
 
 def _opened(found: Found, voxel_size_angstrom: float | None) -> Place:
