@@ -123,6 +123,13 @@ AMONG = {
         "TS_02.st (a tilt series), TS_02_ali.mrc (a tilt series)",
     ),
     "particles": (["a.mrcs", "a.mrc"], [], ["a.mrc"], "a.mrcs (a tilt series)"),
+    "masks of other programs": (
+        ["a.mrc", "a_MemBrain_seg_v10.ckpt_segmented.mrc", "a_semantic.mrc"], [], ["a.mrc"],
+        "a_MemBrain_seg_v10.ckpt_segmented.mrc (a mask or labels of a)",
+    ),
+    "a half map beside a tilt series alone": (
+        ["a.st", "a_EVN.mrc"], [], ["a_EVN.mrc"], "a.st (a tilt series)",
+    ),
     "half maps": (
         ["a.mrc", "a_EVN.mrc", "a_odd.mrc", "b_half1.mrc"], [], ["a.mrc", "b_half1.mrc"],
         "a_EVN.mrc (a half map of a), a_odd.mrc (a half map of a)",

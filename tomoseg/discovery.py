@@ -200,31 +200,32 @@ def tomograms_among(
 def _left_out(
     items: Sequence[str], beside: Set[str], remove: Sequence[str], companions: Sequence[str]
 ) -> dict[str, str]:
-    """Return why, by URL, for what is no tomogram among others."""
+    """Return why, by URL, for what is no tomogram among others of its folder."""
     names = {item: cut_name(item, remove) for item in items}
-    owners: dict[tuple[str, str], set[str]] = {}
-    for item, name in names.items():
-        for known in (stem_of(item), name):
-            owners.setdefault((item.rpartition("/")[0], known), set()).add(item)
+    seems = {item: seeming(item.rpartition("/")[2]) for item in items}
     belonging = {
         url: f"it belongs to {name}, as the recipe says"
         for pattern in companions
         for item, name in names.items()
         if (url := companion_url(pattern, Found(name, item))) != item
     }
-    left_out = {}
+    left_out = {item: belonging[item] for item in items if item in belonging}
+    left_out |= {
+        item: "a tilt series: it has as many sections as tilts"
+        for item in items
+        if item not in left_out and _is_tilt_series(item, beside)
+    }
+    left_out |= {item: one.kind for item, one in seems.items() if one and not one.wholes}
+    owners: dict[str, set[str]] = {}
     for item in items:
-        folder, _, file = item.rpartition("/")
-        seems = seeming(file)
-        if item in belonging:
-            left_out[item] = belonging[item]
-        elif seems and not seems.whole:
-            left_out[item] = seems.kind
-        elif seems and owners.get((folder, seems.whole), set()) - {item}:
-            left_out[item] = f"{seems.kind} of {seems.whole}"
-        elif _is_tilt_series(item, beside):
-            left_out[item] = "a tilt series: it has as many sections as tilts"
-    return left_out
+        for known in (stem_of(item), names[item]) if item not in left_out else ():
+            owners.setdefault(known, set()).add(item)
+    for item, one in seems.items():
+        wholes = one.wholes if one and item not in left_out else ()
+        whole = next((known for known in wholes if owners.get(known, set()) - {item}), None)
+        if one and whole is not None:
+            left_out[item] = f"{one.kind} of {whole}"
+    return {item: left_out[item] for item in items if item in left_out}
 
 
 def _is_tilt_series(url: str, beside: Set[str]) -> bool:

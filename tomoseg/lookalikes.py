@@ -18,8 +18,11 @@ TILT_LISTS = (".rawtlt", ".tlt", ".mdoc", ".mrc.mdoc")
 """What lies beside a tilt series, after its stem, and says its tilts."""
 
 _TILTS = re.compile(r".+_(ali|preali|tiltseries|tilt_series)", re.IGNORECASE)
-_WORDS = "masks?|labels?|seg|segmentation|segmented|instances|scores?|probabilities"
-_OF_A_TOMOGRAM = re.compile(rf"(.+?)(?:__\w[\w-]*|[_.-](?:{_WORDS}))", re.IGNORECASE)
+_WORDS = (
+    "masks?|labels?|seg|segmentation|segmented|semantic|instances?|membranes?|scores?|pred|"
+    "predictions?|probabilities"
+)
+_OF_A_TOMOGRAM = re.compile(rf".+(?:__\w[\w-]*|[_.-](?:{_WORDS}))", re.IGNORECASE)
 _HALF = re.compile(r"(?:^|[_.-])(?:evn|odd|even|half[_-]?[12ab])(?=[_.-]|$)", re.IGNORECASE)
 
 
@@ -31,34 +34,37 @@ class Seeming:
     ----------
     kind
         In words.
-    whole
-        Stem of the tomogram that it belongs to: it is none only beside that. Empty for what is
-        never one.
+    wholes
+        Stems of which one is that of its tomogram, the likeliest first: it is none only beside
+        that. Empty for what is never one.
     """
 
     kind: str
-    whole: str = ""
+    wholes: tuple[str, ...] = ()
 
 
 def seeming(name: str) -> Seeming | None:
     """Return what a file seems to be by its name; None if it is a tomogram for all one knows.
 
     >>> seeming("TS_01.st")
-    Seeming(kind='a tilt series', whole='')
+    Seeming(kind='a tilt series', wholes=())
     >>> seeming("TS_01__actin.mrc")
-    Seeming(kind='a mask or labels', whole='TS_01')
+    Seeming(kind='a mask or labels', wholes=('TS_01', 'TS'))
     >>> seeming("TS_01_EVN_Vol.mrc.gz")
-    Seeming(kind='a half map', whole='TS_01_Vol')
+    Seeming(kind='a half map', wholes=('TS_01_Vol',))
     >>> seeming("TS_01.mrc")
     """
     stem = stem_of(name)
     plain = name.lower().removesuffix(".gz").removesuffix(".bz2")
     if plain.endswith(TILT_SUFFIXES) or _TILTS.fullmatch(stem):
         return Seeming("a tilt series")
-    if found := _OF_A_TOMOGRAM.fullmatch(stem):
-        return Seeming("a mask or labels", found[1])
+    if _OF_A_TOMOGRAM.fullmatch(stem):
+        # Programs put their own names between that of the tomogram and the word.
+        starts = {stem[: cut.start()] for cut in re.finditer(r"[_.-]", stem)}
+        wholes = {start.rstrip("_.-") for start in starts} - {""}
+        return Seeming("a mask or labels", tuple(sorted(wholes, key=len, reverse=True)))
     if _HALF.search(stem):
-        return Seeming("a half map", _HALF.sub("", stem).lstrip("_.-"))
+        return Seeming("a half map", (_HALF.sub("", stem).lstrip("_.-"),))
     return None
 
 
