@@ -10,13 +10,14 @@ import pytest
 import servers
 
 from tomoseg.blocks import BlockGrid, Box
+from tomoseg.discovery import discover
 from tomoseg.errors import ClaimError, RequestError, StoreError
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.mrc_header import HEADER_BYTES
 from tomoseg.recipe import recipe_from
 from tomoseg.sampling import Header, Sampling
 from tomoseg.session import plan_session, run_session
-from tomoseg.sources import discover, open_source
+from tomoseg.sources import open_source
 from tomoseg.stores import (
     Folder,
     Ledger,

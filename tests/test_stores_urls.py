@@ -5,12 +5,13 @@ import os
 import pytest
 
 from tomoseg.checks import look_at_file
+from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, StoreError, TomosegError
 from tomoseg.exchange.exports import ExportRequest, export_points
 from tomoseg.exchange.imports import ImportRequest, import_file
 from tomoseg.recipe import recipe_from
 from tomoseg.session import plan_session
-from tomoseg.sources import Found, companion_url, discover
+from tomoseg.sources import Found, companion_url
 from tomoseg.stages.networks import load_networks
 from tomoseg.status import session_status
 from tomoseg.stores import Folder, checked_url, listing, open_file, scratch_folder
