@@ -15,6 +15,7 @@ from tomoseg.stores import (
     write_image_metadata,
     write_label_metadata,
 )
+from tomoseg.stores.volumes import zarr_store
 
 LEVEL = Sampling((8, 10, 12), (13.68, 13.68, 13.68))
 SOURCE = Header(LEVEL, "int16", origin_angstrom=(-5.0, 0.5, 7.25), notes=("odd",))
@@ -294,6 +295,22 @@ def test_an_array_without_metadata_is_read_with_a_given_voxel_size(
     reader = OmeZarrReader(str(tmp_path / "a.zarr"), voxel_size_angstrom=9)
     assert reader.header.sampling == Sampling((2, 3, 4), (9.0, 9.0, 9.0))
     assert np.array_equal(reader.read(Box.whole((2, 3, 4))), VOXELS)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_chunks_that_are_not_there_are_told(folder, version):
+    kind = "v2" if version == 2 else "default"
+    store = zarr_store(folder / "a.zarr")
+    array = zarr.create_array(
+        store, shape=(4, 6, 5), chunks=(2, 2, 5), dtype="f4", zarr_format=version,
+        chunk_key_encoding={"name": kind, "separator": "/"},
+    )  # fmt: skip
+    array[...] = 7
+    url = f"{folder.url}/a.zarr"
+    assert OmeZarrReader(url, voxel_size_angstrom=9).told_missing() == ""
+    (folder / "a.zarr").remove("c/1/2/0" if version == 3 else "1/2/0")
+    told = OmeZarrReader(url, voxel_size_angstrom=9).told_missing()
+    assert told.startswith("1 of 6 chunks of the array are not there")
 
 
 def test_images_of_early_versions_have_no_scale(tmp_path):

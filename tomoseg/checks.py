@@ -18,6 +18,7 @@ from tomoseg.sources import (
     look_into,
     open_source,
     packed_header,
+    told_missing,
     unpacked,
 )
 from tomoseg.stages.masks import check_mask
@@ -131,21 +132,25 @@ def _looked_at(url: str, about: SourceSection) -> tuple[Header | None, tuple[str
         return header, ("compressed: the whole is looked into when it is read",)
     with open_source(url, voxel_size_angstrom=size, axes=axes) as source:
         header = source.header
-    return header, told_values(look_into(url), about.maximum_not_finite)
+    return header, told_voxels(url, look_into(url), about.maximum_not_finite)
 
 
-def told_values(values: Moments, maximum_not_finite: float) -> tuple[str, ...]:
-    """Say what is odd about some of a tomogram's voxels."""
+def told_voxels(url: str, values: Moments, maximum_not_finite: float) -> tuple[str, ...]:
+    """Say what is odd about a tomogram's voxels, of which some were looked at."""
+    odd = (told_missing(url), _told_values(values, maximum_not_finite))
+    return tuple(note for note in odd if note)
+
+
+def _told_values(values: Moments, maximum_not_finite: float) -> str:
     share = values.not_finite / max(1, values.count + values.not_finite)
     if share > maximum_not_finite:
         return (
             f"{100 * share:.3g}% of the voxels looked at are NaN or infinite; a tomogram with more "
             f"than {100 * maximum_not_finite:.3g}% of them is refused "
-            "(source.maximum_not_finite)",
+            "(source.maximum_not_finite)"
         )
-    if values.minimum == values.maximum:
-        return (f"every voxel looked at is {values.minimum:g}",)
-    return ()
+    is_plain = values.minimum == values.maximum
+    return f"every voxel looked at is {values.minimum:g}" if is_plain else ""
 
 
 def _with_mask(session: Session, check: Check) -> Check:
@@ -184,12 +189,15 @@ class Look:
         Its voxel size means nothing where there is a problem.
     values
         Of some of its voxels.
+    notes
+        What is odd about them.
     problem
         Why its voxel size is not known; None if it is.
     """
 
     header: Header
     values: Moments
+    notes: tuple[str, ...]
     problem: VoxelSizeError | None = None
 
 
@@ -197,13 +205,23 @@ def look_at_file(url: str, voxel_size_angstrom: float | None = None) -> Look:
     """Look at a tomogram; a compressed one is unpacked into a temporary folder first."""
     with scratch_folder() as scratch:
         plain = unpacked(checked_url(url), Folder(scratch))
-        try:
-            with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
-                return Look(source.header, look_into(plain))
-        except VoxelSizeError as error:
-            if voxel_size_angstrom is not None:
-                raise
-            with open_source(plain, voxel_size_angstrom=ANY_VOXEL_ANGSTROM) as source:
-                # Nobody gave the size that one of the notes tells of.
-                notes = tuple(n for n in source.header.notes if not n.startswith("voxel size "))
-                return Look(replace(source.header, notes=notes), look_into(plain), error)
+        header, problem = _header_at_least(plain, voxel_size_angstrom)
+        values = look_into(plain)
+        odd = told_voxels(plain, values, SourceSection().maximum_not_finite)
+        return Look(header, values, (*header.notes, *odd), problem)
+
+
+def _header_at_least(
+    url: str, voxel_size_angstrom: float | None
+) -> tuple[Header, VoxelSizeError | None]:
+    try:
+        with open_source(url, voxel_size_angstrom=voxel_size_angstrom) as source:
+            return source.header, None
+    except VoxelSizeError as error:
+        if voxel_size_angstrom is not None:
+            raise
+        problem = error
+    with open_source(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM) as source:
+        # Nobody gave the size that one of the notes tells of.
+        notes = tuple(n for n in source.header.notes if not n.startswith("voxel size "))
+        return replace(source.header, notes=notes), problem

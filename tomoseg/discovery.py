@@ -23,8 +23,8 @@ from tomoseg.sources import (
 )
 from tomoseg.stores import (
     Entry,
+    Folder,
     checked_url,
-    exists,
     fingerprint,
     is_folder,
     listing,
@@ -129,7 +129,8 @@ def _listed(reasons: Mapping[str, str]) -> str:
 
 def _tomograms_at(place: str, remove: Sequence[str], companions: Sequence[str]) -> Among:
     url = checked_url(place)
-    if _WILD.search(url) and not exists(url):
+    folder, _, name = url.rpartition("/")
+    if _WILD.search(url) and not Folder(folder).exists(name):
         return _matching(url, remove, companions)
     if kind_of(url) is not None and not (kind_of(url) != "zarr" and is_folder(url)):
         fingerprint(url)  # raises where there is nothing

@@ -269,6 +269,13 @@ def look_into(url: str) -> intensity.Moments:
         return intensity.merge_moments(intensity.moments(source.read(box)) for box in boxes)
 
 
+def told_missing(url: str) -> str:
+    """Say that parts of a zarr array are not there; empty if all are, and for other files."""
+    if kind_of(url) != "zarr":
+        return ""
+    return OmeZarrReader(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM).told_missing()
+
+
 def packed_header(
     url: str, *, voxel_size_angstrom: float | None = None, axes: Axes = "zyx"
 ) -> Header | None:

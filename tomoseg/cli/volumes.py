@@ -16,8 +16,7 @@ def info(
     ] = None,
 ) -> None:
     """Say what a tomogram's header and some of its voxels say, and how it would be read."""
-    from tomoseg.checks import look_at_file, told_values
-    from tomoseg.recipe import SourceSection
+    from tomoseg.checks import look_at_file
 
     try:
         look = look_at_file(file, voxel_size)
@@ -42,7 +41,7 @@ def info(
         f"values            {values.minimum:.5g} to {values.maximum:.5g}, mean {values.mean:.5g}, "
         f"spread {(values.squares / max(1, values.count)) ** 0.5:.5g}, of three slices"
     )
-    for note in (*header.notes, *told_values(values, SourceSection().maximum_not_finite)):
+    for note in look.notes:
         typer.echo(f"note              {note}")
     if look.problem:
         raise VoxelSizeError(

@@ -9,7 +9,6 @@ from tomoseg.stores.claims import Claim, Owner, claimed, living_owner
 from tomoseg.stores.folders import (
     Entry,
     Folder,
-    exists,
     fingerprint,
     free_bytes,
     is_folder,
@@ -42,7 +41,6 @@ __all__ = [
     "checked_url",
     "claimed",
     "digest",
-    "exists",
     "fingerprint",
     "free_bytes",
     "inner_chunk",

@@ -334,12 +334,6 @@ def listing(url: str) -> dict[str, Entry]:
     return {f"{folder.url}/{entry.name}": entry for entry in folder.entries()}
 
 
-def exists(url: str) -> bool:
-    """Tell whether there is a file or a folder at a URL."""
-    system, path = _located(checked_url(url))
-    return bool(system.exists(path))
-
-
 def is_folder(url: str) -> bool:
     """Tell whether there is a folder at a URL."""
     system, path = _located(checked_url(url))

@@ -133,6 +133,16 @@ class OmeZarrReader:
         """Return the voxels of a box, zyx."""
         return self._volume.read(box)
 
+    def told_missing(self) -> str:
+        """Say that shards have no file, as where a copy was cut short; empty if all have."""
+        missing, wanted = self._volume.missing()
+        if missing < 1:
+            return ""
+        return (
+            f"{missing} of {wanted} chunks of the array are not there and read as its fill value; "
+            "copy it again if they should be"
+        )
+
 
 def _opened(folder: Folder, override: float | None) -> tuple[Volume, Header]:
     multiscale = _multiscale_of(folder)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from tomoseg.stores.folders import Folder
 from tomoseg.stores.unpacking import bounded
 
 LARGEST_CHUNK = (64, 128, 128)
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 class Voxels(cpu.NDBuffer):
@@ -152,6 +154,14 @@ class Volume:
 
     def _zyx(self, array: zarr.Array[Any]) -> Shape:
         return as_shape(array.shape[axis] for axis in self.axes)
+
+    def missing(self) -> tuple[int, int]:
+        """Return how many shards have no file, and of how many: those read as the fill value."""
+        array = self.array()
+        shard = array.shards or array.chunks
+        wanted = prod(-(-size // step) for size, step in zip(array.shape, shard, strict=True))
+        files = self.folder.files(self.path)
+        return wanted - sum(name.rpartition("/")[2] not in _METADATA for name in files), wanted
 
     def write(self, box: Box, voxels: NDArray[Any]) -> None:
         """Write a union of whole shards; they outlast a power cut.
