@@ -1,5 +1,6 @@
 """The command line as people meet it: words, exit codes, and how fast it answers."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+import tifffile
 import yaml
+import zarr
 
 from tomoseg import __version__, cli
 from tomoseg.cli import networks
@@ -131,6 +134,7 @@ def test_info_says_what_the_header_says(tomoseg, tomogram):
         "type              float32",
         "origin (xyz)      1.5, -2, 3 Å",
         "start (xyz)       -7, 0, 0 voxels",
+        "values            -3.8994 to 3.145, mean 0.018196, spread 1.0026, of three slices",
     ]
     _, given, _ = tomoseg("info", path, "--voxel-size", "10")
     assert "voxel size (xyz)  10 × 10 × 10 Å" in given
@@ -184,8 +188,6 @@ def broken(path, how):
         ("short", ["9 bytes", "an MRC header has 1024", "Check that"]),
         ("empty", ["the file is empty", "Check that"]),
         ("truncated", ["bytes", "Copy the file again"]),
-        ("no voxel size", ["voxel size", "Use --voxel-size"]),
-        ("one", ["exactly 1 Å", "Use --voxel-size"]),
     ],
 )
 def test_info_says_what_is_wrong_in_one_line(tomoseg, tomogram, how, words):
@@ -197,6 +199,37 @@ def test_info_says_what_is_wrong_in_one_line(tomoseg, tomogram, how, words):
     assert err.count("\n") == 1
     for word in words:
         assert word in err
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("how", "words"), [("no voxel size", "outside 0.1..1000 Å"), ("one", "exactly 1 Å")]
+)
+def test_info_shows_all_else_where_the_voxel_size_is_missing(tomoseg, tomogram, how, words, suffix):
+    path = tomogram(shape=(4, 5, 6))
+    broken(path, how)
+    if suffix:
+        packed = path.with_name(f"{path.name}{suffix}")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        path = packed
+    code, out, err = tomoseg("info", path)
+    assert code == 2
+    assert (
+        "voxels (xyz)      6 × 5 × 4\nvoxel size (xyz)  unknown\ntype              float32" in out
+    )
+    assert "\nvalues            -2.325 to 2.0024, mean 0.01626" in out
+    assert "10 Å" not in out
+    assert words in err
+    assert "Use --voxel-size; in a recipe, source.voxel_size_angstrom." in err
+
+
+def test_info_says_what_is_odd_about_the_voxels(tomoseg, tomogram):
+    path = tomogram(shape=(30, 10, 30))
+    with mrcfile.open(path, "r+") as file:
+        file.data[15, :, :20] = np.nan
+    _, out, _ = tomoseg("info", path)
+    assert "note              22.2% of the voxels looked at are NaN or infinite; " in out
+    assert "y is the shortest axis (30 × 10 × 30 voxels xyz): it looks like an unrotated" in out
 
 
 @pytest.mark.parametrize(
@@ -296,6 +329,48 @@ def test_validate_names_the_tomograms_that_cannot_be_done(tomoseg, tomogram, rec
     assert "1 of 3 tomograms can be processed" in out
     code, out, _ = tomoseg("validate", recipe(segment={"model": "none"}))
     assert code != 0
+
+
+def test_validate_finds_what_would_fail_later(tomoseg, tomogram, recipe):
+    """A page that is cut, a packed header that is wrong, a shard that is damaged."""
+    pages = np.zeros((4, 64, 64), np.uint8)
+    folder = tomogram("data/good.mrc").parent
+    tifffile.imwrite(folder / "cut.tif", pages, compression="zlib", photometric="minisblack")
+    raw = (folder / "cut.tif").read_bytes()
+    with tifffile.TiffFile(folder / "cut.tif") as file:
+        last = file.pages[3].dataoffsets[0]
+    (folder / "cut.tif").write_bytes(raw[: last + 2] + bytes(8) + raw[last + 10 :])
+    (folder / "text.mrc.gz").write_bytes(gzip.compress(b"a text" * 1000))
+    (folder / "packed.mrc.gz").write_bytes(gzip.compress((folder / "good.mrc").read_bytes()))
+    (folder / "torn.mrc.gz").write_bytes((folder / "packed.mrc.gz").read_bytes()[:200])
+    array = zarr.create_array(str(folder / "bad.zarr"), shape=(8, 64, 64), chunks=(8, 64, 64),
+                              dtype="u1", compressors=None)  # fmt: skip
+    array[:] = 1
+    (folder / "bad.zarr/c/0/0/0").write_bytes(b"\0" * 100)
+    code, out, _ = tomoseg("validate", recipe(source={"voxel_size_angstrom": 12.0}))
+    assert code == 2
+    assert re.search(r"^cut: page 3 cannot be unpacked", out, re.M)
+    assert re.search(r"^text: not an MRC file", out, re.M)
+    assert re.search(r"^torn: the gzip file is truncated", out, re.M)
+    assert re.search(r"^bad: a shard of .* is cut or damaged", out, re.M)
+    assert re.search(r"^packed: 64×64×48 voxels \(xyz\) of 12 Å, float32; .*compressed", out, re.M)
+    assert "2 of 6 tomograms can be processed" in out
+
+
+def test_validate_says_what_is_odd(tomoseg, tomogram, recipe):
+    tomogram("data/a.mrc", shape=(64, 40, 80))
+    path = tomogram("data/b.mrc")
+    with mrcfile.open(path, "r+") as file:
+        file.data[24] = np.inf
+    with mrcfile.open(tomogram("data/c.mrc"), "r+") as file:
+        file.data[:] = 3
+    tomogram("data/a_mask.mrc")
+    code, out, _ = tomoseg("validate", recipe())
+    assert code == 0
+    assert re.search(r"^a: .*looks like an unrotated volume.*source\.axes: rotx", out, re.M)
+    assert re.search(r"^b: .*33\.3% of the voxels looked at are NaN or infinite", out, re.M)
+    assert re.search(r"^c: .*every voxel looked at is 3", out, re.M)
+    assert "3 of 3 tomograms can be processed" in out
 
 
 def test_validate_reads_masks_through(tomoseg, tomogram, recipe):

@@ -325,6 +325,84 @@ def test_a_broken_file_is_refused_before_anything_is_allocated(raw: bytes, fact:
     assert peak < 500_000
 
 
+OLD: dict[str, dict[int, bytes]] = {
+    "no stamp at all": {208: bytes(8)},
+    "an origin where the stamp is now": {208: struct.pack("<3f", -30.0, 10.0, 20.0)},
+    "no order of axes either": {64: bytes(12), 208: bytes(8)},
+    "letters of another program": {208: b"EMAN", 212: b"DD\0\0"},
+}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("changes", OLD.values(), ids=OLD.keys())
+def test_headers_of_old_without_a_stamp_are_read(changes: dict[int, bytes], order: str) -> None:
+    if order == ">":
+        changes = {at: swapped(at, raw) for at, raw in changes.items()}
+    source = reader(mrc_bytes(ramp(), order, changes))
+    np.testing.assert_array_equal(read_all(source), ramp())
+    assert source.header.sampling.voxel_size_angstrom == (10.0, 10.0, 10.0)
+    assert "no MAP stamp" in source.header.notes[0]
+    has_origin = len(changes[208]) == 12
+    assert source.header.origin_angstrom == ((-30.0, 20.0, 10.0) if has_origin else (0, 0, 0))
+
+
+def swapped(at: int, raw: bytes) -> bytes:
+    return np.frombuffer(raw, "<f4").astype(">f4").tobytes() if len(raw) == 12 else raw
+
+
+@pytest.mark.parametrize("extended", [160, 131072])
+def test_an_old_header_with_an_extended_one_is_read(extended: int) -> None:
+    changes = {92: struct.pack("<i", extended), 208: bytes(8), 64: bytes(12)}
+    source = reader(mrc_bytes(ramp(), changes=changes, tail=bytes(extended)))
+    np.testing.assert_array_equal(read_all(source), ramp())
+
+
+def test_an_origin_of_today_is_kept_where_the_stamp_alone_is_missing() -> None:
+    changes = {196: struct.pack("<3f", 1.0, 2.0, 3.0), 208: bytes(8)}
+    assert reader(mrc_bytes(ramp(), changes=changes)).header.origin_angstrom == (3.0, 2.0, 1.0)
+
+
+NOT_OLD = {
+    "a size that is not its own": {8: struct.pack("<i", 2), 64: bytes(12), 208: bytes(8)},
+    "no mode": {12: struct.pack("<i", 9), 208: bytes(8)},
+    "no columns": {0: bytes(4), 208: bytes(8)},
+}
+
+
+@pytest.mark.parametrize("changes", NOT_OLD.values(), ids=NOT_OLD.keys())
+def test_numbers_that_make_no_sense_are_no_old_header(changes: dict[int, bytes]) -> None:
+    with pytest.raises(FormatError, match="make no sense as an old header"):
+        _ = reader(mrc_bytes(ramp(), changes=changes)).header
+
+
+def test_an_old_header_cut_short_says_what_is_missing() -> None:
+    with pytest.raises(FormatError, match=r"has 1100 bytes, but .* need 1144"):
+        _ = reader(mrc_bytes(ramp(), changes={208: bytes(8)})[:1100]).header
+
+
+@pytest.mark.parametrize(
+    ("begin", "name"),
+    [
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"\x93NUMPY\x01\0", "NumPy"),
+        (struct.pack("<i", 348), "NIfTI"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"II*\0", "TIFF"),
+    ],
+)
+@pytest.mark.parametrize("size", [300, 4000])
+def test_another_file_under_its_name_is_named(begin: bytes, name: str, size: int) -> None:
+    with pytest.raises(FormatError, match=f"not an MRC file: it is .*{name}"):
+        _ = reader(begin + bytes(size)).header
+
+
+def test_a_volume_as_wide_as_another_header_is_long_is_read() -> None:
+    array = ramp(shape=(2, 3, 348))
+    source = reader(mrc_bytes(array, changes={208: bytes(8)}))
+    np.testing.assert_array_equal(read_all(source), array)
+
+
 def test_a_box_outside_is_refused() -> None:
     with pytest.raises(RequestError, match="leaves the volume"):
         reader(mrc_bytes(ramp())).read(Box((0, 0, 0), (3, 4, 6)))

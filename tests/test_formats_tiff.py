@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError, TomosegError, VoxelSizeError
@@ -276,3 +278,103 @@ def test_a_real_compressed_stack_without_calibration_is_read_with_the_override()
         source = TiffReader(file, voxel_size_angstrom=46.0)
         box = Box((3, 100, 200), (5, 164, 264))
         np.testing.assert_array_equal(source.read(box), tifffile.imread(path)[box.slices])
+
+
+GREYS = {
+    "0 is white": (tiff_bytes(ramp(), photometric="miniswhite"), "0 is white"),
+    "colours": (
+        tiff_bytes(
+            ramp("uint8"),
+            photometric="palette",
+            colormap=np.random.default_rng(0).integers(0, 65535, (3, 256), np.uint16),
+        ),
+        "table of colours",
+    ),
+}
+
+
+@pytest.mark.parametrize(("raw", "note"), GREYS.values(), ids=GREYS.keys())
+def test_greys_that_others_show_otherwise_are_told(raw: bytes, note: str) -> None:
+    source = reader(raw, voxel_size_angstrom=10.0)
+    assert any(note in text for text in source.header.notes)
+    assert read_all(source)[0, 0, 1] == 1  # the numbers are those of the file
+
+
+def test_a_table_of_greys_is_nothing_to_tell() -> None:
+    greys = np.tile(np.arange(256, dtype=np.uint16) * 257, (3, 1))
+    raw = tiff_bytes(ramp("uint8"), photometric="palette", colormap=greys)
+    notes = reader(raw, voxel_size_angstrom=10.0).header.notes
+    assert not any("colours" in note for note in notes)
+
+
+# Pages that tifffile leaves to another package
+
+
+def by_pillow(array: NDArray[Any], **options: Any) -> bytes:
+    file = io.BytesIO()
+    first, *others = (Image.fromarray(page) for page in array)
+    first.save(file, "TIFF", save_all=True, append_images=others, **options)
+    return file.getvalue()
+
+
+def differenced(array: NDArray[Any]) -> bytes:
+    """Return LZW with differences along rows, as ImageMagick and libtiff write it."""
+    return by_pillow(array, compression="tiff_lzw", tiffinfo={317: 2})
+
+
+PACKED = {
+    "LZW, bytes": (by_pillow(ramp("uint8"), compression="tiff_lzw"), ramp("uint8")),
+    "LZW": (by_pillow(ramp(), compression="tiff_lzw"), ramp()),
+    "LZW, real numbers": (by_pillow(ramp("float32"), compression="tiff_lzw"), ramp("float32")),
+    "LZW, differences": (differenced(ramp()), ramp()),
+    "LZW, differences of bytes": (differenced(ramp("uint8")), ramp("uint8")),
+    "deflate, real differences": (
+        by_pillow(ramp("float32"), compression="tiff_adobe_deflate", tiffinfo={317: 3}),
+        ramp("float32"),
+    ),
+    "LZW, strips": (
+        by_pillow(ramp(shape=(2, 300, 200)), compression="tiff_lzw", tiffinfo={278: 7}),
+        ramp(shape=(2, 300, 200)),
+    ),
+    "zstd": (by_pillow(ramp(), compression="zstd"), ramp()),
+}
+
+
+@pytest.mark.parametrize(("raw", "truth"), PACKED.values(), ids=PACKED.keys())
+def test_pages_packed_by_others_are_read_bit_exact(raw: bytes, truth: NDArray[Any]) -> None:
+    source = reader(raw, voxel_size_angstrom=10.0)
+    np.testing.assert_array_equal(read_all(source), truth)
+    np.testing.assert_array_equal(source.read(Box((1, 2, 3), (2, 9, 8))), truth[1:2, 2:9, 3:8])
+
+
+def test_pages_packed_by_jpeg_are_read_as_pillow_reads_them() -> None:
+    raw = by_pillow(ramp("uint8"), compression="jpeg")
+    with Image.open(io.BytesIO(raw)) as other:
+        other.seek(4)
+        page = np.array(other)
+    voxels = read_all(reader(raw, voxel_size_angstrom=10.0))
+    np.testing.assert_array_equal(voxels[4], page)
+    assert np.abs(voxels.astype(int) - ramp("uint8")).mean() < 20
+
+
+def test_a_packing_that_is_not_read_is_refused_by_the_header_with_the_way_out() -> None:
+    raw = bytearray(tiff_bytes(ramp("uint8")[0], compression="zlib", metadata=None))
+    at = raw.index(struct.pack("<HHIH", 259, 3, 1, 8)) + 8
+    raw[at : at + 2] = struct.pack("<H", 34712)  # JPEG 2000
+    with pytest.raises(FormatError, match=r"JPEG2000.* are not read\. Save the file uncompressed"):
+        _ = reader(bytes(raw), voxel_size_angstrom=10.0).header
+
+
+@pytest.mark.parametrize("name", ["LZW, differences", "LZW, strips"])
+def test_damage_in_packed_pages_is_a_named_error_or_harmless(name: str) -> None:
+    whole, truth = PACKED[name]
+    dice = random.Random(3)
+    for _ in range(60):
+        raw = bytearray(whole)
+        for _ in range(3):
+            raw[dice.randrange(len(raw))] = dice.randrange(256)
+        try:
+            voxels = reader(bytes(raw), voxel_size_angstrom=10.0).read(Box.whole(truth.shape))
+        except TomosegError:
+            continue
+        assert voxels.shape == truth.shape

@@ -9,10 +9,10 @@ import mrcfile
 import numpy as np
 import pytest
 
+from tomoseg.discovery import discover
 from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
 from tomoseg.phantom import CLASSES, PhantomParameters, simulate, varied
 from tomoseg.simulation import simulated_session
-from tomoseg.sources import discover
 from tomoseg.stores import Folder
 
 SHAPE, VOXEL_ANGSTROM = (48, 96, 96), 12.0

@@ -12,15 +12,7 @@ from PIL import Image
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError, VoxelSizeError
 from tomoseg.sampling import Header, Sampling
-from tomoseg.sources import (
-    Found,
-    as_labels,
-    companion_url,
-    discover,
-    open_source,
-    tomogram_name,
-    unpacked,
-)
+from tomoseg.sources import Found, as_labels, companion_url, open_source, tomogram_name, unpacked
 from tomoseg.stores import Folder, Volume, write_image_metadata
 
 VOXELS = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
@@ -44,68 +36,7 @@ def mrc_bytes(tmp_path, voxel_size=12.0):
     return path.read_bytes()
 
 
-# Discovery
-
-
-def test_a_folder_stands_for_the_tomograms_directly_in_it(tmp_path):
-    names = ["b.mrc", "a.rec", "c.TIF", "d.map.gz", "e.tiff", "f.st", "g.MRC.BZ2", "h.mrcs"]
-    touched(tmp_path, *names, "j.zarr/zarr.json")
-    touched(tmp_path, "notes.txt", ".hidden.mrc", "x.gz", "deeper/i.mrc", "t.mrc.part", "u.star")
-    found = discover([str(tmp_path)])
-    assert [item.name for item in found] == [*"abcdefghj"]
-    assert found[1].url == f"file://{tmp_path}/b.mrc"
-
-
-def test_files_and_folders_may_be_mixed_and_told_twice(tmp_path):
-    touched(tmp_path, "a/one.mrc", "a/two.mrc", "b/three.mrc", "b/four.mrc")
-    inputs = [tmp_path / "a", tmp_path / "b/three.mrc", tmp_path / "a/one.mrc"]
-    assert [item.name for item in discover([str(i) for i in inputs])] == ["one", "three", "two"]
-
-
-def test_images_beside_tomograms_are_pictures_of_them(tmp_path):
-    touched(
-        tmp_path, "both/a.mrc", "both/a_slice.png", "images/a.png", "images/B.PNG", "images/c.t"
-    )
-    assert [item.name for item in discover([str(tmp_path / "both")])] == ["a"]
-    assert [item.name for item in discover([str(tmp_path / "images")])] == ["B", "a"]
-    named = [str(tmp_path / "both"), str(tmp_path / "both/a_slice.png")]
-    assert [item.name for item in discover(named)] == ["a", "a_slice"]
-
-
-def test_amira_files_in_a_folder_count_if_they_are_volumes(tmp_path):
-    (tmp_path / "a.am").write_bytes(AMIRA)
-    (tmp_path / "a.lines.am").write_bytes(b"# AmiraMesh 3D ASCII 3.0\n\ndefine VERTEX 6\n")
-    assert [item.name for item in discover([str(tmp_path)])] == ["a"]
-    named = [str(tmp_path / "a.lines.am")]
-    assert [item.name for item in discover(named)] == ["a.lines"]
-
-
-def test_tomograms_in_other_stores_are_found(folder):
-    folder.write("s/a.mrc", b"")
-    folder.write("s/b.zarr/zarr.json", b"")
-    folder.write("s/c.txt", b"")
-    found = discover([f"{folder.url}/s"])
-    assert found == [Found("a", f"{folder.url}/s/a.mrc"), Found("b", f"{folder.url}/s/b.zarr")]
-
-
-@pytest.mark.parametrize(
-    ("names", "inputs", "message"),
-    [
-        (["a.txt"], ["."], r"no tomogram in .*\. Give files or a folder of \.mrc, "),
-        ([], [], "no tomogram in no input"),
-        ([], ["none"], "none is not a folder, nor a file of a known kind"),
-        (["a.txt"], ["a.txt"], "a.txt is not a folder, nor a file of a known kind"),
-        (["a.mrc", "a.rec"], ["."], r"a\.mrc and file://.*a\.rec would both be called a\. Rename"),
-        (["x/a.mrc", "y/a.mrc"], ["x", "y"], "would both be called a"),
-        (["a b.mrc", "a_b.mrc"], ["."], "would both be called a_b"),
-        (["a.mrc", "a.mrc.gz"], ["."], "would both be called a"),
-    ],
-)
-def test_discovery_says_what_is_wrong(tmp_path, monkeypatch, names, inputs, message):
-    touched(tmp_path, *names)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(RequestError, match=message):
-        discover(inputs)
+# Names
 
 
 @pytest.mark.parametrize(
@@ -128,12 +59,6 @@ def test_a_name_is_the_stem_without_what_is_cut_out(file, remove, name):
     else:
         with pytest.raises(RequestError, match=r"Change session\.tomogram_name_remove"):
             tomogram_name(file, remove)
-
-
-def test_a_bad_pattern_is_named(tmp_path):
-    touched(tmp_path, "a.mrc")
-    with pytest.raises(RequestError, match=r"session\.tomogram_name_remove: '\(' is no regular"):
-        discover([str(tmp_path)], name_remove=["("])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tomoseg.blocks import BlockGrid, Box
 from tomoseg.checks import check_session
 from tomoseg.coordinates import Filament
 from tomoseg.errors import RequestError
-from tomoseg.recipe import MaskValues, recipe_from
+from tomoseg.recipe import SourceSection, recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Sampling
 from tomoseg.session import plan_session, run_session
@@ -96,7 +96,7 @@ def test_a_mask_is_read_as_its_nearest_voxels(tmp_path, suffix, factor, is_rest_
         tifffile.imwrite(path, codes.astype(np.uint8), photometric="minisblack")
     else:
         write_zarr(path, codes)
-    mask = open_mask(str(path), MaskValues(), tomogram)
+    mask = open_mask(str(path), SourceSection(), tomogram)
     assert mask.factors == (factor,) * 3
     fine = nearest(codes, mask.factors, tomogram.shape)
     wanted = np.empty(tomogram.binned(bin_).shape, np.uint8)

@@ -55,7 +55,7 @@ def test_a_file_comes_back_and_is_listed(folder):
     assert folder.exists("a/b.bin")
     assert not folder.exists("a/b")
     assert (folder / "a").read("b.bin") == b"two"
-    assert listing((folder / "a").url)[0] == f"{folder.url}/a/b.bin"
+    assert next(iter(listing((folder / "a").url))) == f"{folder.url}/a/b.bin"
 
 
 def test_what_is_not_there_is_named(folder):

@@ -15,6 +15,7 @@ from tomoseg.stores import (
     write_image_metadata,
     write_label_metadata,
 )
+from tomoseg.stores.volumes import zarr_store
 
 LEVEL = Sampling((8, 10, 12), (13.68, 13.68, 13.68))
 SOURCE = Header(LEVEL, "int16", origin_angstrom=(-5.0, 0.5, 7.25), notes=("odd",))
@@ -189,7 +190,7 @@ def test_a_voxel_size_is_never_guessed(tmp_path, rows, unit):
         ([{"type": "affine", "affine": [1, 1, 1]}], "zyx", "transformation of type affine"),
         ([scale(8, 8, 8)], "xyz", r"axes \['x', 'y', 'z'\], not z, y, x"),
         ([scale(8, 8)], "yx", r"axes \['y', 'x'\], not z, y, x"),
-        ([scale(1, 8, 8, 8)], "czyx", r"axes \['c', 'z', 'y', 'x'\], not z, y, x"),
+        ([scale(1, 8, 8, 8)], "czyx", r"2 places along the axis 'c'; one volume is read"),
     ],
 )
 def test_images_that_are_not_understood_are_refused(tmp_path, rows, axes, message):
@@ -219,10 +220,10 @@ def damaged(place, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("missing", "is not a zarr group"),
-        ("a file", "is not a zarr group"),
-        ("an array", "is not a zarr group"),
-        ("bad JSON", "is not a zarr group"),
+        ("missing", "is neither a zarr group nor an array"),
+        ("a file", "is neither a zarr group nor an array"),
+        ("an array", r"states no voxel size. Set source\.voxel_size_angstrom"),
+        ("bad JSON", "is neither a zarr group nor an array"),
         ("a plain group", "is not an OME-Zarr image: no multiscales metadata"),
         ("no level", r"has axes \[\]"),
         ("axes of 0.3", "OME-Zarr metadata that is not valid"),
@@ -232,3 +233,106 @@ def test_what_is_no_image_is_refused(tmp_path, how, message):
     damaged(tmp_path / "a.zarr", how)
     with pytest.raises(FormatError, match=message):
         OmeZarrReader(str(tmp_path / "a.zarr"))
+
+
+VOXELS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("axes", ["tczyx", "czyx", "tzyx", "zcyx"])
+def test_axes_of_one_place_are_left_out(tmp_path, axes, version):
+    shape = tuple(dict(z=2, y=3, x=4).get(axis, 1) for axis in axes)
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=version)
+    array = group.create_array(
+        "s0", shape=shape, chunks=tuple(map(min, shape, (2,) * 5)), dtype="f4"
+    )
+    array[...] = VOXELS.reshape(shape)
+    units = {axis: {"type": "space", "unit": "nanometer"} for axis in "zyx"}
+    sizes = [{"z": 2.0, "y": 1.0, "x": 1.5}.get(axis, 7.0) for axis in axes]
+    image = {
+        "axes": [{"name": axis, **units.get(axis, {"type": "other"})} for axis in axes],
+        "datasets": [{"path": "s0", "coordinateTransformations": [scale(*sizes)]}],
+    }
+    if version == 2:
+        group.attrs["multiscales"] = [image]
+    else:
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    reader = OmeZarrReader(str(tmp_path / "a.zarr"))
+    assert reader.header.sampling == Sampling((2, 3, 4), (20.0, 10.0, 15.0))
+    assert np.array_equal(reader.read(Box((0, 1, 1), (2, 3, 4))), VOXELS[:, 1:, 1:])
+    with pytest.raises(StoreError, match="leaves"):
+        reader.read(Box((0, 0, 0), (3, 3, 4)))
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">u2", ">i2", "<u2"])
+def test_the_byte_order_of_a_zarr_v2_array_is_its_own_affair(tmp_path, dtype):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    group.create_array("0", shape=(2, 3, 4), chunks=(2, 2, 2), dtype=dtype)[:] = VOXELS
+    dataset = {"path": "0", "coordinateTransformations": [scale(8, 8, 8)]}
+    axes = [{"name": axis, "type": "space", "unit": "angstrom"} for axis in "zyx"]
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": [dataset]}]
+    reader = OmeZarrReader(str(tmp_path / "a.zarr"))
+    voxels = reader.read(Box.whole((2, 3, 4)))
+    assert reader.header.dtype == np.dtype(dtype).name
+    assert voxels.dtype == np.dtype(reader.header.dtype) and voxels.dtype.isnative
+    assert np.array_equal(voxels, VOXELS)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("separator", ["/", "."])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (1, 1, 2, 3, 4)])
+def test_an_array_without_metadata_is_read_with_a_given_voxel_size(
+    tmp_path, version, separator, shape
+):
+    kind = "v2" if version == 2 else "default"
+    array = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=shape, chunks=tuple(min(2, n) for n in shape), dtype="f4",
+        zarr_format=version, chunk_key_encoding={"name": kind, "separator": separator},
+    )  # fmt: skip
+    array[...] = VOXELS.reshape(shape)
+    with pytest.raises(VoxelSizeError, match=r"Set source\.voxel_size_angstrom"):
+        OmeZarrReader(str(tmp_path / "a.zarr"))
+    reader = OmeZarrReader(str(tmp_path / "a.zarr"), voxel_size_angstrom=9)
+    assert reader.header.sampling == Sampling((2, 3, 4), (9.0, 9.0, 9.0))
+    assert np.array_equal(reader.read(Box.whole((2, 3, 4))), VOXELS)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_chunks_that_are_not_there_are_told(folder, version):
+    kind = "v2" if version == 2 else "default"
+    store = zarr_store(folder / "a.zarr")
+    array = zarr.create_array(
+        store, shape=(4, 6, 5), chunks=(2, 2, 5), dtype="f4", zarr_format=version,
+        chunk_key_encoding={"name": kind, "separator": "/"},
+    )  # fmt: skip
+    array[...] = 7
+    url = f"{folder.url}/a.zarr"
+    assert OmeZarrReader(url, voxel_size_angstrom=9).told_missing() == ""
+    (folder / "a.zarr").remove("c/1/2/0" if version == 3 else "1/2/0")
+    told = OmeZarrReader(url, voxel_size_angstrom=9).told_missing()
+    assert told.startswith("1 of 6 chunks of the array are not there")
+
+
+def test_images_of_early_versions_have_no_scale(tmp_path):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    group.create_array("0", shape=(1, 1, 2, 3, 4), chunks=(1, 1, 2, 3, 4), dtype="u1")[...] = 3
+    group.attrs["multiscales"] = [{"version": "0.1", "datasets": [{"path": "0"}]}]
+    with pytest.raises(VoxelSizeError, match=r"Set source\.voxel_size_angstrom"):
+        OmeZarrReader(str(tmp_path / "a.zarr"))
+    reader = OmeZarrReader(str(tmp_path / "a.zarr"), voxel_size_angstrom=9)
+    assert reader.header.sampling.shape == (2, 3, 4)
+
+
+def test_a_group_of_arrays_names_them(tmp_path):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    group.create_array("raw", shape=(2, 3, 4), chunks=(2, 3, 4), dtype="u1")
+    with pytest.raises(FormatError, match=r"Name an array in it.*a\.zarr/raw"):
+        OmeZarrReader(str(tmp_path / "a.zarr"))
+
+
+@pytest.mark.parametrize(("shape", "says"), [((3, 2, 3, 4), "3 places along the axis 'c'"),
+                                             ((3, 4), r"axes \['y', 'x'\]")])  # fmt: skip
+def test_an_array_that_is_not_one_volume_is_refused(tmp_path, shape, says):
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=shape, chunks=shape, dtype="u1")
+    with pytest.raises(FormatError, match=says):
+        OmeZarrReader(str(tmp_path / "a.zarr"), voxel_size_angstrom=9)

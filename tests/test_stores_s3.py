@@ -10,13 +10,14 @@ import pytest
 import servers
 
 from tomoseg.blocks import BlockGrid, Box
+from tomoseg.discovery import discover
 from tomoseg.errors import ClaimError, RequestError, StoreError
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.mrc_header import HEADER_BYTES
 from tomoseg.recipe import recipe_from
 from tomoseg.sampling import Header, Sampling
 from tomoseg.session import plan_session, run_session
-from tomoseg.sources import discover, open_source
+from tomoseg.sources import open_source
 from tomoseg.stores import (
     Folder,
     Ledger,
@@ -82,7 +83,7 @@ def test_files_are_objects(client, bucket, folder):
     assert folder.read("a/b.bin") == b"123"
     assert folder.names() == ["a"]
     assert folder.names("a") == ["b.bin", "c.json"]
-    assert listing(f"{folder.url}/a") == [f"{folder.url}/a/b.bin", f"{folder.url}/a/c.json"]
+    assert list(listing(f"{folder.url}/a")) == [f"{folder.url}/a/b.bin", f"{folder.url}/a/c.json"]
     with pytest.raises(StoreError, match="there is no file s3://"):
         folder.read("a/d")
     with pytest.raises(RequestError, match="does not exist"):

@@ -4,13 +4,14 @@ import os
 
 import pytest
 
-from tomoseg.checks import source_header
+from tomoseg.checks import look_at_file
+from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, StoreError, TomosegError
 from tomoseg.exchange.exports import ExportRequest, export_points
 from tomoseg.exchange.imports import ImportRequest, import_file
 from tomoseg.recipe import recipe_from
 from tomoseg.session import plan_session
-from tomoseg.sources import Found, companion_url, discover
+from tomoseg.sources import Found, companion_url
 from tomoseg.stages.networks import load_networks
 from tomoseg.status import session_status
 from tomoseg.stores import Folder, checked_url, listing, open_file, scratch_folder
@@ -42,7 +43,7 @@ ENTRANCES = {
     "competing model": lambda url: load_networks(
         recipe(segment={"networks": [{"model": url}]}).segment
     ),
-    "info": source_header,
+    "info": look_at_file,
     "status": session_status,
     "export": lambda url: export_points(url, ExportRequest(to="csv")),
     "import": lambda url: import_file(ImportRequest(url=url, into="/nowhere", name="a")),
@@ -150,7 +151,7 @@ def test_a_link_does_not_lead_out_of_a_root(roots):
     found = {one.name: one.url for one in discover([f"{roots}/data"])}
     assert set(found) == {"a", "link"}
     with pytest.raises(RequestError, match="outside the folders"):
-        source_header(found["link"])
+        look_at_file(found["link"])
 
 
 def test_a_scratch_folder_may_be_opened_while_it_is_there(roots):

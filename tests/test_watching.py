@@ -213,6 +213,18 @@ def test_the_scheduler_of_the_environment_goes_before_every_recipe(site):
     assert (compute.cluster, compute.threads, compute.workers) == ("local", 2, None)
 
 
+def test_masks_and_tilt_series_beside_tomograms_are_none(site, caplog):
+    caplog.set_level("INFO")
+    for name in ("a.mrc", "a.st", "a_seg.mrc", "a_inside.mrc"):
+        site.put("one", name)
+    site.put("one", "tomoseg.yaml", b"source: {mask: '{folder}/{name}_inside.mrc'}")
+    one = site.settle()["one"]
+    assert one.recipe.error is None
+    assert list(one.standings) == ["a"]
+    (line,) = {line for line in caplog.messages if line.startswith("left out: ")}
+    assert "a_inside.mrc (it belongs to a, as the recipe says)" in line
+
+
 def test_a_file_still_being_written_waits(site):
     half = len(site.tomogram) // 2
     site.put("s1", "a.mrc", site.tomogram[:half])

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tomoseg.attempts import explaining
 from tomoseg.clusters import check_cluster
-from tomoseg.errors import RequestError, ResourceError, TomosegError
+from tomoseg.errors import RequestError, ResourceError, TomosegError, VoxelSizeError
 from tomoseg.formats.compressed import compression_of
-from tomoseg.recipe import Recipe
+from tomoseg.intensity import Moments
+from tomoseg.recipe import Recipe, SourceSection
 from tomoseg.sampling import Header, Sampling
 from tomoseg.session import Session
-from tomoseg.sources import Found, open_source, unpacked
+from tomoseg.sources import (
+    ANY_VOXEL_ANGSTROM,
+    Found,
+    look_into,
+    open_source,
+    packed_header,
+    told_missing,
+    unpacked,
+)
 from tomoseg.stages.masks import check_mask
 from tomoseg.stages.networks import check_fit
 from tomoseg.stores import Folder, checked_url, free_bytes, scratch_folder
@@ -90,13 +99,12 @@ def gigabytes(count: int) -> str:
 
 
 def _checked(session: Session, found: Found) -> Check:
-    if compression_of(found.url):
-        return Check(found.name, found.url, notes=("compressed: looked into when it is read",))
     recipe = session.recipe
-    override = recipe.source.voxel_size_angstrom
     try:
-        with explaining(), open_source(found.url, voxel_size_angstrom=override) as source:
-            header = source.header
+        with explaining():
+            header, notes = _looked_at(found.url, recipe.source)
+        if header is None:
+            return Check(found.name, found.url, notes=notes)
         grids = [check_fit(recipe, one.card, header.sampling) for one in session.networks]
     except TomosegError as error:
         return Check(found.name, found.url, problem=str(error))
@@ -109,8 +117,40 @@ def _checked(session: Session, found: Found) -> Check:
         0
         if session.output.exists(f"{found.name}/manifest.json")
         else _bytes_needed(session, header.sampling, header.dtype),
-        header.notes,
+        (*header.notes, *notes),
     )
+
+
+def _looked_at(url: str, about: SourceSection) -> tuple[Header | None, tuple[str, ...]]:
+    """Return a tomogram's header and what a little of its voxels shows.
+
+    Of a compressed one only the beginning is unpacked; None where that does not tell a header.
+    """
+    size, axes = about.voxel_size_angstrom, about.axes
+    if compression_of(url):
+        header = packed_header(url, voxel_size_angstrom=size, axes=axes)
+        return header, ("compressed: the whole is looked into when it is read",)
+    with open_source(url, voxel_size_angstrom=size, axes=axes) as source:
+        header = source.header
+    return header, told_voxels(url, look_into(url), about.maximum_not_finite)
+
+
+def told_voxels(url: str, values: Moments, maximum_not_finite: float) -> tuple[str, ...]:
+    """Say what is odd about a tomogram's voxels, of which some were looked at."""
+    odd = (told_missing(url), _told_values(values, maximum_not_finite))
+    return tuple(note for note in odd if note)
+
+
+def _told_values(values: Moments, maximum_not_finite: float) -> str:
+    share = values.not_finite / max(1, values.count + values.not_finite)
+    if share > maximum_not_finite:
+        return (
+            f"{100 * share:.3g}% of the voxels looked at are NaN or infinite; a tomogram with more "
+            f"than {100 * maximum_not_finite:.3g}% of them is refused "
+            "(source.maximum_not_finite)"
+        )
+    is_plain = values.minimum == values.maximum
+    return f"every voxel looked at is {values.minimum:g}" if is_plain else ""
 
 
 def _with_mask(session: Session, check: Check) -> Check:
@@ -139,9 +179,49 @@ def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:
     return int(stored * np.dtype(dtype).itemsize * 8 / 7 + labels + stored + masks) + PAGES_BYTES
 
 
-def source_header(url: str, voxel_size_angstrom: float | None = None) -> Header:
-    """Read a tomogram's header; a compressed one is unpacked into a temporary folder first."""
+@dataclass(frozen=True)
+class Look:
+    """What a file holds, whether or not its voxel size is known.
+
+    Parameters
+    ----------
+    header
+        Its voxel size means nothing where there is a problem.
+    values
+        Of some of its voxels.
+    notes
+        What is odd about them.
+    problem
+        Why its voxel size is not known; None if it is.
+    """
+
+    header: Header
+    values: Moments
+    notes: tuple[str, ...]
+    problem: VoxelSizeError | None = None
+
+
+def look_at_file(url: str, voxel_size_angstrom: float | None = None) -> Look:
+    """Look at a tomogram; a compressed one is unpacked into a temporary folder first."""
     with scratch_folder() as scratch:
         plain = unpacked(checked_url(url), Folder(scratch))
-        with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
-            return source.header
+        header, problem = _header_at_least(plain, voxel_size_angstrom)
+        values = look_into(plain)
+        odd = told_voxels(plain, values, SourceSection().maximum_not_finite)
+        return Look(header, values, (*header.notes, *odd), problem)
+
+
+def _header_at_least(
+    url: str, voxel_size_angstrom: float | None
+) -> tuple[Header, VoxelSizeError | None]:
+    try:
+        with open_source(url, voxel_size_angstrom=voxel_size_angstrom) as source:
+            return source.header, None
+    except VoxelSizeError as error:
+        if voxel_size_angstrom is not None:
+            raise
+        problem = error
+    with open_source(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM) as source:
+        # Nobody gave the size that one of the notes tells of.
+        notes = tuple(n for n in source.header.notes if not n.startswith("voxel size "))
+        return replace(source.header, notes=notes), problem

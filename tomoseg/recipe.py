@@ -25,6 +25,7 @@ from tomoseg.plain_yaml import read_yaml, yaml_values
 from tomoseg.sampling import Shape
 from tomoseg.sections import ComputeSection, ExportSection, Section
 from tomoseg.surfaces import SurfaceSettings, surface_defaults
+from tomoseg.turns import Axes
 
 ABSTAIN = 0.5
 DEEP_BLOCK = (128, 256, 256)
@@ -98,6 +99,12 @@ class SourceSection(Section):
     ----------
     voxel_size_angstrom
         Overrides the files' own voxel size, Å.
+    axes
+        ``zyx``: as the files have them. ``rotx``: unrotated volumes of IMOD, whose sections run
+        along y, are turned as ``trimvol -rx`` does (z' = -y, y' = z), which keeps their hand.
+        ``yzx``: y and z are exchanged as ``trimvol -yz`` does, which mirrors it. Points, OME-Zarr
+        and copick are those of the upright volume; masks and labels that are read, and masks
+        written as MRC and TIFF, lie on the file's own grid.
     contrast
         Whether protein is dark or bright in the tomograms.
     maximum_not_finite
@@ -112,6 +119,7 @@ class SourceSection(Section):
     """
 
     voxel_size_angstrom: float | None = Field(default=None, gt=0, le=1000)
+    axes: Axes = "zyx"
     contrast: Literal["dark", "bright"] = "dark"
     maximum_not_finite: float = Field(default=0.01, ge=0, le=1)
     mask: str | None = None

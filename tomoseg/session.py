@@ -15,6 +15,7 @@ from tomoseg.attempts import explaining
 from tomoseg.blocks import BlockGrid
 from tomoseg.clusters import cluster_address, described, local_workers, runner_at
 from tomoseg.devices import share_heap
+from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.events import at
 from tomoseg.exchange.exports import TOGETHER, write_session
@@ -25,7 +26,7 @@ from tomoseg.report.page import session_page
 from tomoseg.report.summary import SessionSummary
 from tomoseg.runners import Runner
 from tomoseg.sampling import Sampling
-from tomoseg.sources import Found, discover, open_source
+from tomoseg.sources import Found, open_source
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
 from tomoseg.stages.findings import empty_notes
@@ -102,8 +103,11 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     output = Folder(recipe.session.output)
     networks = load_networks(recipe.segment)
     if tomograms is None:
-        remove = recipe.session.tomogram_name_remove
-        tomograms = discover(recipe.session.input, name_remove=remove)
+        tomograms = discover(
+            recipe.session.input,
+            name_remove=recipe.session.tomogram_name_remove,
+            companions=[recipe.source.mask] if recipe.source.mask else [],
+        )
     for taken in {one.name for one in tomograms} & {TOGETHER, IMPORTED}:
         raise RequestError(
             f"a tomogram cannot be called {taken}: a folder of the output is",
@@ -150,8 +154,8 @@ def _blocks(session: Session) -> int:
 def _grid(session: Session, found: Found) -> Sampling | None:
     if compression_of(found.url):
         return None
-    override = session.recipe.source.voxel_size_angstrom
-    source = open_source(found.url, voxel_size_angstrom=override)
+    about = session.recipe.source
+    source = open_source(found.url, voxel_size_angstrom=about.voxel_size_angstrom, axes=about.axes)
     with suppress(TomosegError), explaining(), source as opened:
         return opened.header.sampling
     return None

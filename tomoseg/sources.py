@@ -14,30 +14,37 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg import intensity
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.amira_lattice import AmiraReader
 from tomoseg.formats.compressed import beginning, compression_of, decompress
 from tomoseg.formats.mrc import MrcReader
-from tomoseg.formats.mrc_header import HEADER_BYTES, announced_bytes
+from tomoseg.formats.mrc_header import HEADER_BYTES, announced_bytes, parse_header
 from tomoseg.formats.png import PngReader
+from tomoseg.formats.ranges import refuse_outside
 from tomoseg.formats.tiff import TiffReader
+from tomoseg.lookalikes import stem_of
 from tomoseg.sampling import Header
 from tomoseg.stores import (
     Folder,
     OmeZarrReader,
     checked_url,
-    fingerprint,
-    listing,
     open_file,
     spool_bytes,
 )
+from tomoseg.turns import Axes, file_box, upright_header, upright_voxels
 
 UNPACKED_SHARE = 0.5
 """Of the free disk, what one compressed file may become; its results need room as well."""
 
 TRAILING_BYTES = 16 * 2**20
 """What may follow the last voxel of an MRC file."""
+
+ANY_VOXEL_ANGSTROM = 10.0
+"""Given where the voxel size does not matter."""
+
+_ROWS_LOOKED_AT = 256
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".mrcs")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -63,9 +70,7 @@ _NOT_IN_NAMES = re.compile(r"""[/\\"'`<>|:*?$;&]""")
 _DEVICES = re.compile(r"(CON|PRN|AUX|NUL|(COM|LPT)\d)(\..*)?", re.IGNORECASE)
 # File systems take 255, and the classes and endings of the results follow.
 _LONGEST_NAME_BYTES = 120
-# Where an AmiraMesh file says what it holds.
-_AMIRA_BYTES = 4096
-_KINDS = (
+KINDS = (
     "files or a folder of "
     f"{', '.join(suffix for known in _SUFFIXES.values() for suffix in known)} "
     "(or these with .gz or .bz2)"
@@ -89,34 +94,6 @@ class Found:
 
     name: str
     url: str
-
-
-def discover(inputs: Sequence[str], *, name_remove: Sequence[str] = ()) -> list[Found]:
-    """Return the tomograms in files and folders, by name.
-
-    Parameters
-    ----------
-    inputs
-        Paths or URLs; a folder stands for the tomograms directly in it, and for PNG images only
-        where it has nothing else: beside tomograms they are pictures of them. AmiraMesh files
-        in it count if they are of a lattice: others hold lines and surfaces.
-    name_remove
-        Regular expressions cut out of the file's stem.
-
-    Raises
-    ------
-    RequestError
-        If nothing is found, two tomograms have one name, or a place does not exist.
-    """
-    # A file given by itself and in its folder is one tomogram.
-    urls = dict.fromkeys(url for place in inputs for url in _tomograms_at(checked_url(place)))
-    if not urls:
-        where = ", ".join(inputs) or "no input"
-        raise RequestError(
-            f"no tomogram in {where}",
-            remedy=f"Give {_KINDS}.",
-        )
-    return named(urls, name_remove)
 
 
 def named(urls: Iterable[str], remove: Sequence[str] = ()) -> list[Found]:
@@ -147,8 +124,17 @@ def tomogram_name(url: str, remove: Sequence[str] = ()) -> str:
     RequestError
         If nothing is left, or it could not be a folder's name.
     """
-    place = PurePosixPath(url)
-    name = PurePosixPath(place.stem).stem if compression_of(url) else place.stem
+    name = cut_name(url, remove)
+    if not name or name.startswith("."):
+        raise RequestError(
+            f"{url} would be called {name!r}", remedy="Change session.tomogram_name_remove."
+        )
+    return safe_name(name)
+
+
+def cut_name(url: str, remove: Sequence[str]) -> str:
+    """Return a file's stem without what the patterns cut out; of what lies in a .zarr, its own."""
+    name = stem_of(re.sub(r"(?<=\.zarr)/.*", "", url))
     for pattern in remove:
         try:
             name = re.sub(pattern, "", name)
@@ -156,11 +142,7 @@ def tomogram_name(url: str, remove: Sequence[str] = ()) -> str:
             raise RequestError(
                 f"session.tomogram_name_remove: {pattern!r} is no regular expression: {error}"
             ) from error
-    if not name or name.startswith("."):
-        raise RequestError(
-            f"{url} would be called {name!r}", remedy="Change session.tomogram_name_remove."
-        )
-    return safe_name(name)
+    return name
 
 
 def safe_name(name: str) -> str:
@@ -213,24 +195,108 @@ def companion_url(pattern: str, tomogram: Found) -> str:
     return checked_url(pattern.format(**values))
 
 
+@dataclass(frozen=True)
+class _Upright:
+    """A tomogram whose z is the beam, whatever the file's axes are."""
+
+    source: Source
+    axes: Axes
+
+    @property
+    def header(self) -> Header:
+        return upright_header(self.source.header, self.axes)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        refuse_outside(box, self.header.sampling.shape)
+        in_file = file_box(box, self.axes, self.header.sampling.shape)
+        return upright_voxels(self.source.read(in_file), self.axes)
+
+
 @contextmanager
-def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterator[Source]:
+def open_source(
+    url: str, *, voxel_size_angstrom: float | None = None, axes: Axes = "zyx"
+) -> Iterator[Source]:
     """Open a tomogram; only its header is read.
+
+    Parameters
+    ----------
+    url
+        Path or URL.
+    voxel_size_angstrom
+        Taken instead of what the file says.
+    axes
+        Which axis of the file is which (:mod:`tomoseg.turns`).
 
     Raises
     ------
     FormatError, VoxelSizeError
         As the format's reader says; a compressed file must be unpacked first (:func:`unpacked`).
     """
-    # An image may lie inside another, as labels do.
-    if _kind(url) == "zarr" or (_kind(url) is None and ".zarr/" in url):
+    with _as_in_the_file(url, voxel_size_angstrom) as source:
+        yield _Upright(source, axes)
+
+
+@contextmanager
+def _as_in_the_file(url: str, voxel_size_angstrom: float | None) -> Iterator[Source]:
+    if kind_of(url) == "zarr":
         yield OmeZarrReader(url, voxel_size_angstrom=voxel_size_angstrom)
         return
     if compression_of(url):
         raise FormatError(f"{url} is compressed and has not been unpacked")
     with open_file(url) as file:
-        reader = _READERS.get(_kind(url), MrcReader)
+        reader = _READERS.get(kind_of(url), MrcReader)
         yield reader(file, voxel_size_angstrom=voxel_size_angstrom)
+
+
+def look_into(url: str) -> intensity.Moments:
+    """Read a little at the beginning, in the middle and at the end, so that no run fails later.
+
+    Returns
+    -------
+    The moments of what was read: at most 256 rows of three slices of the file, in its own axes.
+
+    Raises
+    ------
+    FormatError, StoreError
+        If it cannot be unpacked, or is not there.
+    """
+    with open_source(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM) as source:
+        depth, rows, columns = source.header.sampling.shape
+        top = max(0, (rows - _ROWS_LOOKED_AT) // 2)
+        bottom = min(rows, top + _ROWS_LOOKED_AT)
+        slices = sorted({0, depth // 2, depth - 1})
+        boxes = [Box((z, top, 0), (z + 1, bottom, columns)) for z in slices]
+        return intensity.merge_moments(intensity.moments(source.read(box)) for box in boxes)
+
+
+def told_missing(url: str) -> str:
+    """Say that parts of a zarr array are not there; empty if all are, and for other files."""
+    if kind_of(url) != "zarr":
+        return ""
+    return OmeZarrReader(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM).told_missing()
+
+
+def packed_header(
+    url: str, *, voxel_size_angstrom: float | None = None, axes: Axes = "zyx"
+) -> Header | None:
+    """Return the header of a compressed file, of which only the beginning is unpacked.
+
+    None where that does not tell it; then only the unpacking was tried.
+
+    Raises
+    ------
+    FormatError, VoxelSizeError
+        As :func:`open_source` and :func:`tomoseg.formats.compressed.beginning`.
+    """
+    kind = compression_of(url)
+    assert kind is not None
+    with open_file(url) as packed:
+        raw = beginning(packed, kind, HEADER_BYTES)
+    if kind_of(url) != "mrc":
+        return None
+    size = announced_bytes(raw)
+    header = parse_header(raw, size, override_angstrom=voxel_size_angstrom).header
+    return upright_header(header, axes)
 
 
 def unpacked(url: str, spool: Folder) -> str:
@@ -245,7 +311,7 @@ def unpacked(url: str, spool: Folder) -> str:
     name = PurePosixPath(url).stem
     if not spool.exists(name):
         room = int(UNPACKED_SHARE * spool_bytes(spool))
-        if _kind(url) == "mrc":
+        if kind_of(url) == "mrc":
             with open_file(url) as packed:
                 wanted = announced_bytes(beginning(packed, kind, HEADER_BYTES))
             room = min(room, wanted + TRAILING_BYTES)
@@ -271,35 +337,12 @@ def as_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
     return labels
 
 
-def _tomograms_at(url: str) -> list[str]:
-    if _kind(url) is not None:
-        fingerprint(url)  # raises where there is nothing
-        return [url]
-    try:
-        return tomograms_among(listing(url))
-    except RequestError as error:
-        raise RequestError(
-            f"{error.message}, nor a file of a known kind", remedy=f"Give {_KINDS}."
-        ) from error
-
-
-def tomograms_among(urls: Iterable[str]) -> list[str]:
-    """Return those of a folder's files that are tomograms, as :func:`discover` says."""
-    items = [item for item in urls if _kind(item) is not None]
-    items = [item for item in items if _kind(item) != "amira" or _is_lattice(item)]
-    return [item for item in items if _kind(item) != "png"] or items
-
-
-def _is_lattice(url: str) -> bool:
-    if compression_of(url):
-        return True  # told when it is unpacked
-    with open_file(url) as file:
-        return b"define Lattice" in file.read(_AMIRA_BYTES)
-
-
-def _kind(url: str) -> str | None:
+def kind_of(url: str) -> str | None:
+    """Return the format that a name tells; None for what is no tomogram."""
     place = PurePosixPath(url.lower())
     if place.name.startswith("."):
         return None
+    if ".zarr/" in url.lower():
+        return "zarr"  # an image may lie inside another, as labels do
     name = place.stem if compression_of(url) else place.name
     return next((kind for kind, known in _SUFFIXES.items() if name.endswith(known)), None)

@@ -25,9 +25,10 @@ from tomoseg.annotations.tiles import tile_volume
 from tomoseg.annotations.tomogram import Tomograms
 from tomoseg.annotations.volume import LabelledTomogram
 from tomoseg.annotations.voxels import Memory
+from tomoseg.discovery import discover
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.sampling import Sampling
-from tomoseg.sources import Found, discover, open_source
+from tomoseg.sources import Found, open_source
 
 __all__ = [
     "Annotation",
@@ -66,8 +67,9 @@ def annotated_volumes(
 
 def first_sampling(annotation: Annotation) -> Sampling:
     """Return the grid of an annotation's first tomogram; only its header is read."""
-    override = annotation.source.voxel_size_angstrom
-    with open_source(_found(annotation)[0].url, voxel_size_angstrom=override) as source:
+    about = annotation.source
+    url, override = _found(annotation)[0].url, about.voxel_size_angstrom
+    with open_source(url, voxel_size_angstrom=override, axes=about.axes) as source:
         return source.header.sampling
 
 

@@ -13,10 +13,12 @@ from tomoseg.annotations.tomogram import Tomogram, Tomograms
 from tomoseg.annotations.volume import LabelledTomogram, Legend, judged_labels, open_labels
 from tomoseg.annotations.voxels import Voxels, strips
 from tomoseg.blocks import Box
+from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import Shape, as_shape
-from tomoseg.sources import Found, as_labels, companion_url, discover
+from tomoseg.sources import Found, as_labels, companion_url
+from tomoseg.turns import Axes
 
 
 def painted_volumes(
@@ -40,16 +42,16 @@ def painted_volumes(
 
 def painted_tomograms(annotation: PaintedAnnotation) -> list[Found]:
     """Return the tomograms of an annotation, without labels that lie in the same folder."""
-    found = discover(annotation.tomograms)
-    labels = {companion_url(annotation.labels, one) for one in found}
-    return [one for one in found if one.url not in labels]
+    masks = [annotation.source.mask] if annotation.source.mask else []
+    return discover(annotation.tomograms, companions=[annotation.labels, *masks])
 
 
 def _painted(
     annotation: PaintedAnnotation, tomogram: Tomogram, tomograms: Tomograms
 ) -> LabelledTomogram:
     url = companion_url(annotation.labels, tomogram.found)
-    with open_labels(url) as source:
+    axes = annotation.source.axes
+    with open_labels(url, axes) as source:
         shape = source.header.sampling.shape
     if shape != tomogram.sampling.shape:
         raise RequestError(
@@ -59,7 +61,7 @@ def _painted(
         )
     classes = tomograms.settings.classes
     legend = Legend.of(annotation.values, annotation.classes, classes)
-    read = _PaintedLabels(url, tomogram, legend, annotation.slices or (0, shape[0]))
+    read = _PaintedLabels(url, axes, tomogram, legend, annotation.slices or (0, shape[0]))
     painted = Voxels(tomogram.grid.shape, np.uint8, read, tomograms.memory)
     annotated = annotated_boxes(painted, tomogram.grid.shape)
     if not annotated:
@@ -83,6 +85,7 @@ class _PaintedLabels:
     """Reads labels of boxes of the network's grid from a file on the tomogram's."""
 
     url: str
+    axes: Axes
     tomogram: Tomogram
     legend: Legend
     slices: tuple[int, int]
@@ -100,7 +103,7 @@ class _PaintedLabels:
         """Return the labels at ascending indices zyx of the file."""
         begin = as_shape(axis[0] for axis in indices)
         box = Box(begin, as_shape(axis[-1] + 1 for axis in indices))
-        with open_labels(self.url) as source:
+        with open_labels(self.url, self.axes) as source:
             labels = self.legend.read(as_labels(source.read(box)), self.url)
         z, y, x = (axis - first for axis, first in zip(indices, begin, strict=True))
         return labels[np.ix_(z, y, x)]

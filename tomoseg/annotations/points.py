@@ -21,10 +21,11 @@ from tomoseg.annotations.volume import LabelledTomogram, file_name, judged_label
 from tomoseg.annotations.voxels import Voxels
 from tomoseg.blocks import Box
 from tomoseg.coordinates import Points
+from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import Sampling, as_shape
-from tomoseg.sources import companion_url, discover
+from tomoseg.sources import companion_url
 
 
 def point_volumes(annotation: PointsAnnotation, tomograms: Tomograms) -> Iterator[LabelledTomogram]:

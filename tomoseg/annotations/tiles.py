@@ -26,10 +26,11 @@ from tomoseg.annotations.volume import (
 from tomoseg.annotations.voxels import Voxels
 from tomoseg.blocks import Box
 from tomoseg.coordinates import Points
+from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import as_shape
-from tomoseg.sources import as_labels, discover
+from tomoseg.sources import as_labels
 from tomoseg.stores import checked_url
 
 Masks = NDArray[np.uint8]

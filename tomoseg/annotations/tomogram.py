@@ -17,6 +17,7 @@ from tomoseg.recipe import SourceSection
 from tomoseg.rescale import Rescaling
 from tomoseg.sampling import Sampling
 from tomoseg.sources import Found, Source, open_source
+from tomoseg.turns import Axes
 
 LARGEST_RESCALING = 1.6
 EQUAL_WITHIN = 0.01
@@ -104,14 +105,16 @@ class Tomograms:
 
     def _opened(self, found: Found, section: SourceSection) -> Tomogram:
         settings = self.settings
-        with open_source(found.url, voxel_size_angstrom=section.voxel_size_angstrom) as source:
+        size, axes = section.voxel_size_angstrom, section.axes
+        with open_source(found.url, voxel_size_angstrom=size, axes=axes) as source:
             sampling = source.header.sampling
             grid = network_grid(sampling, settings.voxel_size_angstrom)
             statistics = _statistics(source, section.maximum_not_finite)
         sign = intensity.contrast_sign(section.contrast, settings.contrast, on_mismatch="flip")
         image = _Image(
             url=found.url,
-            voxel_size_angstrom=section.voxel_size_angstrom,
+            voxel_size_angstrom=size,
+            axes=axes,
             there=Rescaling(sampling, grid),
             normaliser=intensity.prepare(self._steps, statistics, flip=sign < 0),
         )
@@ -124,6 +127,7 @@ class _Image:
 
     url: str
     voxel_size_angstrom: float | None
+    axes: Axes
     there: Rescaling
     normaliser: intensity.Normaliser
 
@@ -133,7 +137,8 @@ class _Image:
         is_rescaled = self.there.target != sampling
         wanted = self.there.needed(box) if is_rescaled else box
         read = wanted.grow(self.normaliser.halo(sampling)).clip(sampling.shape)
-        with open_source(self.url, voxel_size_angstrom=self.voxel_size_angstrom) as source:
+        size = self.voxel_size_angstrom
+        with open_source(self.url, voxel_size_angstrom=size, axes=self.axes) as source:
             voxels = self.normaliser.apply(source.read(read), sampling)
         voxels = voxels[wanted.within(read).slices]
         if is_rescaled:

@@ -17,6 +17,7 @@ from tomoseg.errors import RequestError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import Shape
 from tomoseg.sources import Source, open_source
+from tomoseg.turns import Axes
 
 _NO_MEANING = -1
 # Labels lie on their tomogram's grid, whatever voxel size their own header states.
@@ -111,9 +112,9 @@ class Legend:
 
 
 @contextmanager
-def open_labels(url: str) -> Iterator[Source]:
-    """Open a volume of labels; only its header is read."""
-    with open_source(url, voxel_size_angstrom=_ANY_VOXEL_ANGSTROM) as source:
+def open_labels(url: str, axes: Axes = "zyx") -> Iterator[Source]:
+    """Open a volume of labels, of the axes of its tomogram; only its header is read."""
+    with open_source(url, voxel_size_angstrom=_ANY_VOXEL_ANGSTROM, axes=axes) as source:
         yield source
 
 

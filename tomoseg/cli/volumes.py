@@ -15,27 +15,40 @@ def info(
         float | None, typer.Option("--voxel-size", help="Override the file's voxel size, Å.")
     ] = None,
 ) -> None:
-    """Say what a tomogram's header says, and how it would be read."""
-    from tomoseg.checks import source_header
+    """Say what a tomogram's header and some of its voxels say, and how it would be read."""
+    from tomoseg.checks import look_at_file
 
     try:
-        header = source_header(file, voxel_size)
-    except VoxelSizeError as error:
-        raise VoxelSizeError(error.message, remedy="Use --voxel-size.", tomogram=file) from error
+        look = look_at_file(file, voxel_size)
     except FormatError as error:
         raise error.within(tomogram=file) from error
+    header, values = look.header, look.values
     z, y, x = header.sampling.shape
     vz, vy, vx = header.sampling.voxel_size_angstrom
     oz, oy, ox = header.origin_angstrom
     sz, sy, sx = header.start_voxels
     typer.echo(f"voxels (xyz)      {x} × {y} × {z}")
-    typer.echo(f"voxel size (xyz)  {vx:.6g} × {vy:.6g} × {vz:.6g} Å")
-    typer.echo(f"extent (xyz)      {x * vx / 10:.5g} × {y * vy / 10:.5g} × {z * vz / 10:.5g} nm")
+    if look.problem:
+        typer.echo("voxel size (xyz)  unknown")
+    else:
+        size = f"{x * vx / 10:.5g} × {y * vy / 10:.5g} × {z * vz / 10:.5g}"
+        typer.echo(f"voxel size (xyz)  {vx:.6g} × {vy:.6g} × {vz:.6g} Å")
+        typer.echo(f"extent (xyz)      {size} nm")
     typer.echo(f"type              {header.dtype}")
     typer.echo(f"origin (xyz)      {ox:.6g}, {oy:.6g}, {oz:.6g} Å")
     typer.echo(f"start (xyz)       {sx}, {sy}, {sz} voxels")
-    for note in header.notes:
+    typer.echo(
+        f"values            {values.minimum:.5g} to {values.maximum:.5g}, mean {values.mean:.5g}, "
+        f"spread {(values.squares / max(1, values.count)) ** 0.5:.5g}, of three slices"
+    )
+    for note in look.notes:
         typer.echo(f"note              {note}")
+    if look.problem:
+        raise VoxelSizeError(
+            look.problem.message,
+            remedy="Use --voxel-size; in a recipe, source.voxel_size_angstrom.",
+            tomogram=file,
+        )
 
 
 def simulate(  # noqa: PLR0913, PLR0917 - each is an option on the command line

@@ -260,7 +260,7 @@ def _import_mask(request: ImportRequest, places: Places) -> Imported:
             remedy="Say which it is of with --tomogram.",
         )
     (place,) = places.tomograms
-    with opened_on(request.url, place.header.sampling) as (source, notes):
+    with opened_on(request.url, place.header.sampling, place.axes) as (source, notes):
         rule = rule_of(source, value=request.value, threshold=request.threshold)
         voxels = count(source, rule)
         if not voxels:

@@ -17,6 +17,7 @@ from tomoseg.errors import RequestError, VoxelSizeError
 from tomoseg.sampling import Sampling, as_shape
 from tomoseg.sources import Source, open_source, unpacked
 from tomoseg.stores import Folder, checked_url, scratch_folder
+from tomoseg.turns import AXES_KEY, Axes
 
 Marked = NDArray[np.bool_]
 
@@ -74,8 +75,12 @@ def reading(source: Source, rule: Rule, *, flip_z: bool) -> Callable[[Box], Mark
 
 
 @contextmanager
-def opened_on(url: str, sampling: Sampling) -> Iterator[tuple[Source, tuple[str, ...]]]:
+def opened_on(
+    url: str, sampling: Sampling, axes: Axes = "zyx"
+) -> Iterator[tuple[Source, tuple[str, ...]]]:
     """Open a volume that must lie on a grid; yield it and what a person should know.
+
+    ``axes`` are those of the tomogram's file, on whose grid the volume lies.
 
     A compressed file is unpacked first.
 
@@ -89,10 +94,14 @@ def opened_on(url: str, sampling: Sampling) -> Iterator[tuple[Source, tuple[str,
     with scratch_folder() as scratch:
         plain = unpacked(checked_url(url), Folder(scratch))
         override = None if _states_size(plain) else sampling.voxel_angstrom
-        with open_source(plain, voxel_size_angstrom=override) as source:
+        with open_source(plain, voxel_size_angstrom=override, axes=axes) as source:
             _check_grid(url, source.header.sampling, sampling)
-            note = "it states no voxel size: it was taken to be the tomogram's"
-            yield source, () if override is None else (note,)
+            notes = []
+            if override is not None:
+                notes.append("it states no voxel size: it was taken to be the tomogram's")
+            if axes != "zyx":
+                notes.append(f"read with {AXES_KEY}: {axes}, as its tomogram")
+            yield source, tuple(notes)
 
 
 def _states_size(url: str) -> bool:

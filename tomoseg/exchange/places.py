@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, VoxelSizeError
 from tomoseg.formats.dialects import TomoContext
 from tomoseg.recipe import recipe_from
@@ -13,10 +14,11 @@ from tomoseg.report.summary import DONE
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Header
 from tomoseg.sections import ExportSection
-from tomoseg.sources import Found, discover, open_source, unpacked
+from tomoseg.sources import Found, open_source, unpacked
 from tomoseg.stages import Context
 from tomoseg.stages.points import tomo_context
 from tomoseg.stores import Folder, checked_url, scratch_folder
+from tomoseg.turns import Axes
 
 SESSION, MANIFEST, IMAGE = "session.json", "manifest.json", "/tomogram.zarr"
 
@@ -33,12 +35,15 @@ class Place:
         What its file says.
     export
         What a session's recipe says of its tilt series.
+    axes
+        Of its file, and of masks on the file's grid.
     """
 
     name: str
     url: str
     header: Header
     export: ExportSection
+    axes: Axes = "zyx"
 
     @property
     def context(self) -> TomoContext:
@@ -171,7 +176,8 @@ def colours_of(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _finished(output: Folder, name: str) -> Place:
     context = finished_context(output, name)
-    return Place(name, context.source_url, context.header, context.recipe.export)
+    recipe = context.recipe
+    return Place(name, context.source_url, context.header, recipe.export, recipe.source.axes)
 
 
 def _opened(found: Found, voxel_size_angstrom: float | None) -> Place:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError
+from tomoseg.formats.foreign import kind_by_content
 from tomoseg.formats.ranges import StoredArray
 from tomoseg.sampling import Header, Sampling, Shape, Triple
 
@@ -62,6 +63,8 @@ IMOD_STAMP = 1146047817
 IMOD_SIGNED_BYTES, IMOD_INVERTED_ORIGIN, IMOD_PACKED_BYTES = 1, 4, 16
 # Ten times the year of the standard, and its revision.
 _MRC2014_VERSIONS = range(20140, 21000)
+# An origin further away than a millimetre is no origin.
+_FARTHEST_ANGSTROM = 1e7
 
 
 @dataclass(frozen=True)
@@ -137,18 +140,52 @@ def _refuse_other_files(raw: bytes, file_bytes: int) -> None:
     remedy = "Check that the file is an MRC file and was copied completely"
     if file_bytes == 0:
         raise FormatError("the file is empty", remedy=remedy)
-    if raw.startswith((b"\x1f\x8b", b"BZh")):
-        raise FormatError("the file is compressed, whatever its name says", remedy="Decompress it")
-    if len(raw) < HEADER_BYTES:
+    is_whole = len(raw) >= HEADER_BYTES
+    if is_whole and (_has_stamp(raw) or _is_old(raw, file_bytes)):
+        return
+    if known := kind_by_content(raw):
+        raise FormatError(f"not an MRC file: it is {known[0]}", remedy=known[1])
+    if not is_whole:
         raise FormatError(
             f"the file has {file_bytes} bytes; an MRC header has {HEADER_BYTES}", remedy=remedy
         )
-    if raw[208:211] != b"MAP":
-        raise FormatError(
-            f"not an MRC file: bytes 208 to 211 are {raw[208:212]!r} instead of b'MAP ', and it "
-            f"begins with {raw[:12]!r}",
-            remedy=remedy,
-        )
+    raise FormatError(
+        f"not an MRC file: bytes 208 to 211 are {raw[208:212]!r} instead of b'MAP ', it begins "
+        f"with {raw[:12]!r}, and its numbers make no sense as an old header either",
+        remedy=remedy,
+    )
+
+
+def _has_stamp(raw: bytes) -> bool:
+    return raw[208:211] == b"MAP"
+
+
+def _readings(raw: bytes) -> dict[str, Any]:
+    """Return the fields by the byte order that they are read in."""
+    return {
+        "little": np.frombuffer(raw, FIELDS)[0],
+        "big": np.frombuffer(raw, FIELDS.newbyteorder(">"))[0],
+    }
+
+
+def _is_old(raw: bytes, file_bytes: int) -> bool:
+    """Tell whether a header without a stamp is one of an MRC file.
+
+    IMOD, FEI and EMAN wrote such for years. Where the header does not say the order of the axes,
+    the file's size must be exactly what the header announces.
+    """
+    return any(_is_plausible(fields, file_bytes) for fields in _readings(raw).values())
+
+
+def _is_plausible(fields: Any, file_bytes: int) -> bool:
+    shape, mode = _reversed(fields["n_crs"]), int(fields["mode"])
+    if min(shape) < 1 or mode not in MODES.keys() | REFUSED_MODES.keys():
+        return False
+    if sorted(fields["map_crs"]) == [1, 2, 3]:
+        return True
+    voxels = math.prod(shape) * np.dtype(MODES.get(mode, "int8")).itemsize
+    rest = file_bytes - HEADER_BYTES - voxels
+    return not any(fields["map_crs"]) and rest in (0, int(fields["extended_bytes"]))
 
 
 def _in_its_byte_order(raw: bytes, file_bytes: int) -> tuple[Any, list[str]]:
@@ -157,14 +194,14 @@ def _in_its_byte_order(raw: bytes, file_bytes: int) -> tuple[Any, list[str]]:
     The machine stamp is only compared with that: files exist with a stamp of zeros, with letters
     in it, and with big-endian data under a little-endian stamp.
     """
-    stamp = raw[212:216]
-    stamped = {0x44: "little", 0x11: "big"}.get(stamp[0])
-    readings = {
-        "little": np.frombuffer(raw, FIELDS)[0],
-        "big": np.frombuffer(raw, FIELDS.newbyteorder(">"))[0],
-    }
+    readings = _readings(raw)
     best = max(readings, key=lambda order: _sense(readings[order], file_bytes))
-    if best == stamped:
+    stamp = raw[212:216]
+    if not _has_stamp(raw):
+        return readings[best], [
+            f"no MAP stamp: read as an MRC header of old, {best}-endian; its numbers make sense"
+        ]
+    if best == {0x44: "little", 0x11: "big"}.get(stamp[0]):
         return readings[best], []
     return readings[best], [f"machine stamp {stamp.hex(' ')} is wrong; read as {best}-endian"]
 
@@ -285,6 +322,8 @@ def _stated_voxel_size(fields: Any, notes: list[str]) -> Triple | None:
 def _origin(fields: Any, notes: list[str]) -> tuple[Triple, bool]:
     """Return where the first voxel is, zyx, Å, and whether the file says it as old IMOD does."""
     x, y, z = (float(length) for length in fields["origin_xyz"])
+    if not fields["magic"].startswith(b"MAP"):
+        x, y, z = _old_origin(fields, notes)
     if not all(math.isfinite(length) for length in (x, y, z)):
         notes.append(f"origin ({x}, {y}, {z}) is not finite; taken as 0")
         return (0.0, 0.0, 0.0), False
@@ -292,6 +331,26 @@ def _origin(fields: Any, notes: list[str]) -> tuple[Triple, bool]:
         notes.append("origin is IMOD's, of the opposite sign: it was turned round")
         return (-z, -y, -x), True
     return (z, y, x), False
+
+
+def _old_origin(fields: Any, notes: list[str]) -> Triple:
+    """Return xyz, Å, of a header without a stamp.
+
+    Where the stamp stands now stood the origin, z before x and y ("MRC file format", IMOD); some
+    left the stamp out alone, and have it where it is today.
+    """
+    order = fields.dtype["mode"].byteorder
+    z, x, y = (float(n) for n in np.frombuffer(fields.tobytes()[208:220], f"{order}f4"))
+    now = tuple(float(n) for n in fields["origin_xyz"])
+    # Letters there are another program's stamp.
+    places = (now,) if fields["magic"].isalpha() else ((x, y, z), now)
+    for xyz in places:
+        if any(xyz) and all(n == 0 or 1e-3 <= abs(n) <= _FARTHEST_ANGSTROM for n in xyz):
+            notes.append(f"origin {xyz} Å (xyz) is taken from a header without a stamp")
+            return xyz[0], xyz[1], xyz[2]
+    if any(n != 0 for xyz in places for n in xyz):
+        notes.append("the header without a stamp has no origin that makes sense; taken as 0")
+    return 0.0, 0.0, 0.0
 
 
 def _is_imods_origin(fields: Any) -> bool:

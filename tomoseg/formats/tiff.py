@@ -19,7 +19,9 @@ from tomoseg.blocks import Box
 from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError
 from tomoseg.formats.box_reader import BoxReader
+from tomoseg.formats.foreign import kind_by_content
 from tomoseg.formats.ranges import StoredArray, byte_count, read_exactly
+from tomoseg.formats.tiff_segments import check_packing, is_ours, unpacked_page
 from tomoseg.sampling import Header, Sampling, Shape, Triple
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32", "float16")
@@ -91,8 +93,10 @@ class TiffReader(BoxReader):
             If the file states no voxel size that can be right, and no override was given.
         """
         notes: list[str] = []
+        _refuse_other_files(self._file)
         with _damage_named("the file is no TIFF file, or its directories are damaged"):
             shape = _stack_shape(self._series, notes)
+            _note_greys(self._series.keyframe, notes)
             stated = _stated_voxel_size(self._tiff, shape)
             dtype = self._series.dtype.name
         size = calibrate(stated, self._override_angstrom, notes=notes)
@@ -117,7 +121,9 @@ class TiffReader(BoxReader):
             return self._stored(page.dataoffsets[0], shape).read(self._file, box)
         _refuse_truncated(page, byte_count(self._file))
         _refuse_bombs(page, self._file)
-        unpacked: NDArray[Any] = page.asarray(maxworkers=1)
+        unpacked: NDArray[Any] = (
+            unpacked_page(page, self._file) if is_ours(page) else page.asarray(maxworkers=1)
+        )
         return unpacked.reshape(shape)[:, rows, columns]
 
     def _stored(self, offset: int, shape: Shape) -> StoredArray:
@@ -186,6 +192,13 @@ def _damage_named(fact: str) -> Iterator[None]:
         ) from error
 
 
+def _refuse_other_files(file: BinaryIO) -> None:
+    begin = read_exactly(file, 0, min(64, byte_count(file)))
+    known = kind_by_content(begin)
+    if known and not begin.startswith((b"II", b"MM")):
+        raise FormatError(f"the file is no TIFF file: it is {known[0]}", remedy=known[1])
+
+
 def _refuse_unread_kinds(series: Any) -> None:
     if series.dtype is None or series.dtype.name not in DTYPES:
         raise FormatError(
@@ -204,7 +217,10 @@ def _refuse_unread_kinds(series: Any) -> None:
             f"the file has {len(series.pages)} pages for a volume of shape {series.shape}",
             remedy="Save the volume with a page a slice",
         )
-    if not page.is_contiguous and page.nbytes > LARGEST_PAGE_BYTES:
+    if page.is_contiguous:
+        return
+    check_packing(page)
+    if page.nbytes > LARGEST_PAGE_BYTES:
         raise FormatError(f"a compressed page of {page.nbytes} bytes exceeds {LARGEST_PAGE_BYTES}")
 
 
@@ -310,6 +326,18 @@ def _stack_shape(series: Any, notes: list[str]) -> Shape:
     if min(count, rows, columns) < 1:
         raise FormatError(f"the file holds no voxel: its shape is {series.shape}")
     return int(count), int(rows), int(columns)
+
+
+def _note_greys(page: Any, notes: list[str]) -> None:
+    """Say where other programs show other greys than the file's numbers."""
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        notes.append(
+            "the file says that 0 is white, so that others show it inverted; its numbers are taken "
+            "as they are: look whether source.contrast fits"
+        )
+    colours = page.colormap
+    if colours is not None and not (np.ptp(colours, axis=0) == 0).all():
+        notes.append("the file has a table of colours; the numbers are taken as greys")
 
 
 def _stated_voxel_size(tiff: Any, shape: Shape) -> Triple | None:

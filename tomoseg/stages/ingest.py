@@ -24,6 +24,7 @@ from tomoseg.sources import open_source, unpacked
 from tomoseg.stages.context import HALVED, Context, Stage, halved_box, pair, pyramid, receipt_name
 from tomoseg.stages.networks import check_fit
 from tomoseg.stores import Ledger, Volume, fingerprint, write_image_metadata
+from tomoseg.turns import Axes
 
 # As float32 a few slices are little beside the voxels that they come from; an even number.
 HALVED_SLICES = 8
@@ -34,6 +35,7 @@ def _settings(context: Context) -> Any:
         "source": fingerprint(context.source_url),
         "url": context.source_url,
         "voxel_size_angstrom": context.recipe.source.voxel_size_angstrom,
+        "axes": context.recipe.source.axes,
         "maximum_not_finite": context.recipe.source.maximum_not_finite,
         "bin": context.recipe.ingest.bin,
         "blocks": context.recipe.blocks.shape,
@@ -47,7 +49,8 @@ def _begin(context: Context) -> None:
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     url = unpacked(context.source_url, context.records / "unpacked")
     recipe = context.recipe
-    with open_source(url, voxel_size_angstrom=recipe.source.voxel_size_angstrom) as source:
+    said = recipe.source
+    with open_source(url, voxel_size_angstrom=said.voxel_size_angstrom, axes=said.axes) as source:
         header = source.header
     for network in context.networks:
         check_fit(recipe, network.card, header.sampling)
@@ -57,7 +60,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     volumes = [_level(context, number, level, dtype) for number, level in enumerate(levels)]
     copy = CopyBlocks(
         url=url,
-        voxel_size_angstrom=recipe.source.voxel_size_angstrom,
+        voxel_size_angstrom=said.voxel_size_angstrom,
+        axes=said.axes,
         bins=header.sampling.bins(recipe.ingest.bin),
         strip=_strip(sampling.shape, recipe.blocks.shape),
         image=volumes[0],
@@ -113,7 +117,7 @@ class CopyBlocks:
 
     Parameters
     ----------
-    url, voxel_size_angstrom
+    url, voxel_size_angstrom, axes
         The source.
     bins
         Voxels zyx of the source that make one of the image.
@@ -127,6 +131,7 @@ class CopyBlocks:
 
     url: str
     voxel_size_angstrom: float | None
+    axes: Axes
     bins: Shape
     strip: Shape
     image: Volume
@@ -153,7 +158,8 @@ class CopyBlocks:
         return asdict(intensity.merge_moments(found))
 
     def _read(self, box: Box) -> NDArray[Any]:
-        with open_source(self.url, voxel_size_angstrom=self.voxel_size_angstrom) as source:
+        size = self.voxel_size_angstrom
+        with open_source(self.url, voxel_size_angstrom=size, axes=self.axes) as source:
             voxels = source.read(box.scaled(self.bins))
         if max(self.bins) == 1:
             return voxels

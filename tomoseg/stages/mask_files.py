@@ -1,6 +1,7 @@
 """Masks and surfaces of the classes as files of other programs.
 
-    masks/<tomogram>__<class>.mrc, .tif, .zarr     0 and 1 on the source's grid
+    masks/<tomogram>__<class>.mrc, .tif, .zarr     0 and 1 on the source's grid; where source.axes
+                                                   turns it, .mrc and .tif on that of the file
     copick/                                        an overlay: a mask a class, labels of them all
     meshes/<tomogram>__<class>.obj, .stl           surfaces, Å, on a grid of at most 2^27 voxels
 
@@ -27,10 +28,11 @@ from tomoseg.formats.dialects import WriteOptions
 from tomoseg.formats.meshes import place_of, write_obj, write_stl
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.tiff_writer import TiffWriter
-from tomoseg.sampling import Sampling
+from tomoseg.sampling import Sampling, Shape
 from tomoseg.sections import MaskFormat
 from tomoseg.stages.context import Context
 from tomoseg.stores import Volume, write_mask_metadata
+from tomoseg.turns import Axes, file_box, file_header, file_voxels
 
 # A surface of a larger grid is made of bins: 512³ voxels show what a figure can.
 LARGEST_MESH_VOXELS = 2**27
@@ -178,20 +180,35 @@ class _Bytes:
         self.volume.write(box, array.view(np.uint8))
 
 
+@dataclass(frozen=True)
+class _InFile:
+    """Writes boxes of the upright volume, of some shape, where the source's file has them."""
+
+    writer: Writer
+    axes: Axes
+    upright: Shape
+
+    def write(self, box: Box, array: Voxels | Flags) -> None:
+        in_file = file_box(box, self.axes, self.upright)
+        self.writer.write(in_file, file_voxels(array, self.axes))
+
+
 @contextmanager
 def _opened(context: Context, target: Target) -> Iterator[Writer]:
     """Yield a writer of one target, which appears when the block ends well."""
-    header = context.header
+    axes = context.recipe.source.axes
+    header = file_header(context.header, axes)
     if target.kind in ("ome_zarr", "copick"):
         with _opened_zarr(context, target) as volume:
             yield _Bytes(volume)
         return
     with context.folder.publishing(target.path) as file:
         if target.kind == "tiff":
-            yield TiffWriter(file, header.sampling, "uint8", shown=(0, 1))
+            writer: Writer = TiffWriter(file, header.sampling, "uint8", shown=(0, 1))
+            yield _InFile(writer, axes, context.header.sampling.shape)
             return
         with MrcWriter(file, header, "int8", label=f"mask of {target.name}") as writer:
-            yield writer
+            yield _InFile(writer, axes, context.header.sampling.shape)
 
 
 @contextmanager

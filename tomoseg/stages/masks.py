@@ -30,6 +30,7 @@ from tomoseg.sampling import Sampling, Shape, as_shape
 from tomoseg.sources import Found, as_labels, companion_url, open_source, unpacked
 from tomoseg.stages.context import Context
 from tomoseg.stores import Ledger, Volume, fingerprint
+from tomoseg.turns import Axes
 
 MASK = "work/mask"
 OUTSIDE, INSIDE, UNSURE = range(3)
@@ -54,12 +55,15 @@ class MaskFile:
         Its voxels, zyx.
     factors
         Voxels of the source, zyx, that one voxel of the mask covers.
+    axes
+        Of the mask, as of its tomogram.
     """
 
     url: str
     values: MaskValues
     shape: Shape
     factors: Shape
+    axes: Axes = "zyx"
 
     def read(self, box: Box, bins: Shape = (1, 1, 1)) -> Codes:
         """Return the codes of a box of the stored tomogram, bins of so many source voxels zyx.
@@ -91,7 +95,8 @@ class MaskFile:
 
     def _codes(self, box: Box) -> Codes:
         try:
-            with open_source(self.url, voxel_size_angstrom=ANY_VOXEL) as source:
+            opened = open_source(self.url, voxel_size_angstrom=ANY_VOXEL, axes=self.axes)
+            with opened as source:
                 values = as_labels(source.read(box))
         except RequestError as error:
             raise RequestError(f"the mask {self.url}: {error.message}") from error
@@ -124,13 +129,15 @@ def mask_url(source: SourceSection, found: Found) -> str | None:
     return None if source.mask is None else companion_url(source.mask, found)
 
 
-def open_mask(url: str, values: MaskValues, tomogram: Sampling) -> MaskFile:
+def open_mask(url: str, about: SourceSection, tomogram: Sampling) -> MaskFile:
     """Read a mask's header and check that it lies on the tomogram's grid.
 
     Parameters
     ----------
+    about
+        What the recipe says of masks and axes.
     tomogram
-        The source's own grid, before binning.
+        The source's own grid, upright, before binning.
 
     Raises
     ------
@@ -138,7 +145,7 @@ def open_mask(url: str, values: MaskValues, tomogram: Sampling) -> MaskFile:
         If there is no such file, or its shape is not that of the tomogram, whole or divided.
     """
     try:
-        with open_source(url, voxel_size_angstrom=ANY_VOXEL) as source:
+        with open_source(url, voxel_size_angstrom=ANY_VOXEL, axes=about.axes) as source:
             shape = source.header.sampling.shape
     except RequestError as error:
         raise RequestError(
@@ -150,7 +157,7 @@ def open_mask(url: str, values: MaskValues, tomogram: Sampling) -> MaskFile:
             f"the mask {url} has shape {shape}, the tomogram {tomogram.shape}",
             remedy="Make the mask on the tomogram's own grid, or bin that by a whole factor.",
         )
-    return MaskFile(url, values, shape, factors)
+    return MaskFile(url, about.mask_values, shape, factors, about.axes)
 
 
 def _factors(shape: Shape, tomogram: Sampling) -> Shape | None:
@@ -196,7 +203,7 @@ def store_mask(context: Context, ledger: Ledger) -> None:
         return
     shape, shard = context.sampling.shape, context.recipe.blocks.shape
     url = unpacked(url, context.records / "unpacked-mask")
-    file = open_mask(url, context.recipe.source.mask_values, context.header.sampling)
+    file = open_mask(url, context.recipe.source, context.header.sampling)
     if not volume.exists:
         volume.create(shape, "uint8", shard=shard, is_labels=True)
     bins = context.header.sampling.bins(context.recipe.ingest.bin)
@@ -233,7 +240,7 @@ def check_mask(source: SourceSection, found: Found, tomogram: Sampling, block: S
     if compression_of(url):
         fingerprint(url)
         return
-    open_mask(url, source.mask_values, tomogram).check_values(block)
+    open_mask(url, source, tomogram).check_values(block)
 
 
 def codes_at(context: Context, points_angstrom: Points) -> Codes:

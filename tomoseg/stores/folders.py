@@ -319,8 +319,8 @@ def fingerprint(url: str) -> dict[str, Any]:
     return {"size": int(info["size"]), "version": _version(info)}
 
 
-def listing(url: str) -> list[str]:
-    """Return the URLs directly in a folder, sorted.
+def listing(url: str) -> dict[str, Entry]:
+    """Return what stands directly in a folder, by URL, sorted.
 
     Raises
     ------
@@ -331,7 +331,27 @@ def listing(url: str) -> list[str]:
     system, path = _located(folder.url)
     if not system.isdir(path):
         raise RequestError(f"{folder} is not a folder")
-    return [f"{folder.url}/{name}" for name in folder.names()]
+    return {f"{folder.url}/{entry.name}": entry for entry in folder.entries()}
+
+
+def is_folder(url: str) -> bool:
+    """Tell whether there is a folder at a URL."""
+    system, path = _located(checked_url(url))
+    return bool(system.isdir(path))
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the URLs that match a pattern of ``*``, ``?``, ``[...]`` and ``**``, sorted.
+
+    Raises
+    ------
+    RequestError
+        As :func:`tomoseg.stores.urls.checked_url` does, of every match.
+    """
+    protocol = pattern.partition("://")[0]
+    system, path = _located(checked_url(pattern))
+    found = sorted(str(name) for name in system.glob(path))
+    return [checked_url(name if "://" in name else f"{protocol}://{name}") for name in found]
 
 
 def free_bytes(folder: Folder) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tomoseg.blocks import Box
 from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError, VoxelSizeError
-from tomoseg.sampling import Header, Sampling, Triple, as_shape
+from tomoseg.sampling import Header, Sampling, Shape, Triple, as_shape
 from tomoseg.stores.folders import Folder
 from tomoseg.stores.limits import DAMAGED_METADATA, check_sizes
 from tomoseg.stores.unpacking import bounded
@@ -108,63 +108,126 @@ def _multiscale(name: str, levels: list[Sampling]) -> dict[str, Any]:
 
 
 class OmeZarrReader:
-    """Read level 0 of an OME-Zarr image (0.4 or 0.5) as a tomogram.
+    """Read level 0 of an OME-Zarr image, or an array without its metadata, as a tomogram.
+
+    Other axes than z, y, x are left out where they have one place.
 
     Raises
     ------
     FormatError
-        If it is no OME-Zarr image of three spatial axes z, y, x.
+        If it is no OME-Zarr image, or has more than one volume.
     VoxelSizeError
         If the scale is missing or not to be believed and there is no override.
     """
 
     def __init__(self, url: str, *, voxel_size_angstrom: float | None = None) -> None:
-        self._folder = Folder(url)
-        self._path, self.header = _ome_header(self._folder, voxel_size_angstrom)
+        folder = Folder(url)
+        try:
+            self._volume, self.header = _opened(folder, voxel_size_angstrom)
+        except DAMAGED_METADATA as error:
+            raise FormatError(
+                f"{folder} has OME-Zarr metadata that is not valid: {error!r}"
+            ) from error
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the voxels of a box, zyx."""
-        return Volume(self._folder, self._path).read(box)
+        return self._volume.read(box)
+
+    def told_missing(self) -> str:
+        """Say that shards have no file, as where a copy was cut short; empty if all have."""
+        missing, wanted = self._volume.missing()
+        if missing < 1:
+            return ""
+        return (
+            f"{missing} of {wanted} chunks of the array are not there and read as its fill value; "
+            "copy it again if they should be"
+        )
 
 
-def _ome_header(folder: Folder, override: float | None) -> tuple[str, Header]:
+def _opened(folder: Folder, override: float | None) -> tuple[Volume, Header]:
     multiscale = _multiscale_of(folder)
-    try:
-        names = [axis["name"] for axis in multiscale["axes"]]
-        if names != ["z", "y", "x"]:
-            raise FormatError(f"{folder} has axes {names}, not z, y, x")
-        units = [_angstrom_per(axis.get("unit"), override) for axis in multiscale["axes"]]
+    path, names = "", None
+    scale: Triple | None = None
+    shift: Triple = (0.0, 0.0, 0.0)
+    if multiscale is not None:
+        names = [_name(axis) for axis in multiscale.get("axes", "tczyx")]
+        axes = _volume_axes(names, folder)
         dataset = multiscale["datasets"][0]
+        path = str(dataset["path"])
         # What holds for all levels comes after what holds for this one.
         rows = [
             *dataset.get("coordinateTransformations", []),
             *multiscale.get("coordinateTransformations", []),
         ]
-        scale, shift = _transformations(rows, units)
-        array = Volume(folder, str(dataset["path"])).array()
-        check_sizes(array, folder)
-        bounded(array)  # refuses here, before any work, how its chunks are packed
-        shape = as_shape(array.shape)
-    except DAMAGED_METADATA as error:
-        raise FormatError(f"{folder} has OME-Zarr metadata that is not valid: {error!r}") from error
+        units = [_unit(multiscale["axes"][axis]) for axis in axes] if rows else []
+        scale, shift = _transformations(rows, axes, [_angstrom_per(u, override) for u in units])
+    array = Volume(folder, path).array()
+    check_sizes(array, folder)
+    bounded(array)  # refuses here, before any work, how its chunks are packed
+    axes = _single_volume(array, names, folder)
+    volume = Volume(folder, path, axes)
     notes: list[str] = []
     voxel = calibrate(scale, override, notes=notes, may_differ=True)
-    header = Header(
-        Sampling(shape, voxel), str(array.dtype), origin_angstrom=shift, notes=tuple(notes)
-    )
-    return str(dataset["path"]), header
+    sampling = Sampling(volume.shape, voxel)
+    dtype = np.dtype(array.dtype).name
+    return volume, Header(sampling, dtype, origin_angstrom=shift, notes=tuple(notes))
 
 
-def _multiscale_of(folder: Folder) -> dict[str, Any]:
+def _name(axis: Any) -> str:
+    """Return an axis' name; versions before 0.4 have nothing else."""
+    return str(axis if isinstance(axis, str) else axis["name"])
+
+
+def _unit(axis: Any) -> str | None:
+    return None if isinstance(axis, str) else axis.get("unit")
+
+
+def _volume_axes(names: Sequence[str], folder: Folder) -> Shape:
+    """Return where z, y and x are among the axes, in this order."""
+    if [name for name in names if name in "zyx"] != ["z", "y", "x"]:
+        raise FormatError(
+            f"{folder} has axes {list(names)}, not z, y, x",
+            remedy="Store it again with these axes, in this order",
+        )
+    return as_shape(names.index(axis) for axis in "zyx")
+
+
+def _single_volume(array: zarr.Array[Any], names: Sequence[str] | None, folder: Folder) -> Shape:
+    """Return which axes are z, y, x; refuse an array of several volumes."""
+    if names is None:
+        known: Any = getattr(array.metadata, "dimension_names", None) or ()
+        is_named = all(isinstance(name, str) for name in known) and {*"zyx"} <= {*known}
+        names = known if is_named else [*"abtczyx"[-array.ndim :]]
+    axes = _volume_axes(names, folder)
+    if len(names) != array.ndim:
+        raise FormatError(f"{folder} has axes {list(names)}, but its array {array.ndim}")
+    for axis, (name, size) in enumerate(zip(names, array.shape, strict=True)):
+        if axis not in axes and size != 1:
+            raise FormatError(
+                f"{folder} has {size} places along the axis {name!r}; one volume is read",
+                remedy="Store one volume by itself",
+            )
+    return axes
+
+
+def _multiscale_of(folder: Folder) -> dict[str, Any] | None:
+    """Return what describes the image; None for an array."""
     try:
-        attributes = dict(zarr.open_group(zarr_store(folder), mode="r").attrs)
+        node = zarr.open(zarr_store(folder), mode="r")
     except (FileNotFoundError, *DAMAGED_METADATA) as error:
-        raise FormatError(f"{folder} is not a zarr group") from error
+        raise FormatError(f"{folder} is neither a zarr group nor an array") from error
+    if isinstance(node, zarr.Array):
+        return None
+    attributes = dict(node.attrs)
     ome = cast(dict[str, Any], attributes.get("ome", attributes))
     try:
         return cast(dict[str, Any], ome["multiscales"][0])
     except (KeyError, IndexError, TypeError) as error:
-        raise FormatError(f"{folder} is not an OME-Zarr image: no multiscales metadata") from error
+        arrays = ", ".join(f"{folder}/{name}" for name in folder.names() if "." not in name)
+        raise FormatError(
+            f"{folder} is not an OME-Zarr image: no multiscales metadata",
+            remedy=f"Name an array in it, if one is the tomogram: {arrays}" if arrays else "",
+        ) from error
 
 
 def _angstrom_per(unit: str | None, override: float | None) -> float:
@@ -179,15 +242,15 @@ def _angstrom_per(unit: str | None, override: float | None) -> float:
 
 
 def _transformations(
-    rows: list[dict[str, Any]], units: list[float]
+    rows: list[dict[str, Any]], axes: Shape, units: list[float]
 ) -> tuple[Triple | None, Triple]:
     """Return voxel size and position of the first voxel, zyx, Å, after all rows in order.
 
-    A scale that follows a translation scales it too.
+    A scale that follows a translation scales it too. ``axes`` tells which values are of z, y, x.
     """
     scale, shift = np.ones(3), np.zeros(3)
     for row in rows:
-        values = np.array(row[row["type"]], np.float64)
+        values = np.array(row[row["type"]], np.float64)[list(axes)]
         if row["type"] == "scale":
             scale, shift = scale * values, shift * values
         elif row["type"] == "translation":
@@ -199,5 +262,5 @@ def _transformations(
 
 
 def _angstrom(values: NDArray[np.float64], units: list[float]) -> Triple:
-    z, y, x = (float(value) * unit for value, unit in zip(values, units, strict=True))
+    z, y, x = (float(value) * unit for value, unit in zip(values, units or (1.0,) * 3, strict=True))
     return z, y, x

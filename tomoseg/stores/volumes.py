@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from tomoseg.stores.folders import Folder
 from tomoseg.stores.unpacking import bounded
 
 LARGEST_CHUNK = (64, 128, 128)
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 class Voxels(cpu.NDBuffer):
@@ -51,10 +53,14 @@ class Volume:
         The OME-Zarr group's folder.
     path
         The array below it, such as ``"0"`` or ``"labels/semantic/0"``.
+    axes
+        Which of an array's axes are z, y, x, in this order; all others have one place. Only
+        arrays that others made have any but three.
     """
 
     folder: Folder
     path: str
+    axes: Shape = (0, 1, 2)
 
     def create_flat(self, shape: Shape, dtype: str, *, chunk: Shape) -> None:
         """Create labels as zarr v2 has them, in chunks of a file each, replacing what was there.
@@ -115,7 +121,7 @@ class Volume:
     @property
     def shape(self) -> Shape:
         """Voxels zyx."""
-        return as_shape(self.array().shape)
+        return self._zyx(self.array())
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the voxels of a box.
@@ -129,18 +135,33 @@ class Volume:
             If its chunks are packed in a way that is not read.
         """
         array = bounded(self.array())
-        if not Box.whole(as_shape(array.shape)).contains(box):
+        if not Box.whole(self._zyx(array)).contains(box):
             raise StoreError(
                 f"box {box.begin}..{box.end} leaves {self.path} of shape {array.shape}"
             )
+        place = [slice(0, 1)] * array.ndim
+        for axis, voxels_along in zip(self.axes, box.slices, strict=True):
+            place[axis] = voxels_along
         try:
-            voxels = np.asarray(array[box.slices])
+            voxels = np.asarray(array[tuple(place)])
         except (ValueError, RuntimeError) as error:
             raise self._damaged(box, str(error)) from error
         # zarr takes a shard of no bytes for one that was never written.
-        if self.folder.has_empty(self._shard_names(array, box)):
+        if self.folder.has_empty(self._shard_names(array, place)):
             raise self._damaged(box, "it has no bytes")
-        return voxels
+        others = tuple(axis for axis in range(array.ndim) if axis not in self.axes)
+        return voxels.astype(voxels.dtype.newbyteorder("="), copy=False).squeeze(others)
+
+    def _zyx(self, array: zarr.Array[Any]) -> Shape:
+        return as_shape(array.shape[axis] for axis in self.axes)
+
+    def missing(self) -> tuple[int, int]:
+        """Return how many shards have no file, and of how many: those read as the fill value."""
+        array = self.array()
+        shard = array.shards or array.chunks
+        wanted = prod(-(-size // step) for size, step in zip(array.shape, shard, strict=True))
+        files = self.folder.files(self.path)
+        return wanted - sum(name.rpartition("/")[2] not in _METADATA for name in files), wanted
 
     def write(self, box: Box, voxels: NDArray[Any]) -> None:
         """Write a union of whole shards; they outlast a power cut.
@@ -163,7 +184,7 @@ class Volume:
                 f"{voxels.dtype} voxels of shape {voxels.shape} do not fit "
                 f"{array.dtype} box {box.shape} of {self.path}"
             )
-        names = list(self._shard_names(array, box))
+        names = list(self._shard_names(array, box.slices))
         # zarr reads shards that the volume's end cuts before it writes them, and that as usual.
         is_cut = any(end % step for end, step in zip(box.end, shard, strict=True))
         prototype = None if is_cut else PROTOTYPE
@@ -176,14 +197,15 @@ class Volume:
             array.set_basic_selection(box.slices, voxels, prototype=prototype)
         self.folder.settle(names)
 
-    def _shard_names(self, array: zarr.Array[Any], box: Box) -> Iterator[str]:
+    def _shard_names(self, array: zarr.Array[Any], place: Iterable[slice]) -> Iterator[str]:
         """Yield the files of the shards that a box touches, whether they are there or not."""
         shard = array.shards or array.chunks
         runs = [
-            range(b // s, -(-e // s)) for b, e, s in zip(box.begin, box.end, shard, strict=True)
+            range(one.start // step, -(-one.stop // step))
+            for one, step in zip(place, shard, strict=True)
         ]
-        for place in product(*runs):
-            yield f"{self.path}/{array.metadata.encode_chunk_key(place)}"
+        for index in product(*runs):
+            yield f"{self.path}/{array.metadata.encode_chunk_key(index)}"
 
     def _damaged(self, box: Box, reason: str) -> StoreError:
         return StoreError(

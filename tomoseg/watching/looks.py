@@ -21,9 +21,11 @@ from tomoseg.arrivals import (
     standing,
 )
 from tomoseg.attempts import explaining
+from tomoseg.discovery import told_left_out, tomograms_among
 from tomoseg.errors import FormatError, RequestError, TomosegError, VoxelSizeError
 from tomoseg.formats.compressed import compression_of
-from tomoseg.sources import Found, named, open_source, tomograms_among
+from tomoseg.recipe import Recipe
+from tomoseg.sources import Found, named, open_source
 from tomoseg.stores import Entry, Folder, claimed, digest, fingerprint, living_owner
 from tomoseg.watching.places import Place, places_of
 from tomoseg.watching.recipes import SessionRecipe, session_recipe
@@ -151,9 +153,8 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     """
     output, entries = place.results, Folder(place.url).entries()
     recipe = session_recipe(watch, place, entries)
-    remove = recipe.recipe.session.tomogram_name_remove if recipe.recipe else ()
     urls = {f"{place.url}/{entry.name}": entry for entry in entries}
-    found = named(tomograms_among(urls), remove)
+    found = _found(recipe, urls)
     old = Sights.read(output)
     sights = _observe(watch, old, found, urls, now) if entries else old
     if sights != old:
@@ -166,6 +167,16 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     if is_at_work:
         standings = _standings(watch, recipe, there, works, now, is_at_work=True)
     return SessionLook(place, recipe, sights, works, standings, is_at_work)
+
+
+def _found(recipe: SessionRecipe, urls: Mapping[str, Entry]) -> list[Found]:
+    """Return a session's tomograms; what was left out is a line for those who ask for more."""
+    right = recipe.recipe or Recipe()
+    remove, mask = right.session.tomogram_name_remove, right.source.mask
+    there = tomograms_among(urls, name_remove=remove, companions=[mask] if mask else [])
+    if there.left_out:
+        log.info("%s", told_left_out(there.left_out))
+    return named(there.tomograms, remove)
 
 
 def orders(

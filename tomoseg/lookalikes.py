@@ -1,0 +1,90 @@
+"""Files that lie among tomograms and are none, told by their names.
+
+TS_01.mrc                  a tomogram
+TS_01__actin.mrc           a mask as they are exported here, or labels
+TS_01_mask.mrc             a mask
+TS_01.st, TS_01_ali.mrc    tilt series
+TS_01_EVN.mrc              half of the frames or tilts
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+TILT_SUFFIXES = (".st", ".mrcs")
+TILT_LISTS = (".rawtlt", ".tlt", ".mdoc", ".mrc.mdoc")
+"""What lies beside a tilt series, after its stem, and says its tilts."""
+
+_TILTS = re.compile(r".+_(ali|preali|tiltseries|tilt_series)", re.IGNORECASE)
+_WORDS = (
+    "masks?|labels?|seg|segmentation|segmented|semantic|instances?|membranes?|scores?|pred|"
+    "predictions?|probabilities"
+)
+_OF_A_TOMOGRAM = re.compile(rf".+(?:__\w[\w-]*|[_.-](?:{_WORDS}))", re.IGNORECASE)
+_HALF = re.compile(r"(?:^|[_.-])(?:evn|odd|even|half[_-]?[12ab])(?=[_.-]|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Seeming:
+    """What a file seems to be besides a tomogram.
+
+    Parameters
+    ----------
+    kind
+        In words.
+    wholes
+        Stems of which one is that of its tomogram, the likeliest first: it is none only beside
+        that. Empty for what is never one.
+    """
+
+    kind: str
+    wholes: tuple[str, ...] = ()
+
+
+def seeming(name: str) -> Seeming | None:
+    """Return what a file seems to be by its name; None if it is a tomogram for all one knows.
+
+    >>> seeming("TS_01.st")
+    Seeming(kind='a tilt series', wholes=())
+    >>> seeming("TS_01__actin.mrc")
+    Seeming(kind='a mask or labels', wholes=('TS_01', 'TS'))
+    >>> seeming("TS_01_EVN_Vol.mrc.gz")
+    Seeming(kind='a half map', wholes=('TS_01_Vol',))
+    >>> seeming("TS_01.mrc")
+    """
+    stem = stem_of(name)
+    plain = name.lower().removesuffix(".gz").removesuffix(".bz2")
+    if plain.endswith(TILT_SUFFIXES) or _TILTS.fullmatch(stem):
+        return Seeming("a tilt series")
+    if _OF_A_TOMOGRAM.fullmatch(stem):
+        # Programs put their own names between that of the tomogram and the word.
+        starts = {stem[: cut.start()] for cut in re.finditer(r"[_.-]", stem)}
+        wholes = {start.rstrip("_.-") for start in starts} - {""}
+        return Seeming("a mask or labels", tuple(sorted(wholes, key=len, reverse=True)))
+    if _HALF.search(stem):
+        return Seeming("a half map", (_HALF.sub("", stem).lstrip("_.-"),))
+    return None
+
+
+def stem_of(name: str) -> str:
+    """Return a file's name without its suffix, and without that of a compression.
+
+    >>> stem_of("a.b.mrc.gz")
+    'a.b'
+    """
+    place = PurePosixPath(name)
+    is_packed = place.suffix.lower() in (".gz", ".bz2")
+    return PurePosixPath(place.stem).stem if is_packed else place.stem
+
+
+def tilt_count(text: str) -> int:
+    r"""Return how many tilts a list of angles or SerialEM's metadata tells.
+
+    >>> tilt_count("-60.0\n-57.0\n"), tilt_count("[ZValue = 0]\nTiltAngle = 1\n[ZValue = 1]")
+    (2, 2)
+    """
+    if "[ZValue" in text:
+        return text.count("[ZValue")
+    return sum(bool(line.strip()) for line in text.splitlines())
