@@ -428,7 +428,7 @@ def test_a_plain_table_is_read_when_it_is_said(output, tmp_path, tomoseg):
     assert f"tomoseg export {output} --imported --class vesicle --to NAME" in said
     code, _, error = tomoseg(*command, output)
     assert code == 2
-    assert "2 were given" in error
+    assert "the rows name no tomogram, nor is the file called after one of t1, t2" in error
 
 
 def test_points_of_other_classes_stay_and_the_same_class_is_replaced(finished, output):
@@ -447,7 +447,8 @@ def test_points_outside_are_said(finished, output, tmp_path, tomoseg):
     (tmp_path / "a.csv").write_text("x,y,z\n1,2,3\n4,5,60\n")
     where = ("--into", f"{output}/t1", "--as", "vesicle", "--from", "picks")
     _, said, _ = tomoseg("import", tmp_path / "a.csv", *where)
-    assert "2 particles, read as picks; 1 of 2 points lie outside the tomogram" in said
+    assert "2 particles, read as picks; the rows name no tomogram, and the file" in said
+    assert "; 1 of 2 points lie outside the tomogram" in said
 
 
 # Masks

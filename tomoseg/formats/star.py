@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
 
 import numpy as np
 import pandas as pd
@@ -149,13 +148,12 @@ def _tokens(line: str) -> list[str]:
 
 
 def _looped(name: str, lines: list[Line]) -> tuple[list[str], Sequence[Sequence[str]]]:
-    """Return the columns of a loop, by name and by value.
-
-    A first value may begin with ``_``, too: it stands with others, or has no number where the
-    columns have one.
-    """
-    width = len(lines[0][1]) if lines else 1
-    header = [tokens[0] for _, tokens in takewhile(lambda line: _is_column(line[1], width), lines)]
+    """Return the columns of a loop, by name and by value."""
+    header: list[str] = []
+    for _, tokens in lines:
+        if not _is_column(tokens, header, is_numbered=len(lines[0][1]) == 2):
+            break
+        header.append(tokens[0])
     _check_columns(name, header)
     rows = lines[len(header) :]
     for number, tokens in rows:
@@ -167,11 +165,16 @@ def _looped(name: str, lines: list[Line]) -> tuple[list[str], Sequence[Sequence[
     return [key.removeprefix("_") for key in header], values
 
 
-def _is_column(tokens: list[str], width: int) -> bool:
-    """Tell whether this is a column's name, with its number or, where that has none, alone."""
-    is_alone = len(tokens) == 1 and width == 1
-    is_numbered = len(tokens) == 2 and bool(_NUMBER.fullmatch(tokens[1]))
-    return tokens[0].startswith("_") and (is_alone or is_numbered)
+def _is_column(tokens: list[str], header: Sequence[str], *, is_numbered: bool) -> bool:
+    """Tell whether this is a column's name: with its number, or alone.
+
+    Where the first column has a number, what stands alone behind that one is its first value.
+    """
+    if not tokens[0].startswith("_"):
+        return False
+    if len(tokens) == 2:
+        return _NUMBER.fullmatch(tokens[1]) is not None
+    return len(tokens) == 1 and not (is_numbered and len(header) == 1)
 
 
 def _check_columns(name: str, header: Sequence[str]) -> None:

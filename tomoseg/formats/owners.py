@@ -1,0 +1,161 @@
+"""Whose the rows of a table are: tomograms as other programs call them.
+
+A tilt series ``TS_01`` gives ``TS_01.tomostar``, ``rec_TS_01.mrc``, ``TS_01_10.00Apx.mrc`` and
+``TS_01_bin4_denoised.mrc``; ``TS_10``, ``TS_01_2`` and ``TS_01_a`` are others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from tomoseg.errors import FormatError
+from tomoseg.formats.dialects import EVERY, ReadOptions, TomoContext
+from tomoseg.formats.rows import Integers
+
+NAME_COLUMNS = ("rlnTomoName", "rlnMicrographName")
+
+# An ending made of letters; that of "TS_01_10.00Apx" is part of the name.
+_SUFFIX = re.compile(r"\.[A-Za-z]+(:[A-Za-z]+)?$")
+# What programs add to the name of a tilt series when they align, reconstruct and filter it.
+_STEPS = re.compile(
+    r"^rec_|[_.-](?:\d+(?:\.\d+)?(?:Apx|A|px)|b(?:in)?_?\d+|rec|recon|reconstruct(?:ed|ion)?|tomo"
+    r"|tomogram|full|st|ali|aligned|preali|wbp|sirt|sart|rot|rotx|flip[xyz]*|corr(?:ected)?|3?d?ctf"
+    r"|filt(?:ered)?|lp\d*|dose|dw|denoised?|deconv|isonet|cryocare|topaz|evn|odd|even|half\d?"
+    r"|aretomo\d?|etomo|imod|warp|relion)$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Owned:
+    """Whose rows are whose.
+
+    Parameters
+    ----------
+    places
+        int64, shape (n,): place of each row's tomogram among those given, -1 for none of them.
+    says
+        For each of them how that was told, where it does not go without saying; else empty.
+    """
+
+    places: Integers
+    says: tuple[str, ...]
+
+
+def stems(names: Iterable[object]) -> list[str]:
+    """Return names of tomograms without folder and suffix.
+
+    >>> stems(["x/TS_01.mrc", "TS_01_10.00Apx", "TS_01.tomostar", "a_ali.st:mrc"])
+    ['TS_01', 'TS_01_10.00Apx', 'TS_01', 'a_ali']
+    """
+    return [_SUFFIX.sub("", PurePosixPath(str(name)).name) for name in names]
+
+
+def is_alike(one: str, other: str) -> bool:
+    """Tell whether two names are of one tilt series.
+
+    >>> [is_alike("TS_01", name) for name in ("rec_TS_01_bin4", "TS_01_10.00Apx", "TS_010", "TS_1")]
+    [True, True, False, False]
+    """
+    return _tilt_series(one) == _tilt_series(other)
+
+
+def owned(table: pd.DataFrame, contexts: Sequence[TomoContext], options: ReadOptions) -> Owned:
+    """Tell whose the rows of a table are, by its column of tomograms' names.
+
+    A tomogram's rows are those of its very name, else of the only name of the same tilt series.
+    Rows that name none go by :func:`unnamed_owner`.
+
+    Raises
+    ------
+    FormatError
+        If that cannot be told, or there are rows, and none is of a tomogram given.
+    """
+    column = next((column for column in NAME_COLUMNS if column in table), None)
+    if column is None or options.rows_of == EVERY or not len(table):
+        place, said = unnamed_owner(contexts, options.file)
+        says = tuple(said if p == place else "" for p in range(len(contexts)))
+        return Owned(np.full(len(table), place, np.int64), says)
+    codes, unique = pd.factorize(table[column])
+    names = stems(unique)
+    known = sorted(set(names))
+    taken = [_rows_named(context, contexts, known, options) for context in contexts]
+    if not any(taken):
+        wanted = options.rows_of or " or ".join(_some([c.tomo_name for c in contexts]))
+        raise FormatError(
+            f"{column} names {', '.join(_some(known))}, and none alone is {wanted}",
+            remedy="Give this tomogram's table, make the names equal, or import it with "
+            "--rows-of NAME",
+        )
+    place_of = {name: place for place, name in enumerate(taken) if name}
+    places = np.array([place_of.get(name, -1) for name in names], np.int64)[codes]
+    others = [name for name in known if name not in place_of]
+    left_out = int((places < 0).sum())
+    more = f"{left_out} rows of {', '.join(_some(others))} left out" if left_out else ""
+    pairs = zip(contexts, taken, strict=True)
+    return Owned(places, tuple(_said_of(context, name, more) for context, name in pairs))
+
+
+def unnamed_owner(contexts: Sequence[TomoContext], file: str) -> tuple[int, str]:
+    """Return the place of the tomogram that a table without names is of, and how that is known.
+
+    It is the one that the file is called after, or the only one given.
+
+    Raises
+    ------
+    FormatError
+        If there are several, and none or more than one is called as the file.
+    """
+    [stem] = stems([file])
+    # We call a table <tomogram>__<class>.
+    called = (stem, stem.rpartition("__")[0])
+    alike = [
+        place
+        for place, context in enumerate(contexts)
+        if any(is_alike(name, context.tomo_name) for name in called)
+    ]
+    if len(alike) == 1:
+        said = "taken to be its rows by the name of the file" if len(contexts) > 1 else ""
+        return alike[0], said
+    if len(contexts) != 1:
+        raise FormatError(
+            "the rows name no tomogram, nor is the file called after one of "
+            f"{', '.join(_some([context.tomo_name for context in contexts]))}",
+            remedy="Give the one tomogram that the file belongs to, or import it with --tomogram",
+        )
+    other = f", and the file is called {stem}" if stem else ""
+    return 0, f"the rows name no tomogram{other}"
+
+
+def _tilt_series(name: str) -> str:
+    while (shorter := _STEPS.sub("", name)) not in ("", name):
+        name = shorter
+    return name
+
+
+def _rows_named(
+    context: TomoContext, contexts: Sequence[TomoContext], known: Sequence[str], how: ReadOptions
+) -> str:
+    """Return the name that a tomogram's rows have, empty where they have none for certain."""
+    wanted = context.tomo_name if how.rows_of is None else how.rows_of
+    if wanted in known:
+        return wanted
+    claimed = {other.tomo_name for other in contexts}
+    alike = [name for name in known if is_alike(name, wanted) and name not in claimed]
+    twins = [other for other in contexts if is_alike(other.tomo_name, wanted)]
+    return alike[0] if len(alike) == 1 == len(twins) and how.rows_of is None else ""
+
+
+def _said_of(context: TomoContext, name: str, more: str) -> str:
+    taken = f"the rows of {name} taken to be its own" if name not in ("", context.tomo_name) else ""
+    return "; ".join(filter(None, (taken, more)))
+
+
+def _some(names: Sequence[str], most: int = 5) -> list[str]:
+    return [*names[:most], *(["…"] if len(names) > most else [])]
