@@ -131,7 +131,7 @@ WRONG: dict[str, list[tuple[str, Callable[[bytes], bytes], str]]] = {
         (
             "missing",
             swap("_rlnCoordinateZ", "_rlnOther"),
-            "no rlnCoordinateZ, and the tomogram has",
+            "no rlnCoordinateZ, and the tomogram",
         ),
         ("number", swap("9.500000", "far"), "rlnCoordinate.*no number"),
         ("cut", cut(0.9), r"values for \d+ columns"),
