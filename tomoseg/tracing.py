@@ -35,7 +35,6 @@ from tomoseg.filaments.evidence import (
 from tomoseg.filaments.picks import PickTubes, between_picks, pick_directions
 from tomoseg.formats import relion, tables
 from tomoseg.formats.dialects import (
-    EVERY,
     READ_AS_IS,
     ReadOptions,
     TomoContext,
@@ -278,8 +277,8 @@ def _unplaced(data: bytes, request: TraceRequest) -> TomogramPoints:
             remedy="Say with --tomogram which one to trace",
         )
     given = request.voxel_size_angstrom
-    every = replace(request, options=replace(request.options, rows_of=EVERY))
     name = safe_name(names[0]) if names else tomogram_name(request.url)
+    every = replace(request, options=replace(request.options, rows_of=next(iter(names), None)))
     grids = [Sampling((n,) * 3, (given or float(n),) * 3) for n in (2, 4)]
     found, other = (_placed(data, every, TomoContext(name, grid)) for grid in grids)
     if not np.array_equal(found.points_angstrom, other.points_angstrom):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -190,7 +190,7 @@ def _import_points(request: ImportRequest, dialect: str, places: Places) -> Impo
         places.is_session,
         tuple(files),
         " and ".join(sorted(kinds)),
-        tuple(points.told(dialect) for _, points in kept),
+        (*(points.told(dialect) for _, points in kept), *_without(points for _, points in read)),
         tuple(place.url for place, _ in kept),
     )
 
@@ -241,6 +241,12 @@ def _of_class(points: TomogramPoints, request: ImportRequest) -> TomogramPoints:
         filaments=[replace(line, name=request.name) for line in filaments],
         particles=[replace(table, name=request.name) for table in particles],
     )
+
+
+def _without(read: Iterable[TomogramPoints]) -> list[str]:
+    """Say of which tomograms the file holds nothing."""
+    names = [points.context.tomo_name for points in read if _counts(points) == (0, 0)]
+    return [f"nothing of {', '.join(names[:5])}{' …' if len(names) > 5 else ''}"] if names else []
 
 
 def _counts(points: TomogramPoints) -> tuple[int, int]:

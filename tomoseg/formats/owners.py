@@ -21,7 +21,7 @@ from tomoseg.formats.rows import Integers
 NAME_COLUMNS = ("rlnTomoName", "rlnMicrographName")
 
 # An ending made of letters; that of "TS_01_10.00Apx" is part of the name.
-_SUFFIX = re.compile(r"\.[A-Za-z]+(:[A-Za-z]+)?$")
+_SUFFIX = re.compile(r"(\.(mrcs?|st|rec|ali))?\.[A-Za-z]+(:[A-Za-z]+)?$")
 # What programs add to the name of a tilt series when they align, reconstruct and filter it.
 _STEPS = re.compile(
     r"^rec_|[_.-](?:\d+(?:\.\d+)?(?:Apx|A|px)|b(?:in)?_?\d+|rec|recon|reconstruct(?:ed|ion)?|tomo"
@@ -51,7 +51,7 @@ class Owned:
 def stems(names: Iterable[object]) -> list[str]:
     """Return names of tomograms without folder and suffix.
 
-    >>> stems(["x/TS_01.mrc", "TS_01_10.00Apx", "TS_01.tomostar", "a_ali.st:mrc"])
+    >>> stems(["x/TS_01.mrc", "TS_01_10.00Apx", "TS_01.mrc.tomostar", "a_ali.st:mrc"])
     ['TS_01', 'TS_01_10.00Apx', 'TS_01', 'a_ali']
     """
     return [_SUFFIX.sub("", PurePosixPath(str(name)).name) for name in names]
@@ -77,29 +77,40 @@ def owned(table: pd.DataFrame, contexts: Sequence[TomoContext], options: ReadOpt
     FormatError
         If that cannot be told, or there are rows, and none is of a tomogram given.
     """
+    if options.rows_of is not None and len(contexts) != 1:
+        raise FormatError(
+            f"--rows-of {options.rows_of} is said of {len(contexts)} tomograms",
+            remedy="Give the one tomogram that it is",
+        )
+    if options.rows_of == EVERY:
+        return Owned(np.zeros(len(table), np.int64), ("all rows taken, as --rows-of says",))
     column = next((column for column in NAME_COLUMNS if column in table), None)
-    if column is None or options.rows_of == EVERY or not len(table):
+    if column is None or not len(table):
         place, said = unnamed_owner(contexts, options.file)
         says = tuple(said if p == place else "" for p in range(len(contexts)))
         return Owned(np.full(len(table), place, np.int64), says)
-    codes, unique = pd.factorize(table[column])
-    names = stems(unique)
-    known = sorted(set(names))
-    taken = [_rows_named(context, contexts, known, options) for context in contexts]
+    codes, written = pd.factorize(table[column].astype(str))
+    wanted = {context.tomo_name for context in contexts}
+    names = [
+        name if name in wanted else stem for name, stem in zip(written, stems(written), strict=True)
+    ]
+    taken = [_name_of(context, contexts, names, options) for context in contexts]
     if not any(taken):
-        wanted = options.rows_of or " or ".join(_some([c.tomo_name for c in contexts]))
         raise FormatError(
-            f"{column} names {', '.join(_some(known))}, and none alone is {wanted}",
+            f"{column} names {_some(names)}, and none alone is {options.rows_of or _some(wanted)}",
             remedy="Give this tomogram's table, make the names equal, or import it with "
             "--rows-of NAME",
         )
     place_of = {name: place for place, name in enumerate(taken) if name}
     places = np.array([place_of.get(name, -1) for name in names], np.int64)[codes]
-    others = [name for name in known if name not in place_of]
     left_out = int((places < 0).sum())
-    more = f"{left_out} rows of {', '.join(_some(others))} left out" if left_out else ""
-    pairs = zip(contexts, taken, strict=True)
-    return Owned(places, tuple(_said_of(context, name, more) for context, name in pairs))
+    others = _some([name for name in names if name not in place_of])
+    more = f"{left_out} rows of {others} left out" if left_out else ""
+    says = tuple(
+        "; ".join(filter(None, (_said_of(context, name, names, written), more)))
+        for context, name in zip(contexts, taken, strict=True)
+    )
+    return Owned(places, says)
 
 
 def unnamed_owner(contexts: Sequence[TomoContext], file: str) -> tuple[int, str]:
@@ -126,7 +137,7 @@ def unnamed_owner(contexts: Sequence[TomoContext], file: str) -> tuple[int, str]
     if len(contexts) != 1:
         raise FormatError(
             "the rows name no tomogram, nor is the file called after one of "
-            f"{', '.join(_some([context.tomo_name for context in contexts]))}",
+            f"{_some(context.tomo_name for context in contexts)}",
             remedy="Give the one tomogram that the file belongs to, or import it with --tomogram",
         )
     other = f", and the file is called {stem}" if stem else ""
@@ -139,23 +150,27 @@ def _tilt_series(name: str) -> str:
     return name
 
 
-def _rows_named(
-    context: TomoContext, contexts: Sequence[TomoContext], known: Sequence[str], how: ReadOptions
+def _name_of(
+    context: TomoContext, contexts: Sequence[TomoContext], names: Sequence[str], how: ReadOptions
 ) -> str:
     """Return the name that a tomogram's rows have, empty where they have none for certain."""
     wanted = context.tomo_name if how.rows_of is None else how.rows_of
-    if wanted in known:
-        return wanted
+    if wanted in names or how.rows_of is not None:
+        return wanted if wanted in names else ""
     claimed = {other.tomo_name for other in contexts}
-    alike = [name for name in known if is_alike(name, wanted) and name not in claimed]
+    alike = {name for name in names if is_alike(name, wanted)} - claimed
     twins = [other for other in contexts if is_alike(other.tomo_name, wanted)]
-    return alike[0] if len(alike) == 1 == len(twins) and how.rows_of is None else ""
+    return alike.pop() if len(alike) == len(twins) == 1 else ""
 
 
-def _said_of(context: TomoContext, name: str, more: str) -> str:
-    taken = f"the rows of {name} taken to be its own" if name not in ("", context.tomo_name) else ""
-    return "; ".join(filter(None, (taken, more)))
+def _said_of(context: TomoContext, name: str, names: Sequence[str], written: Sequence[str]) -> str:
+    """Return how rows of this name were told to be the tomogram's, if it is not plain."""
+    places = [place for place, stem in zip(written, names, strict=True) if stem == name]
+    if len(places) > 1:
+        return f"the rows of {_some(places)} taken to be its own"
+    return f"the rows of {name} taken to be its own" if name not in ("", context.tomo_name) else ""
 
 
-def _some(names: Sequence[str], most: int = 5) -> list[str]:
-    return [*names[:most], *(["…"] if len(names) > most else [])]
+def _some(names: Iterable[str], most: int = 5) -> str:
+    known = sorted(set(names))
+    return ", ".join([*known[:most], *(["…"] if len(known) > most else [])])

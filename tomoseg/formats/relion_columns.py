@@ -139,7 +139,7 @@ def shared_rows(table: pd.DataFrame, tomogram: Integers, points: Points, *, heli
     return Rows(
         tomogram,
         finite(points, "a position"),
-        _orientations(table, SUBTOMOGRAM_ANGLES) @ _orientations(table, PARTICLE_ANGLES),
+        _turned(table, _orientations(table, PARTICLE_ANGLES)),
         merits(columns_of(table, [_merit(table)], np.nan)[:, 0]),
         tubes,
         finite(track, TRACK)[:, 0],
@@ -147,16 +147,21 @@ def shared_rows(table: pd.DataFrame, tomogram: Integers, points: Points, *, heli
     )
 
 
-def turned(table: pd.DataFrame, shifts: Points) -> Points:
+def turned_shifts(table: pd.DataFrame, shifts: Points) -> Points:
     """Return shifts, shape (n, 3), xyz, given in the subtomogram's axes, in the tomogram's."""
-    if not set(SUBTOMOGRAM_ANGLES) & set(table):
-        return shifts
-    return np.asarray(np.einsum("nij,nj->ni", _orientations(table, SUBTOMOGRAM_ANGLES), shifts))
+    return np.asarray(_turned(table, shifts[:, :, None])[:, :, 0])
 
 
 def named(columns: Sequence[str], values: NDArray[np.float64]) -> Columns:
     """Return the columns of an array, shape (n, k), by name."""
     return dict(zip(columns, values.T, strict=True))
+
+
+def _turned(table: pd.DataFrame, columns: Points) -> Points:
+    """Return columns, shape (n, 3, k), turned from the subtomogram's axes to the tomogram's."""
+    if not set(SUBTOMOGRAM_ANGLES) & set(table):
+        return columns
+    return np.asarray(_orientations(table, SUBTOMOGRAM_ANGLES) @ columns)
 
 
 def _orientations(table: pd.DataFrame, columns: list[str]) -> Points:

@@ -21,14 +21,14 @@ import pandas as pd
 from tomoseg.coordinates import Points
 from tomoseg.errors import FormatError
 from tomoseg.formats.dialects import ReadOptions, TomoContext, TomogramPoints
-from tomoseg.formats.owners import NAME_COLUMNS, owned
+from tomoseg.formats.owners import NAME_COLUMNS, is_alike, owned
 from tomoseg.formats.relion_columns import (
     SHIFTS,
     TUBE,
     check_columns,
     columns_of,
     shared_rows,
-    turned,
+    turned_shifts,
     with_optics,
 )
 from tomoseg.formats.rows import Rows, finite, joined, points_of, said_of_merits, whole
@@ -44,6 +44,8 @@ _MICROGRAPH_PIXEL, _DETECTOR_PIXEL = "rlnMicrographPixelSize", "rlnDetectorPixel
 _STACKS = "rlnTomoSubTomosAre2DStacks"
 # crYOLO's number of a filament, from 0.
 _CRYOLO_FILAMENT = "filamentid"
+# In this order; crYOLO's other block holds the vertices of its filaments.
+_USUAL_BLOCKS = ("particles", "cryolo", "")
 CHANGES = "--pixel-size changes it"
 
 
@@ -117,8 +119,8 @@ def chosen_block(
 ) -> tuple[str, str]:
     """Return the block that has one of the columns, and what to say of the choice.
 
-    Of several it is ``particles`` or crYOLO's ``cryolo``, else the one that is called as the only
-    tomogram given.
+    Of several it is ``particles``, crYOLO's ``cryolo`` or the one without a name, else the one that
+    is called as the only tomogram given.
 
     Raises
     ------
@@ -137,11 +139,12 @@ def chosen_block(
             f"no block has a column {' or '.join(columns)}",
             remedy="Give the table of the particles, of this program",
         )
-    usual = [name for name in ("particles", "cryolo") if name in known]
-    own = [name for name in known if len(contexts) == 1 and name == contexts[0].tomo_name]
-    chosen = options.block if options.block is not None else next(iter([*usual, *own]), None)
+    usual = [name for name in _USUAL_BLOCKS if name in known]
+    own = [name for name in known if len(contexts) == 1 and is_alike(name, contexts[0].tomo_name)]
     if len(known) == 1:
-        return known[0], "" if len(blocks) == 1 else f"block data_{known[0]}"
+        is_plain = len(blocks) == 1 and known[0] in _USUAL_BLOCKS
+        return known[0], "" if is_plain else f"block data_{known[0]}"
+    chosen = options.block if options.block is not None else next(iter([*usual, *own]), None)
     if chosen is None:
         raise FormatError(
             f"{len(known)} blocks have positions: {_listed(known)}", remedy="Say one with --block"
@@ -166,8 +169,8 @@ def _with_tubes(table: pd.DataFrame, options: ReadOptions) -> pd.DataFrame:
 def _shifts(rows: pd.DataFrame, pixel: Points) -> Points:
     """Return refined shifts in the tomogram's axes, shape (n, 3), xyz, Å."""
     if set(SHIFTS) & set(rows):
-        return turned(rows, columns_of(rows, SHIFTS))
-    return turned(rows, columns_of(rows, PIXEL_SHIFTS) * pixel)
+        return turned_shifts(rows, columns_of(rows, SHIFTS))
+    return turned_shifts(rows, columns_of(rows, PIXEL_SHIFTS) * pixel)
 
 
 def _centred(rows: pd.DataFrame, context: TomoContext) -> tuple[Points, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -212,7 +213,7 @@ def _fields(column: pd.Series) -> list[Any]:
     values = column.tolist()
     if column.dtype.kind != "f":
         return values
-    return ["" if value != value else f"{value:.6f}" for value in values]
+    return ["" if math.isnan(value) else f"{value:.6f}" for value in values]
 
 
 def read_rows(text: str, columns: list[str]) -> pd.DataFrame:
