@@ -84,8 +84,10 @@ def owned(table: pd.DataFrame, contexts: Sequence[TomoContext], options: ReadOpt
         )
     if options.rows_of == EVERY:
         return Owned(np.zeros(len(table), np.int64), ("all rows taken, as --rows-of says",))
+    if not len(table):
+        return Owned(np.empty(0, np.int64), ("",) * len(contexts))
     column = next((column for column in NAME_COLUMNS if column in table), None)
-    if column is None or not len(table):
+    if column is None:
         place, said = unnamed_owner(contexts, options.file)
         says = tuple(said if p == place else "" for p in range(len(contexts)))
         return Owned(np.full(len(table), place, np.int64), says)
