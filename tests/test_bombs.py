@@ -236,6 +236,7 @@ def read_too_much():
 
 
 WIDE = "data_a\n\nloop_\n" + "".join(f"_c{n}\n" for n in range(1_000_000)) + "1 " * 1_000_000 + "\n"
+BLOCKS = "".join(f"data_{n}\n" for n in range(300_000))
 CASES = {
     "MRC header": (lambda: volume(MrcReader, mrc()), "need 12000000001024"),
     "EM header": (lambda: read_em(em()), "need 48000000000000 bytes"),
@@ -263,7 +264,7 @@ CASES = {
         lambda: Imod().read(imod(-5), [TomoContext("a", GRID)], name="x"), "-60 bytes are said"
     ),
     "STAR columns": (lambda: read_star(WIDE), "1000000 columns; 1000 are read"),
-    "STAR blocks": (lambda: read_star("data_a\n" * 300_000), "more than 10000 blocks"),
+    "STAR blocks": (lambda: read_star(BLOCKS), "more than 10000 blocks"),
     "Dynamo lines": (lambda: dynamo("1\n" * 4_000_000), "has 1 columns"),
     "table": (read_too_much, "larger than 1999 bytes, the most"),
     "YAML": (lambda: yaml_mapping(b"a: " + b"[" * 2**20, "x"), "more than 131072"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import mrcfile
 import numpy as np
@@ -407,8 +408,14 @@ def test_a_star_file_without_its_class_or_tomogram_is_told_both(star, text, mrc)
     )
     lines = filaments_table([line(1, 100)], context=TOMOGRAM)
     two = star("two.star", lines, lines.assign(rlnTomoName="TS_02"))
-    with pytest.raises(RequestError, match="holds filaments of 2 tomograms, and one was given"):
-        evaluate_files(two, truth, options)
+    lines_truth = text("lines.csv", filaments_csv([line(1, 100)], GRID))
+    told = []
+    options = Options(tomogram=tomogram, classes=("actin",))
+    assert evaluate_files(two, lines_truth, options, say=told.append)["actin"]["f1"] == 1.0
+    assert len(told) == 1
+    assert re.search(
+        r"two\.star: TS_01: 1 filaments; .* \d+ rows of TS_02 left out; Å from", told[0]
+    )
 
 
 def test_tables_of_other_programs_are_read_with_their_tomogram(text, mrc):

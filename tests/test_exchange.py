@@ -397,6 +397,9 @@ def test_a_class_cannot_have_a_hostile_name(finished, output, name):
         export_points(str(output), ExportRequest("warp", imported=True))
 
 
+STAR = "data_\nloop_\n_rlnTomoName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+
+
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
@@ -407,6 +410,13 @@ def test_a_class_cannot_have_a_hostile_name(finished, output, name):
         ("a.mod", "IMODV1.2", "damaged"),
         ("a.tbl", "1 2 3", "columns"),
         ("a.csv", "tomogram,class,particle\n", "cannot be told"),
+        (
+            "a.star",
+            "data_p\nloop_\n_x #1\n_x #2\n1 2\n",
+            "a.star: block 'p' has the column x ",
+        ),
+        ("a.star", f"{STAR}TS_09 1 2 3\n", "a.star: rlnTomoName names TS_09, and none alone is t1"),
+        ("a.star", f"{STAR}t10 1 2 3\n", "a.star: rlnTomoName names t10, and none alone is t1"),
     ],
 )
 def test_what_cannot_be_told_is_asked_for(output, tmp_path, tomoseg, file, content, says):
@@ -428,7 +438,40 @@ def test_a_plain_table_is_read_when_it_is_said(output, tmp_path, tomoseg):
     assert f"tomoseg export {output} --imported --class vesicle --to NAME" in said
     code, _, error = tomoseg(*command, output)
     assert code == 2
-    assert "2 were given" in error
+    assert "the rows name no tomogram, nor is the file called after one of t1, t2" in error
+
+
+def test_what_a_table_does_not_say_can_be_said(output, tmp_path, tomoseg):
+    (tmp_path / "a.star").write_text(f"{STAR}b 1 2 3\nt1 4 5 6\n{STAR.replace('data_', 'data_x')}")
+    command = ("import", tmp_path / "a.star", "--as", "vesicle", "--into", output)
+    code, said, _ = tomoseg(*command)
+    assert code == 0
+    assert said.startswith(
+        "t1: 1 particles, read as relion4; block data_, not data_x (--block takes another); 1 rows "
+        "of b left out; pixels taken as the tilt series' of 5 Å, as the recipe says (no pixel size "
+        "in the table; --pixel-size changes it)\nnothing of t2\n"
+    )
+    code, said, error = tomoseg(*command, "--tomogram", "t1", "--rows-of", "b", "--pixel-size", 20)
+    assert (code, error) == (0, "")
+    assert "the rows of b taken to be its own; 1 rows of t1 left out; pixels of 20 Å" in said
+    (picks,) = imported(output).particles
+    assert picks.points_angstrom.tolist() == [[60, 40, 20]]
+    code, _, error = tomoseg(*command, "--block", "x")
+    assert (code, "a.star holds no point of t1, t2" in error) == (2, True)
+    code, _, error = tomoseg(*command, "--pixel-size", 0)
+    assert (code, "a pixel of 0 Å is none" in error) == (2, True)
+
+
+def test_a_file_called_after_one_of_several_tomograms_is_of_that(output, tmp_path, tomoseg):
+    (tmp_path / "t2.box").write_text("10 20 4 4\n")
+    command = ("import", tmp_path / "t2.box", "--as", "vesicle", "--into", output)
+    code, _, error = tomoseg(*command)
+    assert (code, "there is no CoordinateZ, and the tomogram has" in error) == (2, True)
+    text = "data_cryolo\nloop_\n_CoordinateX\n_CoordinateY\n_CoordinateZ\n_Width\n_Height\n"
+    (tmp_path / "t2.cbox").write_text(f"{text}10 20 7 4 4\n")
+    code, said, _ = tomoseg(*command[:1], tmp_path / "t2.cbox", *command[2:])
+    assert code == 0
+    assert said.startswith("t2: 1 particles, read as picks; taken to be its rows by the name of")
 
 
 def test_points_of_other_classes_stay_and_the_same_class_is_replaced(finished, output):
@@ -447,7 +490,8 @@ def test_points_outside_are_said(finished, output, tmp_path, tomoseg):
     (tmp_path / "a.csv").write_text("x,y,z\n1,2,3\n4,5,60\n")
     where = ("--into", f"{output}/t1", "--as", "vesicle", "--from", "picks")
     _, said, _ = tomoseg("import", tmp_path / "a.csv", *where)
-    assert "2 particles, read as picks; 1 of 2 points lie outside the tomogram" in said
+    assert "2 particles, read as picks; the rows name no tomogram, and the file" in said
+    assert "; 1 of 2 points lie outside the tomogram" in said
 
 
 # Masks

@@ -123,18 +123,21 @@ def em_value(row: int, value: float) -> Callable[[bytes], bytes]:
 WRONG: dict[str, list[tuple[str, Callable[[bytes], bytes], str]]] = {
     "relion5": [
         ("missing", swap("_rlnCenteredCoordinateYAngst", "_rlnOther"), "CenteredCoordinateYAngst"),
-        ("no name", swap("_rlnTomoName #1", "_rlnOther #1"), "lacks the columns rlnTomoName"),
         ("number", swap("-1140.000000", "far"), "rlnCenteredCoordinate.*no number"),
         ("group", swap("\t1\t0.50", "\tone\t0.50"), "rlnOpticsGroup.*no number"),
         ("cut", cut(0.9), r"values for \d+ columns|no block has a column"),
     ],
     "relion4": [
-        ("missing", swap("_rlnCoordinateZ", "_rlnOther"), "lacks the columns rlnCoordinateZ"),
+        (
+            "missing",
+            swap("_rlnCoordinateZ", "_rlnOther"),
+            "no rlnCoordinateZ, and the tomogram",
+        ),
         ("number", swap("9.500000", "far"), "rlnCoordinate.*no number"),
         ("cut", cut(0.9), r"values for \d+ columns"),
     ],
     "warp": [
-        ("missing", swap("_rlnMicrographName", "_rlnOther"), "lacks the columns rlnMicrographName"),
+        ("missing", swap("_rlnCoordinateY", "_rlnOther"), "lacks the columns rlnCoordinateY"),
         ("number", swap("9.500000", "far"), "rlnCoordinate.*no number"),
         ("cut", cut(0.9), r"values for \d+ columns"),
     ],
@@ -255,7 +258,9 @@ def test_what_is_more_is_read_over(dialect: str) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_another_file_is_refused(dialect: str) -> None:
-    others = [good(other) for other in DIALECTS if other != dialect]
+    # RELION 4 and Warp count in pixels both, and the table says which.
+    twins = {"relion4", "warp"} if dialect in ("relion4", "warp") else {dialect}
+    others = [good(other) for other in DIALECTS if other not in twins]
     # Of nothing found, Dynamo's table and the portal's file are empty.
     empty = [] if dialect in ("dynamo", "portal") else [b""]
     for data in [*others, *empty, b"hello", b"\xff\xfe\0", b"{}", b"data_x\n_a 1\n", bytes(5000)]:

@@ -154,11 +154,11 @@ def test_rows_of_other_tomograms_alone_are_refused(names, tomogram) -> None:
         read_picks(content, "a.star", MICROGRAPH, tomogram=tomogram)
 
 
-def test_an_unknown_merit_is_no_score() -> None:
+def test_an_unknown_merit_is_no_score_and_any_other_is_kept() -> None:
     merits = [0.25, -9999.0, 3.5, 1.0]
     content = star(rlnCoordinateX=[1] * 4, rlnCoordinateY=[1] * 4, rlnAutopickFigureOfMerit=merits)
     (found,) = read_picks(content, "a.star", MICROGRAPH)
-    np.testing.assert_array_equal(found.scores, [0.25, np.nan, np.nan, 1.0])
+    np.testing.assert_array_equal(found.scores, [0.25, np.nan, 3.5, 1.0])
 
 
 # Boxes
@@ -271,14 +271,18 @@ LOOP = "data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n"
         ("a.csv", "x,y\n1,b\n", "x or y holds what is no number: .*'b'"),
         ("a.csv", 'x,y\n1,"2\n', "cannot be read"),
         ("a.star", "x,y\n1,2\n", "not a STAR file"),
-        ("a.star", "data_a\n_b 1\n", "no block has a column rlnCenteredCoordinateXAngst, "),
+        ("a.star", "data_a\n_b 1\n", "no block has a column rlnCenteredCoordinateXAngst or"),
         ("a.star", "data_\nloop_\n_rlnCoordinateX\n1\n", r"lacks the columns rlnCoordinateY"),
-        ("a.txt", f"{LOOP}1 nan\n", "1 of 1 positions are not finite, the first in row 1"),
+        ("a.txt", f"{LOOP}1 nan\n", "a position is not finite .* in 1 of 1, the first is row 1"),
         ("a.star", f"{LOOP}1 b\n", "rlnCoordinateY holds what is no number"),
-        ("a.star", f"{LOOP}_rlnMicrographPixelSize\n1 1 0\n", "Size is not positive in every row"),
+        (
+            "a.star",
+            f"{LOOP}_rlnMicrographPixelSize\n1 1 0\n",
+            "Size, the pixel size, is not posit",
+        ),
         ("a.cbox", "data_cryolo\nloop_\n_CoordinateX\n_CoordinateY\n1 2\n", "columns Width, Heigh"),
         ("a.box", "1 2 3\n", "box 1 is '1 2 3': x, y, width and height are needed"),
-        ("a.box", "1 2 3 b\n", "Width or Height holds what is no number"),
+        ("a.box", "1 2 3 b\n", "Height holds what is no number"),
         ("a.csv", b"\xff\xfe\x00x", "this is no text"),
         ("a.csv", b"x,y\n" + b"1,2\n" * 300, "1204 bytes are more than the 1000"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import starfile
 from hypothesis import given
@@ -14,19 +15,17 @@ from scipy.spatial.transform import Rotation
 from tomoseg.coordinates import Filament, Particles, frames, resample
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.angles import relion_angles, relion_orientations
-from tomoseg.formats.dialects import TomoContext
+from tomoseg.formats.dialects import READ_AS_IS, ReadOptions, TomoContext
 from tomoseg.formats.relion import (
-    COORDINATES,
     PARTICLE_ANGLES,
     SUBTOMOGRAM_ANGLES,
-    filaments_of,
     filaments_table,
     optics_table,
     optimisation_set_table,
-    particles_of,
     particles_table,
     tomograms_table,
 )
+from tomoseg.formats.relion_reader import CENTRED, read_relion
 from tomoseg.formats.star import read_star, write_star
 from tomoseg.sampling import Sampling
 
@@ -43,13 +42,25 @@ def arc(number: int, name: str = "microtubule") -> Filament:
     return Filament(name, number, np.add(points, (300.0, 900.0, 1200.0 + 50 * number)))
 
 
+def filaments_of(table: pd.DataFrame, name: str, *, context: TomoContext) -> list[Filament]:
+    [found] = read_relion({"particles": table}, [context], name, READ_AS_IS)
+    return list(found.filaments)
+
+
+def particles_of(table: pd.DataFrame, name: str, *, context: TomoContext) -> Particles:
+    """All rows, those of filaments too."""
+    options = ReadOptions(lines=False)
+    [found] = read_relion({"particles": table}, [context], name, options)
+    return found.particles[0] if found.particles else Particles.at(name, np.empty((0, 3)))
+
+
 def turns(count: int, seed: int = 3) -> np.ndarray:
     return Rotation.random(count, random_state=seed).as_matrix()
 
 
 def test_the_worked_example_of_positions() -> None:
     table = filaments_table([LINE], context=BIN4, spacing_angstrom=100.0)
-    assert table[COORDINATES].to_numpy().tolist() == [
+    assert table[CENTRED].to_numpy().tolist() == [
         [-597.5, -245.0, -100.0],
         [-537.5, -181.0, -52.0],
     ]
@@ -163,10 +174,11 @@ def test_no_particles_are_a_table_without_rows() -> None:
     assert len(particles_of(table, "ribosome", context=BIN4)) == 0
 
 
-def test_other_tomograms_are_left_out() -> None:
+def test_other_tomograms_are_refused() -> None:
     other = TomoContext("TS_02", GRID)
     table = particles_table(Particles.at("ribosome", LINE.points_angstrom), context=BIN4)
-    assert len(particles_of(table, "ribosome", context=other)) == 0
+    with pytest.raises(FormatError, match="rlnTomoName names TS_01, and none alone is TS_02"):
+        particles_of(table, "ribosome", context=other)
 
 
 def test_a_refined_shift_is_subtracted_in_the_axes_of_the_subtomogram() -> None:
@@ -179,7 +191,7 @@ def test_a_refined_shift_is_subtracted_in_the_axes_of_the_subtomogram() -> None:
     assert abs(abs(shift[0] @ ALONG_XYZ) - 7.0) < 1e-6
 
 
-@pytest.mark.parametrize("column", ["rlnTomoName", COORDINATES[0]])
+@pytest.mark.parametrize("column", CENTRED)
 def test_a_missing_column_is_named(column: str) -> None:
     table = particles_table(Particles.at("ribosome", LINE.points_angstrom), context=BIN4)
     with pytest.raises(FormatError, match=column):
@@ -191,13 +203,13 @@ def test_without_a_tilt_series_the_tomogram_counts_as_unbinned() -> None:
     assert context.pixel_angstrom == 10.0
     assert context.size_xyz == (240, 250, 100)
     table = particles_table(Particles.at("x", LINE.points_angstrom[:1]), context=context)
-    assert table[COORDINATES].to_numpy().tolist() == [[-597.5, -245.0, -100.0]]
+    assert table[CENTRED].to_numpy().tolist() == [[-597.5, -245.0, -100.0]]
 
 
 def test_the_centre_of_other_programs_is_an_option() -> None:
     context = TomoContext("TS_01", GRID, 2.5, (960, 1000, 400), centre_shift_pixels=-1)
     table = particles_table(Particles.at("x", LINE.points_angstrom[:1]), context=context)
-    assert table[COORDINATES].to_numpy().tolist() == [[-595.0, -242.5, -97.5]]
+    assert table[CENTRED].to_numpy().tolist() == [[-595.0, -242.5, -97.5]]
 
 
 def test_an_odd_size_is_noted() -> None:

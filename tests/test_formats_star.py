@@ -111,12 +111,33 @@ def test_blocks_without_loop_comments_and_quotes_are_read() -> None:
         ("x,y,z\n1,2,3\n", "not a STAR file"),
         ("data_a\nloop_\n_x\n_y\n1 2\n1\n", "line 6 .* 1 values for 2 columns"),
         ("data_a\n_x 1 2\n", "line 2 .* not a name and a value"),
+        ("data_a\n_x #1\n", "line 2 .* not a name and a value"),
+        ("data_p\nloop_\n_x #1\n_y #2\n_x #3\n1 2 3\n", "'p' has the column x twice"),
+        ("data_a\n_x 1\n_x 2\n", "'a' has the column x twice"),
+        ("data_a\n_x 1\ndata_b\n_x 1\ndata_a\n_x 2\n", "two blocks are called data_a"),
     ],
-    ids=["empty", "CSV", "short row", "two values"],
+    ids=["empty", "CSV", "short row", "two values", "no value", "twice", "single", "block"],
 )
 def test_broken_text_is_refused(text: str, fact: str) -> None:
     with pytest.raises(FormatError, match=fact):
         read_star(text)
+
+
+@pytest.mark.parametrize("header", ["_n #1\n_x #2\n", "_n\n_x\n"])
+def test_a_name_may_begin_as_a_column_does(header: str) -> None:
+    blocks = read_star(f"data_\nloop_\n{header}_TS_01 1\n_TS_02 1\n")
+    assert blocks[""]["n"].tolist() == ["_TS_01", "_TS_02"]
+
+
+def test_a_name_alone_in_its_row_may_begin_as_a_column_does() -> None:
+    table = read_star("data_\nloop_\n_rlnTomoName #1\n_TS_03\n_TS_04\n")[""]
+    assert table["rlnTomoName"].tolist() == ["_TS_03", "_TS_04"]
+
+
+def test_of_a_large_block_the_first_lines_say_what_it_holds() -> None:
+    text = "data_a\nloop_\n_x #1\n1\n2\n3\ndata_b\n_y 1\n"
+    head = read_star(text, most_lines=3)
+    assert (head["a"]["x"].tolist(), head["b"]["y"].tolist()) == ([1], [1])
 
 
 @given(

@@ -207,6 +207,26 @@ def test_picks_are_linked_to_the_tubes_they_lie_on(tomoseg, tmp_path, is_oriente
     assert (tmp_path / "out" / "TS_01__tube.star").exists() == (place == "tomogram")
 
 
+def test_how_picks_were_read_is_said_and_can_be_changed(tomoseg, tmp_path):
+    table = pick_table(np.random.default_rng(1), is_oriented=True)
+    table["rlnDetectorPixelSize"] = 4.0  # wrong
+    other = table.assign(rlnMicrographName="TS_02.tomostar")
+    starfile.write({"particles": pd.concat([table, other])}, tmp_path / "picks.star")
+    tomogram = write_mrc(tmp_path / "TS_01.mrc", np.zeros((90, 135, 225), "i1"), 8)
+    words = ["trace", tmp_path / "picks.star", "--as", "tube", "--radius", RADIUS]
+    words += ["--tomogram", tomogram, "-o", tmp_path / "out"]
+    code, said, _ = tomoseg(*words, "--pixel-size", 8)
+    assert code == 0
+    number = len(table)
+    assert f"table: TS_01: {number} particles; {number} rows of TS_02 left out; pixels of 8" in said
+    check_two_tubes(tmp_path / "out" / "TS_01__tube.csv", furthest=RADIUS)
+    assert "pixels of 4 Å (rlnDetectorPixelSize; --pixel-size changes it)" in tomoseg(*words)[1]
+    code, said, _ = tomoseg(*words, "--rows-of", "TS_02", "--pixel-size", 8)
+    assert (code, "the rows of TS_02 taken to be its own" in said) == (0, True)
+    code, _, err = tomoseg(*words, "--block", "optics")
+    assert (code, "no block with positions is called 'optics'" in err) == (2, True)
+
+
 def test_picks_that_say_not_where_they_are_are_refused(tomoseg, tmp_path):
     table = pick_table(np.random.default_rng(1), is_oriented=False)
     path, words = tmp_path / "picks.star", ["--as", "tube", "--radius", RADIUS, "-o", tmp_path]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -34,9 +34,14 @@ from tomoseg.filaments.evidence import (
 )
 from tomoseg.filaments.picks import PickTubes, between_picks, pick_directions
 from tomoseg.formats import relion, tables
-from tomoseg.formats.dialects import TomoContext
+from tomoseg.formats.dialects import (
+    READ_AS_IS,
+    ReadOptions,
+    TomoContext,
+    TomogramPoints,
+)
 from tomoseg.formats.measures import measures_csv
-from tomoseg.formats.picks import named_tomograms, read_picks
+from tomoseg.formats.picks import named_tomograms, read_points
 from tomoseg.formats.star import write_star
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import Source, open_source, safe_name, tomogram_name, unpacked
@@ -73,6 +78,8 @@ class TraceRequest:
     tomogram
         The tomogram that picks lie in: its grid and its name. Without it nothing is written that
         needs its size.
+    options
+        What a table of picks in STAR does not say itself.
     """
 
     url: str
@@ -83,6 +90,7 @@ class TraceRequest:
     label: int | None = None
     voxel_size_angstrom: float | None = None
     tomogram: str | None = None
+    options: ReadOptions = READ_AS_IS
 
     @property
     def is_table(self) -> bool:
@@ -234,11 +242,11 @@ def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
         stem = tomogram_name(request.tomogram)
         with _opened(request.tomogram, request.voxel_size_angstrom) as source:
             room = source.header.sampling
-        found = read_picks(data, request.url, room, tomogram=stem)
-    picks = _together(found, request)
+        found = _placed(data, request, TomoContext(stem, room))
+    picks = _together(found.particles, request)
     radius = request.settings.radius_angstrom
     directions, known_from = pick_directions(picks, radius)
-    notes = {"picks": len(picks), "directions_from": known_from}
+    notes = {"table": found.told(), "picks": len(picks), "directions_from": known_from}
     if not np.isfinite(directions).all(axis=1).any():
         return Traced(stem, [], room, notes)
     tubes = PickTubes.of(picks.points_angstrom, directions, request.settings, room)
@@ -251,7 +259,13 @@ def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
     return Traced(stem, numbered(sorted(long, key=lambda one: -one.length_angstrom)), room, notes)
 
 
-def _unplaced(data: bytes, request: TraceRequest) -> list[Particles]:
+def _placed(data: bytes, request: TraceRequest, context: TomoContext) -> TomogramPoints:
+    """Read picks of a tomogram, those of filaments too: their lines are traced anew."""
+    options = replace(request.options, lines=False)
+    return read_points(data, request.url, [context], options)[0]
+
+
+def _unplaced(data: bytes, request: TraceRequest) -> TomogramPoints:
     """Read picks whose tomogram is not given, if they say by themselves where they are.
 
     They do if they come out the same on any two grids.
@@ -263,19 +277,20 @@ def _unplaced(data: bytes, request: TraceRequest) -> list[Particles]:
             remedy="Say with --tomogram which one to trace",
         )
     given = request.voxel_size_angstrom
+    name = safe_name(names[0]) if names else tomogram_name(request.url)
+    every = replace(request, options=replace(request.options, rows_of=next(iter(names), None)))
     grids = [Sampling((n,) * 3, (given or float(n),) * 3) for n in (2, 4)]
-    found, other = (read_picks(data, request.url, grid) for grid in grids)
-    for one, two in zip(found, other, strict=True):
-        if not np.array_equal(one.points_angstrom, two.points_angstrom):
-            raise RequestError(
-                f"{request.url} counts positions from the tomogram's centre or in its voxels",
-                remedy="Give the --tomogram"
-                + ("" if given else ", or the --voxel-size if they are voxels from its first one"),
-            )
+    found, other = (_placed(data, every, TomoContext(name, grid)) for grid in grids)
+    if not np.array_equal(found.points_angstrom, other.points_angstrom):
+        raise RequestError(
+            f"{request.url} counts positions from the tomogram's centre or in its voxels",
+            remedy="Give the --tomogram"
+            + ("" if given else ", or the --voxel-size if they are voxels from its first one"),
+        )
     return found
 
 
-def _together(found: list[Particles], request: TraceRequest) -> Particles:
+def _together(found: Sequence[Particles], request: TraceRequest) -> Particles:
     """Return the picks of the class, or all if the table does not name it."""
     named = [one for one in found if one.name == request.name]
     if not named and len(found) > 1:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +12,8 @@ from tomoseg.annotations.tomogram import Tomogram
 from tomoseg.coordinates import Filament, Particles, Points, resample
 from tomoseg.errors import RequestError
 from tomoseg.stores import read_file
+
+log = logging.getLogger(__name__)
 
 
 def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) -> Points:
@@ -55,15 +60,23 @@ def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) 
 
 
 def _tables(url: str, tomogram: Tomogram) -> list[Particles]:
-    from tomoseg.formats.picks import read_picks
+    from tomoseg.formats.dialects import TomoContext
+    from tomoseg.formats.picks import read_points as read_table_points
     from tomoseg.formats.tables import holds_filaments, read_filaments_csv
 
     content = read_file(url)
     text = content.decode("utf-8-sig", errors="replace")
-    if not holds_filaments(text):
-        return read_picks(content, url, tomogram.sampling, tomogram=tomogram.name)
     step = tomogram.grid.voxel_angstrom
-    return [Particles.at(line.name, _along(line, step)) for line in read_filaments_csv(text)]
+    if holds_filaments(text):
+        return _lines(read_filaments_csv(text), step)
+    [found] = read_table_points(content, url, [TomoContext(tomogram.name, tomogram.sampling)])
+    if found.says or found.doubts:
+        log.warning("%s: %s", url, found.told())
+    return [*found.particles, *_lines(found.filaments, step)]
+
+
+def _lines(lines: Sequence[Filament], step_angstrom: float) -> list[Particles]:
+    return [Particles.at(line.name, _along(line, step_angstrom)) for line in lines]
 
 
 def _along(line: Filament, step_angstrom: float) -> Points:

@@ -15,6 +15,21 @@ LIST = "list"
 TomogramsOption = Annotated[
     list[str] | None, typer.Option("--tomogram", metavar="NAME", help="Only this; repeatable.")
 ]
+BlockOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a STAR file of several blocks, this one.")
+]
+PixelSizeOption = Annotated[
+    float | None,
+    typer.Option(
+        "--pixel-size", help="What a table of pixels counts in, Å, where it says another or none."
+    ),
+]
+RowsOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rows-of", metavar="NAME", help="What the table calls the tomogram; * takes all rows."
+    ),
+]
 
 
 def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
@@ -121,6 +136,9 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     voxel_size: Annotated[
         float | None, typer.Option("--voxel-size", help="Of a tomogram that does not say it, Å.")
     ] = None,
+    block: BlockOption = None,
+    pixel_size: PixelSizeOption = None,
+    rows_of: RowsOfOption = None,
 ) -> None:
     """Take another program's picks, traces or mask into a project.
 
@@ -128,6 +146,7 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     session's output or beside the tomogram. A class that is imported again is replaced.
     """
     from tomoseg.exchange.imports import ImportRequest, import_file
+    from tomoseg.formats.dialects import ReadOptions
 
     request = ImportRequest(
         url=file,
@@ -141,6 +160,7 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         flip_z=flip_z,
         origin=origin,
         voxel_size_angstrom=voxel_size,
+        options=ReadOptions(block, pixel_size, rows_of),
     )
     _say_imported(import_file(request), name)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tomoseg.cli.exchange import BlockOption, PixelSizeOption, RowsOfOption
 from tomoseg.cli.progress import progress
 from tomoseg.errors import RequestError
 
@@ -59,12 +60,16 @@ def trace(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="As trace.CLASS.gap_angstrom=100; repeatable."),
     ] = None,
+    block: BlockOption = None,
+    pixel_size: PixelSizeOption = None,
+    rows_of: RowsOfOption = None,
 ) -> None:
     """Trace filaments in another program's mask, score map or correlation map, or through picks.
 
     Lines are written as CSV and, where the tomogram's size is known, for RELION 5; beside them
     what they measure, and a record of how the file was read.
     """
+    from tomoseg.formats.dialects import ReadOptions
     from tomoseg.stores import Folder
     from tomoseg.tracing import TraceRequest, trace_file, write_traced
 
@@ -81,6 +86,7 @@ def trace(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         label=label,
         voxel_size_angstrom=voxel_size,
         tomogram=tomogram,
+        options=ReadOptions(block, pixel_size, rows_of),
     )
     with progress() as show:
         traced = trace_file(request, show)

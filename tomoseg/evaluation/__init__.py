@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 from tomoseg.errors import RequestError
 from tomoseg.evaluation.options import USUAL, Options, Scores
 from tomoseg.evaluation.tables import (
@@ -19,6 +22,8 @@ from tomoseg.evaluation.volumes import (
 )
 from tomoseg.sources import MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 from tomoseg.stores import Folder
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Options",
@@ -45,7 +50,13 @@ def is_folder(place: str) -> bool:
     return not place.lower().rstrip("/").endswith(known) and ".zarr/" not in place
 
 
-def evaluate_files(found: str, truth: str, options: Options = USUAL) -> Scores:
+def evaluate_files(
+    found: str,
+    truth: str,
+    options: Options = USUAL,
+    *,
+    say: Callable[[str], object] = log.info,
+) -> Scores:
     """Score two label volumes, two volumes of objects, or two tables of filaments or particles.
 
     Parameters
@@ -53,6 +64,10 @@ def evaluate_files(found: str, truth: str, options: Options = USUAL) -> Scores:
     found, truth
         Both volumes (MRC, TIFF, OME-Zarr) or both tables of one kind: CSV or STAR, and with
         ``options.tomogram`` particles of any program that is read.
+    options
+        How they are compared.
+    say
+        Is told how tables of other programs were read.
 
     Raises
     ------
@@ -63,7 +78,11 @@ def evaluate_files(found: str, truth: str, options: Options = USUAL) -> Scores:
     if are_tables[0] != are_tables[1]:
         raise RequestError(f"{found} and {truth} are not of one kind: two volumes, or two tables")
     if all(are_tables):
-        return evaluate_tables(read_table(found, options), read_table(truth, options), options)
+        tables = read_table(found, options), read_table(truth, options)
+        for table in tables:
+            for line in table.says:
+                say(f"{table.place}: {line}")
+        return evaluate_tables(*tables, options)
     evaluate = evaluate_instances if options.instances else evaluate_labels
     return evaluate(found, truth, options)
 

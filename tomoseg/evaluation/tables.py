@@ -8,14 +8,12 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from tomoseg.coordinates import Filament, Particles, Points
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.evaluation.options import USUAL, Options, Scores, plain
 from tomoseg.formats.dialects import TomoContext
-from tomoseg.formats.picks import UNNAMED, read_picks
-from tomoseg.formats.relion import filaments_of, particles_of
+from tomoseg.formats.picks import UNNAMED, read_points
 from tomoseg.formats.star import decoded, read_star
 from tomoseg.formats.tables import holds_filaments, read_filaments_csv, read_particles_csv
 from tomoseg.metrics import (
@@ -34,7 +32,7 @@ from tomoseg.stores import Folder, checked_url, read_file
 FILAMENT_TOLERANCE = 100.0
 PARTICLE_TOLERANCE = 70.0
 TOMOGRAMS = "tomograms.star"
-Item = TypeVar("Item")
+Item = TypeVar("Item", Filament, Particles)
 WEIGHTED_MEAN = "weighted_mean"
 # Tomograms that are scored together are laid out this far apart: nothing matches across.
 APART_ANGSTROM = 1e5
@@ -52,12 +50,15 @@ class Table:
         One of the two; the other is None.
     classes
         Classes that were looked for; empty is those that were found.
+    says
+        How a table of another program was read, a line a tomogram.
     """
 
     place: str
     filaments: Mapping[str, Sequence[Filament]] | None = None
     particles: Mapping[str, Sequence[Particles]] | None = None
     classes: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
 
 
 def read_table(place: str, options: Options = USUAL) -> Table:
@@ -74,15 +75,31 @@ def read_table(place: str, options: Options = USUAL) -> Table:
     text = content.decode(errors="replace")
     if holds_filaments(text):
         return Table(place, filaments={"": read_filaments_csv(text)})
-    is_star = place.lower().endswith(".star")
-    if is_star and (options.tomogram is None or "_rlnHelicalTubeID" in text):
-        return _read_star(place, text, options)
-    if options.tomogram is None:
-        return Table(place, particles={"": _own_particles(place, text)})
-    name = tomogram_name(checked_url(options.tomogram))
-    tables = read_picks(content, place, _sampling(options), tomogram=name)
-    named = [replace(t, name=_class_of(place, options)) if t.name == UNNAMED else t for t in tables]
-    return Table(place, particles={name: named})
+    if options.tomogram is not None:
+        name = tomogram_name(checked_url(options.tomogram))
+        return _read(place, content, [TomoContext(name, _sampling(options))], options)
+    if place.lower().endswith(".star"):
+        return _read(place, content, _contexts_beside(place), options)
+    return Table(place, particles={"": _own_particles(place, text)})
+
+
+def _read(place: str, content: bytes, contexts: Sequence[TomoContext], options: Options) -> Table:
+    """Read a table of any program."""
+    found = read_points(content, place, contexts)
+    classes = {line.name for one in found for line in one.filaments}
+    classes |= {table.name for one in found for table in one.particles}
+    name = _class_of(place, options) if UNNAMED in classes else UNNAMED
+    says = tuple(one.told() for one in found if one.says or one.doubts)
+    if any(one.filaments for one in found):
+        lines = {one.context.tomo_name: _named(one.filaments, name) for one in found}
+        return Table(place, filaments=lines, says=says)
+    picks = {one.context.tomo_name: _named(one.particles, name) for one in found}
+    return Table(place, particles=picks, says=says)
+
+
+def _named(items: Sequence[Item], name: str) -> list[Item]:
+    """Return filaments or particles, of this class where their table names none."""
+    return [replace(item, name=name) if item.name == UNNAMED else item for item in items]
 
 
 def _own_particles(place: str, text: str) -> list[Particles]:
@@ -305,26 +322,6 @@ def _picks(tomograms: Sequence[Sequence[Particles]], step: float) -> list[Partic
     return [Particles.at(name, np.concatenate(parts)) for name, parts in points.items()]
 
 
-def _read_star(place: str, text: str, options: Options) -> Table:
-    blocks = read_star(text)
-    table = blocks.get("particles", next(iter(blocks.values())))
-    if "rlnTomoName" not in table:
-        raise FormatError(
-            f"{place} lacks the column rlnTomoName: it is not of tomograms",
-            remedy="Of particles on a micrograph, give --tomogram MICROGRAPH.",
-        )
-    name = _class_of(place, options)
-    contexts = _contexts(place, table, options)
-    if "rlnHelicalTubeID" in table:
-        return Table(
-            place,
-            filaments={c.tomo_name: filaments_of(table, name, context=c) for c in contexts},
-        )
-    return Table(
-        place, particles={c.tomo_name: [particles_of(table, name, context=c)] for c in contexts}
-    )
-
-
 def _class_of(place: str, options: Options) -> str:
     """Return the class of a STAR file, which does not name it: ``<tomogram>__<class>.star``."""
     if len(options.classes) == 1:
@@ -338,17 +335,8 @@ def _stem_end(place: str) -> str:
     return PurePosixPath(place).stem.rpartition("__")[2]
 
 
-def _contexts(place: str, table: pd.DataFrame, options: Options) -> list[TomoContext]:
-    """Return the tomograms of a STAR file: the one that was given, or those beside it."""
-    if options.tomogram is not None:
-        names = sorted(set(table["rlnTomoName"].astype(str)))
-        if len(names) > 1:
-            raise RequestError(
-                f"{place} holds filaments of {len(names)} tomograms, and one was given",
-                remedy=f"Put {TOMOGRAMS} beside it and leave out --tomogram.",
-            )
-        sampling = _sampling(options)
-        return [TomoContext(name, sampling) for name in names]
+def _contexts_beside(place: str) -> list[TomoContext]:
+    """Return the tomograms in the table beside a STAR file."""
     folder, _, _ = checked_url(place).rpartition("/")
     for url in (folder, folder.rpartition("/")[0]):
         if Folder(url).exists(TOMOGRAMS):

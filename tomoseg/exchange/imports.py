@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,9 +13,9 @@ from tomoseg import __version__
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.exchange.imported import checked_class, note_import, write_mask, write_points
 from tomoseg.exchange.masks import count, opened_on, reading, rule_of
-from tomoseg.exchange.places import Place, Places, places_at
-from tomoseg.formats.dialects import Origin, TomogramPoints, the_tomogram
-from tomoseg.formats.picks import UNNAMED, read_picks
+from tomoseg.exchange.places import Places, places_at
+from tomoseg.formats.dialects import READ_AS_IS, Origin, ReadOptions, TomogramPoints
+from tomoseg.formats.picks import read_points
 from tomoseg.formats.registry import DIALECTS, dialect_of, reader
 from tomoseg.sources import AMIRA_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 from tomoseg.stores import Folder, checked_url, fingerprint, read_file
@@ -22,6 +24,7 @@ VOLUMES = MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
 PICKS = "picks"
 """Tables of pickers, which are read and not written: :mod:`tomoseg.formats.picks`."""
 MASK = "mask"
+Read = TypeVar("Read")
 _PICK_SUFFIXES = (".cbox", ".box")
 _COMPRESSED = (".gz", ".bz2")
 
@@ -52,6 +55,8 @@ class ImportRequest:
         From where a table of Dynamo counts.
     voxel_size_angstrom
         Of the tomograms, where their headers do not say it.
+    options
+        What a table in STAR does not say itself.
     """
 
     url: str
@@ -65,6 +70,7 @@ class ImportRequest:
     flip_z: bool = False
     origin: Origin = "corner"
     voxel_size_angstrom: float | None = None
+    options: ReadOptions = READ_AS_IS
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ def _dialect(request: ImportRequest) -> str:
         return MASK
     if plain.endswith(_PICK_SUFFIXES):
         return PICKS
-    guessed = dialect_of(_content(request.url), place)
+    guessed = _named(request.url, lambda: dialect_of(_content(request.url), place))
     if guessed is None and plain.endswith(AMIRA_SUFFIXES):
         return MASK
     if guessed is None:
@@ -184,7 +190,7 @@ def _import_points(request: ImportRequest, dialect: str, places: Places) -> Impo
         places.is_session,
         tuple(files),
         " and ".join(sorted(kinds)),
-        tuple(_said(place, points, dialect) for place, points in kept),
+        (*(points.told(dialect) for _, points in kept), *_without(points for _, points in read)),
         tuple(place.url for place, _ in kept),
     )
 
@@ -194,17 +200,20 @@ def _read(request: ImportRequest, dialect: str, places: Places) -> list[Tomogram
     contexts = [place.context for place in places.tomograms]
     data = _content(request.url)
     if dialect == PICKS:
-        context = the_tomogram(contexts, "a picker")
-        tables = read_picks(data, request.url, context.sampling, tomogram=context.tomo_name)
-        named = [replace(t, name=request.name) if t.name == UNNAMED else t for t in tables]
-        return [TomogramPoints(context, particles=named)]
-    known = reader(dialect, doc=_doc(request.url), origin=request.origin)
-    try:
-        found = known.read(data, contexts, name=request.name)
-    except FormatError as error:
-        raise FormatError(f"{request.url}: {error.message}", remedy=error.remedy) from error
+        return read_points(data, request.url, contexts, request.options)
+    options = replace(request.options, file=request.url)
+    known = reader(dialect, doc=_doc(request.url), origin=request.origin, options=options)
+    found = _named(request.url, lambda: known.read(data, contexts, name=request.name))
     by_name = {points.context.tomo_name: points for points in found}
     return [by_name.get(one.tomo_name, TomogramPoints(one)) for one in contexts]
+
+
+def _named(url: str, read: Callable[[], Read]) -> Read:
+    """Return what is read; what is wrong with a file is said with its name."""
+    try:
+        return read()
+    except FormatError as error:
+        raise FormatError(f"{url}: {error.message}", remedy=error.remedy) from error
 
 
 def _doc(url: str) -> str:
@@ -234,22 +243,14 @@ def _of_class(points: TomogramPoints, request: ImportRequest) -> TomogramPoints:
     )
 
 
+def _without(read: Iterable[TomogramPoints]) -> list[str]:
+    """Say of which tomograms the file holds nothing."""
+    names = [points.context.tomo_name for points in read if _counts(points) == (0, 0)]
+    return [f"nothing of {', '.join(names[:5])}{' …' if len(names) > 5 else ''}"] if names else []
+
+
 def _counts(points: TomogramPoints) -> tuple[int, int]:
     return len(points.filaments), sum(len(table) for table in points.particles)
-
-
-def _said(place: Place, points: TomogramPoints, dialect: str) -> str:
-    lines, picks = _counts(points)
-    counted = ((lines, "filaments"), (picks, "particles"))
-    said = [f"{number} {what}" for number, what in counted if number]
-    positions = [line.points_angstrom for line in points.filaments]
-    positions += [table.points_angstrom for table in points.particles]
-    every = np.concatenate(positions)
-    outside = int((~place.header.sampling.contains(every)).sum())
-    text = f"{place.name}: {' and '.join(said)}, read as {dialect}"
-    if outside:
-        text += f"; {outside} of {len(every)} points lie outside the tomogram: is it the right one?"
-    return text
 
 
 def _import_mask(request: ImportRequest, places: Places) -> Imported:

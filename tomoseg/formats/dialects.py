@@ -22,6 +22,10 @@ DEFAULT_SPACING_ANGSTROM = 82.0
 
 Origin = Literal["corner", "centre"]
 
+EVERY = "*"
+# So many points that all lie within this share of every axis are counted in too small a unit.
+_MANY, _CORNER = 10, 0.45
+
 
 @dataclass(frozen=True)
 class TomoContext:
@@ -124,11 +128,47 @@ class TomogramPoints:
         Its lines, of any classes; numbers are unique within a class.
     particles
         Its particles, an item a class.
+    says
+        How they were read: whose rows, which block, which unit, where that was not certain.
     """
 
     context: TomoContext
     filaments: Sequence[Filament] = ()
     particles: Sequence[Particles] = ()
+    says: tuple[str, ...] = ()
+
+    @property
+    def points_angstrom(self) -> Points:
+        """All points, float64, shape (n, 3), zyx, Å."""
+        each = [line.points_angstrom for line in self.filaments]
+        each += [table.points_angstrom for table in self.particles]
+        return np.concatenate([np.empty((0, 3)), *each])
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What in the positions looks as if the unit or the tomogram were another one."""
+        points, sampling = self.points_angstrom, self.context.sampling
+        outside = int((~sampling.contains(points)).sum())
+        if outside:
+            return (
+                f"{outside} of {len(points)} points lie outside the tomogram: is it the right "
+                "one, and the unit?",
+            )
+        shape = np.array(sampling.shape)
+        reach = (sampling.to_voxels(points) / shape)[:, shape > 1].max(initial=0.0)
+        if len(points) < _MANY or reach > _CORNER:
+            return ()
+        return (f"all points lie in the first {reach:.0%} of every axis: is the unit right?",)
+
+    def told(self, read_as: str = "") -> str:
+        """Return in a line what was read: how many, whose, of which block, in which unit."""
+        particles = sum(len(table) for table in self.particles)
+        counted = ((len(self.filaments), "filaments"), (particles, "particles"))
+        found = " and ".join(f"{number} {what}" for number, what in counted if number)
+        dialect = f"read as {read_as}" if read_as else ""
+        head = ", ".join(filter(None, (found or "no points", dialect)))
+        name = self.context.tomo_name
+        return "; ".join(filter(None, (f"{name}: {head}", *self.says, *self.doubts)))
 
     def flip_z(self) -> TomogramPoints:
         """Return the points in the tomogram with its slices in the opposite order."""
@@ -138,6 +178,45 @@ class TomogramPoints:
             filaments=[filament.flip_z(sampling) for filament in self.filaments],
             particles=[particles.flip_z(sampling) for particles in self.particles],
         )
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a person may say of a table that does not say it itself, or says it wrongly.
+
+    Parameters
+    ----------
+    block
+        Name of the block of a STAR file that is read.
+    pixel_size_angstrom
+        What positions in pixels are counted in.
+    rows_of
+        Whose rows are taken, as the table calls the tomogram; :data:`EVERY` takes all rows.
+    file
+        Name of the table, which tells whose rows are that name no tomogram.
+    lines
+        Whether the rows of one tube are joined to a filament; else they are particles.
+
+    Raises
+    ------
+    RequestError
+        If the pixel size is not positive.
+    """
+
+    block: str | None = None
+    pixel_size_angstrom: float | None = None
+    rows_of: str | None = None
+    file: str = ""
+    lines: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what a person said."""
+        size = self.pixel_size_angstrom
+        if size is not None and not 0 < size < float("inf"):
+            raise RequestError(f"a pixel of {size:g} Å is none", remedy="Give a positive size in Å")
+
+
+READ_AS_IS = ReadOptions()
 
 
 @dataclass(frozen=True)

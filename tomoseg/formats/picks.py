@@ -1,12 +1,7 @@
 """Picks of other programs: STAR of RELION, Warp and crYOLO, CBOX, EMAN's boxes, CSV.
 
-Each reader gives the rows of one tomogram as positions zyx in Å; what a pixel is differs:
-
-    RELION 5         Å from the centre of the tomogram
-    RELION 3 and 4   0-based pixels of the micrograph, or of the unbinned tilt series
-    Warp, M          0-based pixels of the size that the row states
-    CBOX, EMAN       0-based pixels of the low corner of a box; its centre is half a box further
-    CSV              Å, or voxels of this tomogram, 0-based
+What a pixel is differs: :mod:`tomoseg.formats.relion_reader` and :mod:`tomoseg.formats.boxes` say
+it. Positions in CSV are Å, or voxels of this tomogram, 0-based.
 
 Rows of an image are counted as they lie in its file. crYOLO counts them from the bottom of what
 it shows, which for MRC is the first row of the file, for TIFF and PNG the last.
@@ -16,7 +11,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -25,11 +20,17 @@ import pandas as pd
 
 from tomoseg.coordinates import Particles, Points
 from tomoseg.errors import FormatError
-from tomoseg.formats.angles import relion_orientations
-from tomoseg.formats.dialects import TomoContext
-from tomoseg.formats.relion import COORDINATES, particles_of
-from tomoseg.formats.relion_columns import PARTICLE_ANGLES, SCORE, SHIFTS, with_optics
-from tomoseg.formats.rows import shares
+from tomoseg.formats.boxes import CORNER, read_cbox, read_eman
+from tomoseg.formats.dialects import (
+    EVERY,
+    READ_AS_IS,
+    ReadOptions,
+    TomoContext,
+    TomogramPoints,
+)
+from tomoseg.formats.owners import NAME_COLUMNS, stems, unnamed_owner
+from tomoseg.formats.relion_reader import read_relion
+from tomoseg.formats.rows import merits
 from tomoseg.formats.star import decoded, read_star
 from tomoseg.formats.tables import PARTICLE_COLUMNS, read_particles_csv
 from tomoseg.sampling import Sampling, xyz
@@ -37,25 +38,22 @@ from tomoseg.sampling import Sampling, xyz
 LARGEST_BYTES = 64 * 2**20
 UNNAMED = "particle"
 
-_NAME_COLUMNS = ("rlnTomoName", "rlnMicrographName")
-_PIXELS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
-_PIXEL_SHIFTS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
-_CORNER = ("CoordinateX", "CoordinateY", "CoordinateZ")
-_BOX_SIZE = ("Width", "Height")
 # What tables of text call positions, xyz.
 _ANGSTROM = (("x_angstrom", "y_angstrom", "z_angstrom"), ("x [a]", "y [a]", "z [a]"))
 _VOXELS = (("x_voxel", "y_voxel", "z_voxel"), ("x_px", "y_px", "z_px"), ("x", "y", "z"))
 _CLASS = ("class", "kind")
 # Empty fields, as CBOX and tables of text have them.
 _EMPTY = ["<NA>", "", "nan", np.nan]
-# An ending made of letters; that of "TS_01_10.00Apx" is part of the name.
-_SUFFIX = re.compile(r"\.[A-Za-z]+$")
+_IS_STAR = re.compile(r"^data_", re.MULTILINE)
 
 
-def read_picks(
-    data: bytes, name: str, sampling: Sampling, *, tomogram: str | None = None
-) -> list[Particles]:
-    """Read the positions that a file holds of one tomogram.
+def read_points(
+    data: bytes,
+    name: str,
+    contexts: Sequence[TomoContext],
+    options: ReadOptions = READ_AS_IS,
+) -> list[TomogramPoints]:
+    """Read what a file holds of tomograms.
 
     Parameters
     ----------
@@ -63,17 +61,17 @@ def read_picks(
         The file's content.
     name
         Its name, path or URL; the suffix tells .star, .cbox, .box and tables of text apart.
-    sampling
-        Grid of the tomogram's file.
-    tomogram
-        Its name. Where rows name tomograms or micrographs, those of this one are taken: of the
-        same name, else of the only one that is longer or shorter by a part that begins with no
-        letter or digit, as ``01006`` and ``01006_10.73Apx`` are. None takes all rows.
+    contexts
+        The tomograms. Where rows name tomograms or micrographs, their own are taken
+        (:func:`tomoseg.formats.owners.owned`); a file without names is of one.
+    options
+        What a person says of the table.
 
     Returns
     -------
-    A table a class where the file names classes, else one called ``"particle"``; in the order of
-    the file. Scores that are no shares 0..1 are unknown.
+    An item a tomogram: filaments where rows have their numbers, else particles, in the order of
+    the file; of the class ``"particle"`` where it names none. ``says`` tells whose rows, which
+    block and which unit.
 
     Raises
     ------
@@ -82,9 +80,22 @@ def read_picks(
         not finite or has no z in a tomogram of several slices, or names other tomograms alone.
     """
     try:
-        return _read(_text(data), PurePosixPath(name.lower()).suffix, sampling, tomogram)
+        return _read(_text(data), contexts, replace(options, file=name))
     except FormatError as error:
         raise FormatError(f"{name}: {error.message}", remedy=error.remedy) from error
+
+
+def read_picks(
+    data: bytes, name: str, sampling: Sampling, *, tomogram: str | None = None
+) -> list[Particles]:
+    """Read positions as particles, those of filaments too, a table a class.
+
+    As :func:`read_points` does. ``tomogram`` is the tomogram's name; None takes the rows of all.
+    """
+    context = TomoContext(tomogram or "tomogram", sampling)
+    options = ReadOptions(rows_of=None if tomogram else EVERY, lines=False)
+    [found] = read_points(data, name, [context], options)
+    return list(found.particles)
 
 
 def named_tomograms(data: bytes, name: str) -> list[str]:
@@ -96,14 +107,14 @@ def named_tomograms(data: bytes, name: str) -> list[str]:
         If the file is too large or no text.
     """
     text = _text(data)
-    if not re.search(r"^data_", text, re.MULTILINE):
+    if not _IS_STAR.search(text):
         return []
     try:
         blocks = read_star(text)
     except FormatError as error:
         raise FormatError(f"{name}: {error.message}", remedy=error.remedy) from error
-    columns = [table[c] for table in blocks.values() for c in _NAME_COLUMNS if c in table]
-    return sorted(set(_stems(columns[0]))) if columns else []
+    columns = [table[c] for table in blocks.values() for c in NAME_COLUMNS if c in table]
+    return sorted(set(stems(columns[0].unique()))) if columns else []
 
 
 def _text(data: bytes) -> str:
@@ -115,131 +126,23 @@ def _text(data: bytes) -> str:
     return decoded(data)
 
 
-def _read(text: str, suffix: str, sampling: Sampling, tomogram: str | None) -> list[Particles]:
-    if suffix == ".box":
-        return [_eman_boxes(text, sampling)]
-    if suffix in (".star", ".cbox") or re.search(r"^data_", text, re.MULTILINE):
-        return [_star_picks(read_star(text), sampling, tomogram)]
-    return _table_picks(text, sampling)
-
-
-def _star_picks(
-    blocks: Mapping[str, pd.DataFrame], sampling: Sampling, tomogram: str | None
-) -> Particles:
-    """Read the first block that has positions."""
-    for table in blocks.values():
-        if COORDINATES[0] in table:
-            return _centred_picks(_rows_of(table, tomogram), sampling)
-        if _PIXELS[0] in table:
-            rows = _rows_of(with_optics(table, blocks.get("optics")), tomogram)
-            return _pixel_picks(rows, sampling)
-        if _CORNER[0] in table:
-            return _cryolo_boxes(table, sampling)
-    raise FormatError(
-        f"no block has a column {COORDINATES[0]}, {_PIXELS[0]} or {_CORNER[0]}",
-        remedy="Give the table of the particles",
-    )
-
-
-def _rows_of(table: pd.DataFrame, tomogram: str | None) -> pd.DataFrame:
-    column = next((column for column in _NAME_COLUMNS if column in table), None)
-    if column is None or tomogram is None or not len(table):
-        return table
-    names = _stems(table[column])
-    known = sorted(set(names))
-    meant = [tomogram] if tomogram in known else [n for n in known if _are_alike(n, tomogram)]
-    if len(meant) != 1:
-        raise FormatError(
-            f"{column} names {', '.join(known[:5])}{' …' if len(known) > 5 else ''}, and none "
-            f"alone is {tomogram}",
-            remedy="Give this tomogram's table, or make the names equal",
-        )
-    return table[names == meant[0]]
-
-
-def _stems(names: pd.Series[str]) -> pd.Series[str]:
-    """Return names of tomograms without folder and suffix."""
-    return names.astype(str).map(lambda name: _SUFFIX.sub("", PurePosixPath(name).name))
-
-
-def _are_alike(one: str, other: str) -> bool:
-    short, long = sorted((one, other), key=len)
-    return long.startswith(short) and not long[len(short) : len(short) + 1].isalnum()
-
-
-def _centred_picks(rows: pd.DataFrame, sampling: Sampling) -> Particles:
-    """Read RELION 5's positions, refined shifts included."""
-    _checked(_columns(rows, COORDINATES))
-    context = TomoContext("tomogram", sampling)
-    found = particles_of(rows.assign(rlnTomoName="tomogram"), UNNAMED, context=context)
-    return replace(found, scores=shares(found.scores))
-
-
-def _pixel_picks(rows: pd.DataFrame, sampling: Sampling) -> Particles:
-    """Read the positions of RELION 3 and 4, Warp and crYOLO, refined shifts included."""
-    pixels = _positions(rows, _PIXELS, sampling)
-    pixel_angstrom = _pixel_angstrom(rows, sampling)
-    if SHIFTS[0] in rows:
-        shifts = _columns(rows, [column for column in SHIFTS if column in rows])
+def _read(text: str, contexts: Sequence[TomoContext], options: ReadOptions) -> list[TomogramPoints]:
+    suffix = PurePosixPath(options.file.lower()).suffix
+    blocks = None
+    if suffix in (".star", ".cbox") or _IS_STAR.search(text):
+        blocks = read_star(text)
+        if not any(CORNER[0] in table for table in blocks.values()):
+            return read_relion(blocks, contexts, UNNAMED, options)
+    owner, said = unnamed_owner(contexts, options.file)
+    context = contexts[owner]
+    if blocks is not None:
+        found = read_cbox(blocks, context, UNNAMED, options)
+    elif suffix == ".box":
+        found = read_eman(text, context, UNNAMED, options)
     else:
-        shifts = _columns(rows, [column for column in _PIXEL_SHIFTS if column in rows])
-        shifts = shifts * pixel_angstrom[:, : shifts.shape[1]]
-    points = pixels * pixel_angstrom
-    points[:, : shifts.shape[1]] -= shifts
-    found = Particles.at(UNNAMED, xyz(_checked(points)), _scores(rows, SCORE))
-    return replace(found, orientations=_orientations(rows))
-
-
-def _orientations(rows: pd.DataFrame) -> Points:
-    """Return the orientations of picks in 3D, shape (n, 3, 3); identity where they are unknown."""
-    if not len(rows) or not {_PIXELS[2], *PARTICLE_ANGLES} <= set(rows):
-        return np.tile(np.eye(3), (len(rows), 1, 1))
-    angles = _columns(rows, PARTICLE_ANGLES)
-    # Programs write -9999 where they know no angle.
-    is_known = (np.abs(angles) <= 360).all(axis=1, keepdims=True)
-    return relion_orientations(np.where(is_known, angles, 0.0))
-
-
-def _pixel_angstrom(rows: pd.DataFrame, sampling: Sampling) -> Points:
-    """Return what positions are counted in, shape (n, 3), xyz, Å; else the tomogram's voxel.
-
-    A particle's image may be binned, its position on a micrograph is not. In 3D Warp and
-    template matching state the pixel of the positions where RELION states that of the images.
-    """
-    if _PIXELS[2] not in rows:
-        stated: tuple[str, ...] = ("rlnMicrographPixelSize",)
-    else:
-        stated = ("rlnTomoTiltSeriesPixelSize", "rlnPixelSize", "rlnDetectorPixelSize")
-    column = next((column for column in stated if column in rows), None)
-    if column is None:
-        return np.tile(xyz(sampling.voxel_size_angstrom), (len(rows), 1))
-    size = _columns(rows, [column])
-    if column == "rlnDetectorPixelSize" and "rlnMagnification" in rows:
-        # µm on the detector; what states Å there states no or a nominal magnification of 10,000.
-        size = 1e4 * size / _columns(rows, ["rlnMagnification"])
-    if not (np.isfinite(size) & (size > 0)).all():
-        raise FormatError(f"{column} is not positive in every row", remedy="Correct the table")
-    return np.tile(size, (1, 3))
-
-
-def _cryolo_boxes(table: pd.DataFrame, sampling: Sampling) -> Particles:
-    """Read crYOLO's boxes; z is that of the centre (``cbox2coords`` of its box manager)."""
-    pixels = _positions(table, _CORNER, sampling)
-    pixels[:, :2] += _columns(table, _BOX_SIZE) / 2
-    return _at(pixels, sampling, _scores(table, "Confidence"))
-
-
-def _eman_boxes(text: str, sampling: Sampling) -> Particles:
-    """Read EMAN's boxes: x, y of the low corner, width and height, a line each."""
-    lines = [line.split() for line in text.splitlines() if line.strip()]
-    for number, fields in enumerate(lines, start=1):
-        if len(fields) < 4 or fields[0].startswith("#"):
-            raise FormatError(
-                f"box {number} is {' '.join(fields)!r}: x, y, width and height are needed",
-                remedy="Give boxes of particles, not of filaments",
-            )
-    rows = pd.DataFrame([fields[:4] for fields in lines], columns=[*_CORNER[:2], *_BOX_SIZE])
-    return _cryolo_boxes(rows, sampling)
+        found = TomogramPoints(context, particles=_table_picks(text, context.sampling))
+    found = replace(found, says=(said, *found.says))
+    return [found if place == owner else TomogramPoints(c) for place, c in enumerate(contexts)]
 
 
 def _table_picks(text: str, sampling: Sampling) -> list[Particles]:
@@ -289,7 +192,7 @@ def _positions(rows: pd.DataFrame, names: Sequence[str], sampling: Sampling) -> 
 
 
 def _scores(rows: pd.DataFrame, column: str) -> Points:
-    return shares(_columns(rows, [column])[:, 0] if column in rows else np.full(len(rows), np.nan))
+    return merits(_columns(rows, [column])[:, 0] if column in rows else np.full(len(rows), np.nan))
 
 
 def _columns(rows: pd.DataFrame, names: Sequence[str]) -> Points:

@@ -7,20 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from tomoseg.errors import FormatError
 from tomoseg.formats.amira import CONTENT, Amira
 from tomoseg.formats.copick import Copick
 from tomoseg.formats.csv_dialects import TARDIS_COLUMNS, Csv, Tardis
-from tomoseg.formats.dialects import Dialect, Origin
+from tomoseg.formats.dialects import READ_AS_IS, Dialect, Origin, ReadOptions
 from tomoseg.formats.dynamo import Dynamo
 from tomoseg.formats.eman2 import Eman2
 from tomoseg.formats.imod import Imod
 from tomoseg.formats.motive_lists import BLOCK, Av3, Stopgap
 from tomoseg.formats.numbered import read_doc
+from tomoseg.formats.owners import NAME_COLUMNS
 from tomoseg.formats.portal import Portal
-from tomoseg.formats.relion import COORDINATES, Relion5
-from tomoseg.formats.relion_pixels import PIXELS, TOMOSTAR, Relion4, Warp
-from tomoseg.formats.star import decoded, read_star
+from tomoseg.formats.relion import Relion5
+from tomoseg.formats.relion_pixels import Relion4, Warp
+from tomoseg.formats.relion_reader import CENTRED, PIXELS, TOMOSTAR
+from tomoseg.formats.star import MOST_COLUMNS, decoded, read_star
 from tomoseg.formats.tables import FILAMENT_COLUMNS, PARTICLE_COLUMNS
 
 
@@ -52,9 +53,24 @@ DIALECTS: Mapping[str, Known] = {known.dialect.name: known for known in _ALL}
 
 # A file of more bytes is not looked through to tell what it is.
 _LARGEST_GUESSED_BYTES = 256 * 2**20
+# Of a block, they tell what it holds.
+_FIRST_LINES = MOST_COLUMNS + 10
 
 
-def reader(name: str, *, doc: str = "", origin: Origin = "corner") -> Dialect:
+_STAR: Mapping[str, type[Relion5 | Relion4 | Warp]] = {
+    "relion5": Relion5,
+    "relion4": Relion4,
+    "warp": Warp,
+}
+
+
+def reader(
+    name: str,
+    *,
+    doc: str = "",
+    origin: Origin = "corner",
+    options: ReadOptions = READ_AS_IS,
+) -> Dialect:
     """Return a dialect as a file is read in.
 
     Parameters
@@ -65,7 +81,11 @@ def reader(name: str, *, doc: str = "", origin: Origin = "corner") -> Dialect:
         The text that says which number is which tomogram, of a program that numbers them.
     origin
         From where a table of Dynamo counts.
+    options
+        How a table in STAR is read.
     """
+    if name in _STAR:
+        return _STAR[name](options)
     tomo_names = read_doc(doc)
     if name == "dynamo":
         return Dynamo(tomo_names, origin)
@@ -75,7 +95,13 @@ def reader(name: str, *, doc: str = "", origin: Origin = "corner") -> Dialect:
 
 
 def dialect_of(data: bytes, name: str) -> str | None:
-    """Tell the dialect of a file of this content and name; None where that is not certain."""
+    """Tell the dialect of a file of this content and name; None where that is not certain.
+
+    Raises
+    ------
+    FormatError
+        If it is called as a STAR file and is none.
+    """
     suffix = PurePosixPath(name.lower()).suffix
     if len(data) > _LARGEST_GUESSED_BYTES:
         return None
@@ -85,22 +111,19 @@ def dialect_of(data: bytes, name: str) -> str | None:
 
 
 def _star_dialect(data: bytes) -> str | None:
-    try:
-        blocks = read_star(decoded(data))
-    except FormatError:
-        return None
+    blocks = read_star(decoded(data), most_lines=_FIRST_LINES)
     if BLOCK in blocks:
         return "stopgap"
     for table in blocks.values():
-        if COORDINATES[0] in table:
+        if CENTRED[0] in table:
             return "relion5"
         if PIXELS[2] not in table:
             continue
-        if "rlnTomoName" in table:
-            return "relion4"
-        # Others name micrographs too, and count in other pixels.
-        names = table.get("rlnMicrographName", ())
-        return "warp" if len(names) and all(str(n).endswith(TOMOSTAR) for n in names) else None
+        column = next((column for column in NAME_COLUMNS if column in table), None)
+        names = () if column is None else table[column]
+        if len(names) and all(str(name).endswith(TOMOSTAR) for name in names):
+            return "warp"
+        return "relion4" if column == "rlnTomoName" else None
     return None
 
 

@@ -16,30 +16,27 @@ from scipy.spatial.transform import Rotation
 
 from tomoseg.coordinates import Filament, Particles
 from tomoseg.formats.angles import relion_angles
-from tomoseg.formats.dialects import TomoContext, TomogramPoints, WriteOptions
+from tomoseg.formats.dialects import (
+    READ_AS_IS,
+    ReadOptions,
+    TomoContext,
+    TomogramPoints,
+    WriteOptions,
+)
 from tomoseg.formats.relion_columns import (
     PARTICLE_ANGLES,
     SCORE,
     SUBTOMOGRAM_ANGLES,
-    TRACK,
-    TUBE,
     Columns,
-    check_columns,
-    checked_names,
-    columns_of,
     helical_columns,
     is_helical,
     named,
     score_columns,
-    shared_rows,
-    table_with,
-    turned_shifts,
 )
-from tomoseg.formats.rows import Integers, Rows, joined, points_of, rows_of
+from tomoseg.formats.relion_reader import CENTRED, read_relion
+from tomoseg.formats.rows import Integers, Rows, rows_of
 from tomoseg.formats.star import decoded, read_star, write_star
 from tomoseg.sampling import Sampling, xyz
-
-COORDINATES = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
 
 # Filaments lie along x of the subtomogram, so that tilt 90 and psi 0 is along them.
 _ALONG_X = np.asarray(Rotation.from_euler("Y", 90, degrees=True).as_matrix())
@@ -149,40 +146,22 @@ def optimisation_set_table(particles_file: str, tomograms_file: str) -> pd.DataF
     )
 
 
-def filaments_of(table: pd.DataFrame, name: str, *, context: TomoContext) -> list[Filament]:
-    """Read the filaments of one tomogram back from a table of segments, two or more of each.
-
-    Raises
-    ------
-    FormatError
-        If a column is missing or holds no numbers, or a tube's id is below 1.
-    """
-    check_columns(table, ["rlnTomoName", *COORDINATES, TUBE, TRACK])
-    [points] = points_of(_read_rows(table, [context], helical=True), [context], name)
-    return list(points.filaments)
-
-
-def particles_of(table: pd.DataFrame, name: str, *, context: TomoContext) -> Particles:
-    """Read the particles of one tomogram back from a table, refined shifts included.
-
-    Raises
-    ------
-    FormatError
-        If a coordinate's column is missing, or one holds no numbers.
-    """
-    rows = _read_rows(table, [context], helical=False)
-    return Particles(name, rows.points_angstrom, rows.scores, rows.orientations)
-
-
 class Relion5:
     """Particles of RELION 5, a class of any number of tomograms in a table.
 
-    Beside it stand a table of the tomograms and the optimisation set that names both. Columns
-    that are not known are ignored.
+    Beside it stand a table of the tomograms and the optimisation set that names both.
+
+    Parameters
+    ----------
+    options
+        How a table is read, where it does not say it.
     """
 
     name = "relion5"
     scope: Literal["class", "tomogram"] = "class"
+
+    def __init__(self, options: ReadOptions = READ_AS_IS) -> None:
+        self.options = options
 
     def write(
         self, points: Sequence[TomogramPoints], stem: str, options: WriteOptions
@@ -208,13 +187,9 @@ class Relion5:
         Raises
         ------
         FormatError
-            If a column is missing or holds no numbers, no row is of a tomogram given, or a
-            tube's id is below 1.
+            As for :func:`tomoseg.formats.relion_reader.read_relion`.
         """
-        table = table_with(read_star(decoded(data)), COORDINATES[0])
-        rows = _read_rows(table, contexts, helical=TUBE in table)
-        checked_names(table["rlnTomoName"], contexts)
-        return points_of(rows, contexts, name)
+        return read_relion(read_star(decoded(data)), contexts, name, self.options, CENTRED[:1])
 
 
 def _rows_table(rows: Rows, contexts: Sequence[TomoContext], *, helical: bool) -> pd.DataFrame:
@@ -224,7 +199,7 @@ def _rows_table(rows: Rows, contexts: Sequence[TomoContext], *, helical: bool) -
         centred[members] = context.centred(rows.points_angstrom[members])
     columns: Columns = {
         "rlnTomoName": np.array([c.tomo_name for c in contexts], object)[rows.tomogram],
-        **named(COORDINATES, centred),
+        **named(CENTRED, centred),
         **(_along_x(rows) if helical else named(PARTICLE_ANGLES, relion_angles(rows.orientations))),
         "rlnOpticsGroup": optics_groups(contexts)[rows.tomogram],
         **score_columns(rows),
@@ -238,19 +213,3 @@ def _along_x(rows: Rows) -> Columns:
         **named(PARTICLE_ANGLES, np.tile([0.0, 90.0, 0.0], (len(rows), 1))),
         **helical_columns(rows, 90.0, 0.0),
     }
-
-
-def _read_rows(table: pd.DataFrame, contexts: Sequence[TomoContext], *, helical: bool) -> Rows:
-    check_columns(table, ["rlnTomoName", *COORDINATES])
-    names = table["rlnTomoName"].astype(str)
-    parts = [table[names == context.tomo_name] for context in contexts]
-    rows = [
-        shared_rows(
-            part,
-            np.full(len(part), place, np.int64),
-            context.from_centred(columns_of(part, COORDINATES) - turned_shifts(part)),
-            helical=helical,
-        )
-        for place, (part, context) in enumerate(zip(parts, contexts, strict=True))
-    ]
-    return joined(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 from tomoseg.coordinates import Points
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.angles import relion_orientations
-from tomoseg.formats.dialects import TomoContext, TomogramPoints
-from tomoseg.formats.rows import Integers, Rows, finite, half_sets, shares, whole
+from tomoseg.formats.dialects import TomogramPoints
+from tomoseg.formats.rows import Integers, Rows, finite, half_sets, merits, whole
 
 SUBTOMOGRAM_ANGLES = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
 PARTICLE_ANGLES = [f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi")]
 SHIFTS = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
 SCORE = "rlnAutopickFigureOfMerit"
+# Where pickers and template matching state it.
+_MERITS = (SCORE, "rlnLCCmax")
+_NO_ANGLE = -999.0
 TUBE, TRACK = "rlnHelicalTubeID", "rlnHelicalTrackLengthAngst"
 FLIP_RATIO = "rlnAnglePsiFlipRatio"
 
@@ -58,22 +61,6 @@ def score_columns(rows: Rows) -> Columns:
     return {SCORE: rows.scores} if rows.has_scores else {}
 
 
-def table_with(blocks: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
-    """Return the first table with a column, and with those of its optics groups.
-
-    Raises
-    ------
-    FormatError
-        If none has it.
-    """
-    for table in blocks.values():
-        if column in table:
-            return with_optics(table, blocks.get("optics"))
-    raise FormatError(
-        f"no block has a column {column}", remedy="Give the table of the particles, of this program"
-    )
-
-
 def with_optics(table: pd.DataFrame, optics: pd.DataFrame | None) -> pd.DataFrame:
     """Return the table with the columns of each row's optics group that it lacks itself.
 
@@ -100,25 +87,6 @@ def check_columns(table: pd.DataFrame, needed: Sequence[str]) -> None:
         raise FormatError(f"the table lacks the columns {', '.join(missing)}")
 
 
-def checked_names(names: pd.Series, contexts: Sequence[TomoContext]) -> Integers:
-    """Return the place of each row's tomogram among those given, -1 where it is none of them.
-
-    Raises
-    ------
-    FormatError
-        If there are rows, and none is of a tomogram given.
-    """
-    place_of = {context.tomo_name: place for place, context in enumerate(contexts)}
-    places = np.array([place_of.get(str(name), -1) for name in names], np.int64)
-    if len(places) and places.max() < 0:
-        raise FormatError(
-            f"the table's tomograms are {', '.join(sorted(set(map(str, names)))[:5])}, and none "
-            f"of them is {' or '.join(list(place_of)[:5])}",
-            remedy="Make the names equal",
-        )
-    return places
-
-
 def columns_of(table: pd.DataFrame, columns: Sequence[str], default: float = 0.0) -> Points:
     """Return columns side by side, float64, shape (n, k); a missing one has the default.
 
@@ -127,14 +95,15 @@ def columns_of(table: pd.DataFrame, columns: Sequence[str], default: float = 0.0
     FormatError
         If one holds what is no number.
     """
-    missing = np.full(len(table), default)
-    try:
-        parts = [np.asarray(table.get(column, missing), np.float64) for column in columns]
-    except ValueError as error:
-        raise FormatError(
-            f"{' or '.join(columns)} holds what is no number: {error}", remedy="Correct the table"
-        ) from error
-    return np.stack(parts, axis=1)
+    values: Points = np.full((len(table), len(columns)), default)
+    for number, column in enumerate(columns):
+        try:
+            values[:, number] = table.get(column, default)
+        except ValueError as error:
+            raise FormatError(
+                f"{column} holds what is no number: {error}", remedy="Correct the table"
+            ) from error
+    return values
 
 
 def shared_rows(table: pd.DataFrame, tomogram: Integers, points: Points, *, helical: bool) -> Rows:
@@ -170,22 +139,17 @@ def shared_rows(table: pd.DataFrame, tomogram: Integers, points: Points, *, heli
     return Rows(
         tomogram,
         finite(points, "a position"),
-        _orientations(table, SUBTOMOGRAM_ANGLES) @ _orientations(table, PARTICLE_ANGLES),
-        shares(columns_of(table, [SCORE], np.nan)[:, 0]),
+        _turned(table, _orientations(table, PARTICLE_ANGLES)),
+        merits(columns_of(table, [_merit(table)], np.nan)[:, 0]),
         tubes,
         finite(track, TRACK)[:, 0],
         flip_ratio[:, 0] == 0.0,
     )
 
 
-def turned_shifts(table: pd.DataFrame) -> Points:
-    """Return refined shifts, shape (n, 3), xyz, Å, to be subtracted from the coordinates.
-
-    They are given in the subtomogram's axes; ``rlnOrigin_to_rlnCoordinate_row`` of RELION 5's
-    Python programs.
-    """
-    shifts = columns_of(table, SHIFTS)
-    return np.asarray(np.einsum("nij,nj->ni", _orientations(table, SUBTOMOGRAM_ANGLES), shifts))
+def turned_shifts(table: pd.DataFrame, shifts: Points) -> Points:
+    """Return shifts, shape (n, 3), xyz, given in the subtomogram's axes, in the tomogram's."""
+    return np.asarray(_turned(table, shifts[:, :, None])[:, :, 0])
 
 
 def named(columns: Sequence[str], values: NDArray[np.float64]) -> Columns:
@@ -193,5 +157,19 @@ def named(columns: Sequence[str], values: NDArray[np.float64]) -> Columns:
     return dict(zip(columns, values.T, strict=True))
 
 
+def _turned(table: pd.DataFrame, columns: Points) -> Points:
+    """Return columns, shape (n, 3, k), turned from the subtomogram's axes to the tomogram's."""
+    if not set(SUBTOMOGRAM_ANGLES) & set(table):
+        return columns
+    return np.asarray(_orientations(table, SUBTOMOGRAM_ANGLES) @ columns)
+
+
 def _orientations(table: pd.DataFrame, columns: list[str]) -> Points:
-    return relion_orientations(finite(columns_of(table, columns), " or ".join(columns)))
+    """Return rotations, identity where programs write -9999 since they know no angle."""
+    angles = finite(columns_of(table, columns), " or ".join(columns))
+    is_known = (angles > _NO_ANGLE).all(axis=1, keepdims=True)
+    return relion_orientations(np.where(is_known, angles, 0.0))
+
+
+def _merit(table: pd.DataFrame) -> str:
+    return next((column for column in _MERITS if column in table), SCORE)

@@ -14,6 +14,8 @@ from tomoseg.formats.dialects import TomoContext, TomogramPoints, WriteOptions, 
 
 Integers = NDArray[np.int64]
 
+# Programs write -999 or -9999 where they know no merit.
+_NO_MERIT = -999.0
 # Segments whose own z axis is further from the line through them are no filament's.
 _ALONG_DEGREES = 30.0
 
@@ -135,14 +137,26 @@ def lines_alone(rows: Rows) -> Rows:
     return replace(rows, filament=filament)
 
 
-def shares(scores: Points) -> Points:
-    """Return scores with NaN for what stands for unknown, such as -9999, or is another merit."""
-    return np.where((scores >= 0) & (scores <= 1), scores, np.nan)
+def merits(scores: Points) -> Points:
+    """Return scores with NaN for what stands for unknown, such as -9999.
+
+    Other programs' merits are kept as they are: correlations and multiples of a deviation are no
+    shares 0..1, and which share one would be cannot be known.
+    """
+    return np.where(np.isfinite(scores) & (scores > _NO_MERIT), scores, np.nan)
 
 
 def known_scores(scores: Points) -> Points:
-    """Return scores that are shares, all of them unknown where a table has 0 throughout."""
-    return shares(scores) if np.any(scores) else np.full(len(scores), np.nan)
+    """Return :func:`merits`, all of them unknown where a table has 0 throughout."""
+    return merits(scores) if np.any(scores) else np.full(len(scores), np.nan)
+
+
+def said_of_merits(scores: Points) -> str:
+    """Return what a person should know of scores that are no shares 0..1; else nothing."""
+    known = scores[np.isfinite(scores)]
+    if not len(known) or (known.min() >= 0 and known.max() <= 1):
+        return ""
+    return f"scores {known.min():.4g} to {known.max():.4g} are the program's own, no shares of 1"
 
 
 def whole(values: Points, what: str) -> Integers:
@@ -167,8 +181,13 @@ def finite(values: Points, what: str) -> Points:
     FormatError
         If one is not.
     """
-    if not np.isfinite(values).all():
-        raise FormatError(f"{what} is not finite in every row", remedy="Correct the table")
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+    if len(bad):
+        raise FormatError(
+            f"{what} is not finite in every row: in {len(bad)} of {len(values)}, the first is row "
+            f"{bad[0] + 1}",
+            remedy="Correct the table",
+        )
     return values
 
 

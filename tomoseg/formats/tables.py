@@ -6,7 +6,9 @@ at 0) and in Å from the centre of its first voxel. What is read back are the Å
 
 from __future__ import annotations
 
+import csv
 import io
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -199,9 +201,19 @@ def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """Return a table as CSV, lengths to a millionth."""
-    text: str = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    return text
+    """Return a table as CSV, lengths to a millionth; an empty field is not known."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(table.columns)
+    rows.writerows(zip(*(_fields(table[column]) for column in table), strict=True))
+    return text.getvalue()
+
+
+def _fields(column: pd.Series) -> list[Any]:
+    values = column.tolist()
+    if column.dtype.kind != "f":
+        return values
+    return ["" if math.isnan(value) else f"{value:.6f}" for value in values]
 
 
 def read_rows(text: str, columns: list[str]) -> pd.DataFrame:
