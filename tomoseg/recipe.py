@@ -397,7 +397,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
     try:
         values[last] = yaml_values(text)
     except yaml.YAMLError as error:
-        raise RequestError(f"--set {change}: {text!r} is not a YAML value") from error
+        raise RequestError(f"--set {change}: {text!r} is not a YAML value: {error}") from error
 
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:
