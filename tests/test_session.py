@@ -20,6 +20,7 @@ from tomoseg.clusters import local_workers, open_cluster
 from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
 from tomoseg.recipe import recipe_from
 from tomoseg.session import plan_session, run_session, session_address
+from tomoseg.sources import Found
 from tomoseg.status import session_status
 from tomoseg.stores import Claim
 
@@ -264,6 +265,33 @@ def test_no_output_is_a_wrong_request(values):
     values["session"]["output"] = ""
     with pytest.raises(RequestError, match="--output"):
         plan_session(recipe_from(values))
+
+
+def test_an_output_that_is_a_file_is_refused_before_work(values, tmp_path):
+    (tmp_path / "taken").write_text("")
+    for place in ("taken", "taken/below"):
+        values["session"]["output"] = str(tmp_path / place)
+        with pytest.raises(RequestError, match=r"/taken is a file\. Choose another --output"):
+            plan_session(recipe_from(values))
+
+
+def test_an_output_that_may_only_be_read_is_refused_before_work(values, tmp_path, monkeypatch):
+    values["session"]["output"] = str(tmp_path / "locked" / "out")
+    # Who runs the tests may be allowed everything.
+    monkeypatch.setattr("os.access", lambda place, mode: place != tmp_path)
+    with pytest.raises(RequestError, match="may only be read here"):
+        plan_session(recipe_from(values))
+
+
+@pytest.mark.parametrize(
+    ("tomogram", "output"),
+    [("a.zarr", "a.zarr"), ("a.zarr", "a.zarr/out"), ("tomogram/tomogram.zarr", "")],
+)
+def test_results_and_a_tomogram_that_would_replace_each_other(values, tmp_path, tomogram, output):
+    values["session"]["output"] = str(tmp_path / output)
+    found = Found(Path(tomogram).stem, (tmp_path / tomogram).as_uri())
+    with pytest.raises(RequestError, match="lie in each other"):
+        plan_session(recipe_from(values), [found])
 
 
 def test_the_journal_and_the_manifest_say_everything(reference, tiny_session, tiny_model):

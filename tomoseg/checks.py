@@ -12,6 +12,7 @@ from tomoseg.recipe import Recipe
 from tomoseg.sampling import Header, Sampling
 from tomoseg.session import Session
 from tomoseg.sources import Found, open_source, unpacked
+from tomoseg.stages.fit import check_recipe
 from tomoseg.stages.masks import check_mask
 from tomoseg.stages.networks import check_fit
 from tomoseg.stores import Folder, checked_url, free_bytes, scratch_folder
@@ -97,6 +98,7 @@ def _checked(session: Session, found: Found) -> Check:
     try:
         with explaining(), open_source(found.url, voxel_size_angstrom=override) as source:
             header = source.header
+        notes = check_recipe(recipe, session.networks, found.name, header)
         grids = [check_fit(recipe, one.card, header.sampling) for one in session.networks]
     except TomosegError as error:
         return Check(found.name, found.url, problem=str(error))
@@ -109,7 +111,7 @@ def _checked(session: Session, found: Found) -> Check:
         0
         if session.output.exists(f"{found.name}/manifest.json")
         else _bytes_needed(session, header.sampling, header.dtype),
-        header.notes,
+        (*header.notes, *notes),
     )
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from tomoseg.bounds import Halo, VoxelSize, explained
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
 from tomoseg.filaments import TracingSettings, tracing_defaults
@@ -111,17 +113,26 @@ class SourceSection(Section):
         What the mask's values mean.
     """
 
-    voxel_size_angstrom: float | None = Field(default=None, gt=0, le=1000)
+    voxel_size_angstrom: VoxelSize | None = None
     contrast: Literal["dark", "bright"] = "dark"
     maximum_not_finite: float = Field(default=0.01, ge=0, le=1)
     mask: str | None = None
     mask_values: MaskValues = MaskValues()
+
+    @model_validator(mode="after")
+    def _values_of_a_mask(self) -> Self:
+        if self.mask is None and self.mask_values != MaskValues():
+            raise ValueError("mask_values are those of a mask: name it in mask, or leave them out")
+        return self
 
 
 class IngestSection(Section):
     """How tomograms are stored: ``bin`` averages bin³ voxels; masks return to the source grid."""
 
     bin: int = Field(default=1, ge=1, le=16)
+
+
+BlockEdge = Annotated[int, Field(ge=8, le=2048)]
 
 
 class BlocksSection(Section):
@@ -132,14 +143,7 @@ class BlocksSection(Section):
     (128, 256, 256).
     """
 
-    shape: Shape = (16, 1024, 1024)
-
-    @field_validator("shape")
-    @classmethod
-    def _reasonable(cls, shape: Shape) -> Shape:
-        if min(shape) < 8 or max(shape) > 2048:
-            raise ValueError(f"edges of {shape} must lie in 8..2048 voxels")
-        return shape
+    shape: tuple[BlockEdge, BlockEdge, BlockEdge] = (16, 1024, 1024)
 
     @property
     def compact(self) -> Shape:
@@ -170,6 +174,11 @@ class NetworkChoice(Section):
     model: str
     weight: float = Field(default=1.0, gt=0, le=1000)
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+
+def _share(some: tuple[str, ...] | None, others: tuple[str, ...] | None) -> bool:
+    """Tell whether choices of a model's classes, None being all, have one in common."""
+    return some is None or others is None or bool(set(some) & set(others))
 
 
 class SegmentSection(Section):
@@ -210,7 +219,7 @@ class SegmentSection(Section):
     abstain: float = Field(default=ABSTAIN, ge=0, lt=1)
     rescale: Literal["auto", "never"] = "auto"
     contrast_mismatch: Literal["flip", "error"] = "flip"
-    halo: Literal["default", "exact"] | Annotated[int, Field(ge=0)] = "default"
+    halo: Literal["default", "exact"] | Halo = "default"
     score_maps: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     tta: Literal[1, 4, 8] = 1
@@ -222,6 +231,13 @@ class SegmentSection(Section):
             raise ValueError("model and networks exclude each other: list the model among them")
         if self.abstain != ABSTAIN and not self.networks:
             raise ValueError("abstain is for networks that compete: list one or more in networks")
+        if self.engine == "int8" and self.precision == "bfloat16":
+            raise ValueError("engine: int8 computes in bytes: leave precision out, or the engine")
+        for first, second in combinations(self.networks, 2):
+            if first.model == second.model and _share(first.classes, second.classes):
+                raise ValueError(
+                    f"networks has {first.model} twice for the same classes: give it one weight"
+                )
         return self
 
     @property
@@ -248,6 +264,19 @@ class Recipe(Section):
     sample: dict[str, SurfaceSettings] | None = None
     export: ExportSection = ExportSection()
     compute: ComputeSection = ComputeSection()
+
+    @field_validator("pick")
+    @classmethod
+    def _others_are_excluded(
+        cls, pick: dict[str, PickingSettings] | None
+    ) -> dict[str, PickingSettings] | None:
+        for name, one in (pick or {}).items():
+            if name in one.exclude:
+                raise ValueError(
+                    f"{name}.exclude names {name} itself, so that none would be left; set "
+                    "minimum_distance_angstrom to keep particles apart"
+                )
+        return pick
 
     @field_validator("trace", "sample", mode="before")
     @classmethod
@@ -363,25 +392,6 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise explained(error) from error
-
-
-def explained(error: ValidationError) -> RequestError:
-    """Return what is wrong with a recipe, for people."""
-    return RequestError(
-        f"the recipe is wrong: {_rows(error)}",
-        remedy="Correct these keys; the README explains the recipe on one page.",
-    )
-
-
-def _rows(error: ValidationError) -> str:
-    rows = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "recipe"
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            rows.append(f"{key} is not a known key")
-        else:
-            rows.append(f"{key}: {problem['msg']}, not {str(problem['input'])[:60]!r}")
-    return "; ".join(rows)
 
 
 def _apply(values: dict[str, Any], change: str) -> None:

@@ -7,15 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from tomoseg.bounds import Count, Length
 from tomoseg.nets.card import ClassName
 from tomoseg.recipe import SourceSection, absolute
-from tomoseg.sections import Count, Section
+from tomoseg.sections import Section
 
 BACKGROUND = "background"
 UNKNOWN = "not_annotated"
 
 LabelValue = Annotated[int, Field(ge=0, le=255)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 def _one_or_many(value: Any) -> Any:
@@ -40,7 +40,7 @@ class AnnotationSection(Section):
     places: ClassVar[tuple[str, ...]] = ()
     """Keys that hold paths or URLs."""
 
-    weight: Positive | None = None
+    weight: Annotated[float, Field(gt=0, le=1e6)] | None = None
     source: SourceSection = SourceSection()
 
     def placed(self, base: Path) -> Self:
@@ -125,7 +125,7 @@ class PaintedAnnotation(_Labelled):
     kind: Literal["painted"] = "painted"
     tomograms: Places
     labels: str
-    slices: tuple[Annotated[int, Field(ge=0)], Count] | None = None
+    slices: tuple[Annotated[int, Field(ge=0, le=1_000_000)], Count] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -199,7 +199,7 @@ class PointsAnnotation(AnnotationSection):
     tomograms: Places
     table: str
     class_name: ClassName = Field(alias="class")
-    radius_angstrom: Positive
+    radius_angstrom: Length
     core: Annotated[float, Field(gt=0, le=1)] = 0.6
     rim: Annotated[float, Field(gt=0, le=4)] = 0.75
     elsewhere: Literal["background", "unannotated"] = "background"
