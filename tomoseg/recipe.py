@@ -73,11 +73,14 @@ class MaskValues(Section):
     unsure
         Segmented and traced as inside, but no particle is picked here: a lamella's damaged skin,
         say, whose membranes one wants to see and whose ribosomes one does not want to average.
+    threshold
+        Instead: what is above it is inside, the rest outside; for masks with soft edges.
     """
 
     outside: tuple[Value, ...] = (0,)
     inside: tuple[Value, ...] = (1, 255)
     unsure: tuple[Value, ...] = (2,)
+    threshold: float | None = Field(default=None, ge=-1e9, le=1e9)
 
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
@@ -88,8 +91,9 @@ class MaskValues(Section):
 
     def __str__(self) -> str:
         """Give the values by meaning."""
+        meanings = {name: getattr(self, name) for name in ("outside", "inside", "unsure")}
         return ", ".join(
-            f"{value} {meaning}" for meaning, values in self for value in sorted(values)
+            f"{value} {meaning}" for meaning, values in meanings.items() for value in sorted(values)
         )
 
 

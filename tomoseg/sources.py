@@ -255,7 +255,7 @@ def unpacked(url: str, spool: Folder) -> str:
 
 
 def as_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return labels read from a file as uint8; -1 in an int8 file is 255, not annotated.
+    """Return labels read from a file as uint8; -1 in a file of signed integers is 255.
 
     Raises
     ------
@@ -264,11 +264,20 @@ def as_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
     """
     with np.errstate(invalid="ignore"):
         labels = voxels.astype(np.uint8)
-        if not np.array_equal(labels.astype(voxels.dtype), voxels):
-            raise RequestError(
-                f"values {voxels.min()}..{voxels.max()} of {voxels.dtype} are not labels 0..255"
-            )
+        is_label = labels.astype(voxels.dtype) == voxels
+    if np.issubdtype(voxels.dtype, np.signedinteger):
+        is_label |= voxels == -1
+    if not is_label.all():
+        raise RequestError(
+            f"values {voxels.min()}..{voxels.max()} of {voxels.dtype} are not labels 0..255"
+        )
     return labels
+
+
+def are_above(voxels: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
+    """Tell which voxels of a mask lie above a threshold; as of labels, bytes are unsigned."""
+    values = voxels.view(np.uint8) if voxels.dtype == np.int8 else voxels
+    return np.asarray(values > threshold)
 
 
 def _tomograms_at(url: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from tomoseg.blocks import Box
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import Shape, as_shape
-from tomoseg.sources import Found, as_labels, companion_url, discover
+from tomoseg.sources import Found, companion_url, discover
 
 
 def painted_volumes(
@@ -28,14 +28,41 @@ def painted_volumes(
     ------
     RequestError, FormatError
         If a label volume is missing, has another shape, holds a value that stands for nothing, or
-        annotates nothing; the tomogram is named.
+        annotates nothing; the tomogram is named. If all of them hold 0 and 255 alone, and nobody
+        said what 255 is.
     """
-    for found in painted_tomograms(annotation):
-        tomogram = tomograms.open(found, annotation.source)
-        try:
-            yield _painted(annotation, tomogram, tomograms)
-        except TomosegError as error:
-            raise error.within(tomogram=found.name) from error
+    volumes = [_opened(annotation, found, tomograms) for found in painted_tomograms(annotation)]
+    if 255 not in (annotation.values or {}) and annotation.threshold is None:
+        _check_classes(annotation, volumes)
+    yield from volumes
+
+
+def _opened(annotation: PaintedAnnotation, found: Found, tomograms: Tomograms) -> LabelledTomogram:
+    tomogram = tomograms.open(found, annotation.source)
+    try:
+        return _painted(annotation, tomogram, tomograms)
+    except TomosegError as error:
+        raise error.within(tomogram=found.name) from error
+
+
+def _check_classes(annotation: PaintedAnnotation, volumes: Sequence[LabelledTomogram]) -> None:
+    """Refuse label volumes without any class in which 255, not annotated, may be one."""
+    seen: set[int] = set()
+    for block, volume in ((b, v) for v in volumes for b in strips(v.shape)):
+        labels = volume.labels(block.write)
+        # Other slices are not annotated whatever the file says.
+        used = labels[(labels != NOT_ANNOTATED).any(axis=(1, 2))]
+        seen |= set(np.unique(used).tolist())
+        if seen - {0, NOT_ANNOTATED}:
+            return
+    if NOT_ANNOTATED in seen:
+        name = annotation.classes[0]
+        raise RequestError(
+            f"{annotation.labels} holds 0 and 255 alone, and 255 is 'not annotated': nothing is "
+            f"{' or '.join(annotation.classes)}",
+            remedy=f"If 255 is the class, say values: {{255: {name}}} in the annotation; if only "
+            "background was painted, say values: {255: not_annotated}.",
+        )
 
 
 def painted_tomograms(annotation: PaintedAnnotation) -> list[Found]:
@@ -58,7 +85,9 @@ def _painted(
             remedy="Paint on the tomogram itself, not on a cropped or binned copy.",
         )
     classes = tomograms.settings.classes
-    legend = Legend.of(annotation.values, annotation.classes, classes)
+    legend = Legend.of(
+        annotation.values, annotation.classes, classes, threshold=annotation.threshold
+    )
     read = _PaintedLabels(url, tomogram, legend, annotation.slices or (0, shape[0]))
     painted = Voxels(tomogram.grid.shape, np.uint8, read, tomograms.memory)
     annotated = annotated_boxes(painted, tomogram.grid.shape)
@@ -101,7 +130,7 @@ class _PaintedLabels:
         begin = as_shape(axis[0] for axis in indices)
         box = Box(begin, as_shape(axis[-1] + 1 for axis in indices))
         with open_labels(self.url) as source:
-            labels = self.legend.read(as_labels(source.read(box)), self.url)
+            labels = self.legend.read(source.read(box), self.url)
         z, y, x = (axis - first for axis, first in zip(indices, begin, strict=True))
         return labels[np.ix_(z, y, x)]
 

@@ -57,15 +57,23 @@ def evaluate_files(found: str, truth: str, options: Options = USUAL) -> Scores:
     Raises
     ------
     RequestError
-        If the two do not fit each other.
+        If the two do not fit each other, or have nothing in common.
     """
     are_tables = [place.lower().endswith(TABLE_SUFFIXES) for place in (found, truth)]
     if are_tables[0] != are_tables[1]:
         raise RequestError(f"{found} and {truth} are not of one kind: two volumes, or two tables")
     if all(are_tables):
-        return evaluate_tables(read_table(found, options), read_table(truth, options), options)
-    evaluate = evaluate_instances if options.instances else evaluate_labels
-    return evaluate(found, truth, options)
+        seen, true = (read_table(place, options) for place in (found, truth))
+        scores = evaluate_tables(seen, true, options)
+    else:
+        evaluate = evaluate_instances if options.instances else evaluate_labels
+        scores = evaluate(found, truth, options)
+    if not scores:
+        raise RequestError(
+            f"nothing is compared: {found} and {truth} have no class in common",
+            remedy="Check that these are the files; name their class with --classes.",
+        )
+    return scores
 
 
 def evaluate_folders(found: str, truth: str, options: Options = USUAL) -> dict[str, Scores]:

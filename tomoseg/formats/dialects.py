@@ -73,7 +73,7 @@ class TomoContext:
             )
         if (self.tilt_series_pixel_size_angstrom is None) != (self.tilt_series_size_xyz is None):
             raise RequestError("pixel and size of the tilt series go together; one is missing")
-        if min(self.pixel_angstrom, *self.size_xyz) <= 0:
+        if self.pixel_angstrom <= 0 or min(self.size_xyz) <= 0:
             raise RequestError(
                 f"pixel {self.pixel_angstrom} Å and size {self.size_xyz} must be positive"
             )

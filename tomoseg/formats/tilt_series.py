@@ -28,8 +28,9 @@ def completed_size(
     size_xyz: tuple[int, ...], pixel_angstrom: float, sampling: Sampling
 ) -> tuple[int, int, int]:
     """Return a size in pixels, xyz, its z taken from the tomogram where there are only x and y."""
-    _, _, thickness = _fitting(sampling, pixel_angstrom)
-    x, y, z = (*size_xyz, thickness)[:3]
+    if len(size_xyz) == 2:
+        size_xyz = (*size_xyz, _fitting(sampling, pixel_angstrom)[2])
+    x, y, z = size_xyz
     return x, y, z
 
 
