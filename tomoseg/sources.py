@@ -255,7 +255,7 @@ def unpacked(url: str, spool: Folder) -> str:
 
 
 def as_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return labels read from a file as uint8; -1 in a file of signed integers is 255.
+    """Return labels read from a file as uint8; -1 in an int8 file is 255, not annotated.
 
     Raises
     ------
@@ -264,13 +264,10 @@ def as_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
     """
     with np.errstate(invalid="ignore"):
         labels = voxels.astype(np.uint8)
-        is_label = labels.astype(voxels.dtype) == voxels
-    if np.issubdtype(voxels.dtype, np.signedinteger):
-        is_label |= voxels == -1
-    if not is_label.all():
-        raise RequestError(
-            f"values {voxels.min()}..{voxels.max()} of {voxels.dtype} are not labels 0..255"
-        )
+        if not np.array_equal(labels.astype(voxels.dtype), voxels):
+            raise RequestError(
+                f"values {voxels.min()}..{voxels.max()} of {voxels.dtype} are not labels 0..255"
+            )
     return labels
 
 

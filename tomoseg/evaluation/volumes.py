@@ -193,7 +193,7 @@ def _check_compared(
     counts: LabelCounts, pairs: Sequence[tuple[str, str]], options: Options
 ) -> None:
     """Refuse a truth that says nothing of any class; guess that 255 was meant as one."""
-    found, truth = pairs[0]
+    truth = pairs[0][1]
     name = (options.classes or ("membrane",))[0]
     remedy = (
         f"If 255 is a class, say --value 255={name}, or above which value it is, --threshold 127; "
@@ -208,11 +208,6 @@ def _check_compared(
         raise RequestError(
             f"{truth} holds 0 and 255 alone, and 255 is 'not annotated': no class is compared",
             remedy=remedy,
-        )
-    if not counts.voxels[1:].any() and not counts.voxels[:, 1:].any():
-        raise RequestError(
-            f"nothing is compared: neither {found} nor {truth} has a voxel of a class",
-            remedy="Check that these are the files, and their labels.",
         )
 
 
