@@ -315,3 +315,8 @@ def test_a_threshold_is_of_one_class_and_says_all(paint):
         paint(binary(), threshold=127)
     with pytest.raises(ValueError, match="values and threshold exclude each other"):
         paint(binary(), threshold=127, values={255: "actin"})
+
+
+def test_corrections_may_be_background_alone(paint):
+    (volume, _) = volumes(paint(painted_slices()), paint(binary(), name="fixed"))
+    assert volume.name == "t1"

@@ -130,6 +130,10 @@ TLS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
         ({"cluster": "cuda", "device": "cpu"}, "device: cpu forbids"),
         ({"cluster": "slurm", "slurm": SLURM, "device": "cuda"}, "set gpus of slurm"),
         ({"cluster": "slurm", "slurm": SLURM, "threads": 5}, "more than the cores of a job"),
+        (
+            {"cluster": "kubernetes", "kubernetes": PODS | {"cores": 2}, "threads": 5},
+            "more than the cores of a pod",
+        ),
         ({"tls": TLS}, "tls is for"),
         ({"cluster": "slurm", "slurm": SLURM, "tls": TLS}, "tls is for"),
         ({"cluster": "slurm", "slurm": SLURM | {"protocol": "tls"}}, "tls is for"),

@@ -390,6 +390,14 @@ def test_bytes_on_gpus_are_refused_before_any_work(values):
         check_session(plan_session(recipe_from(values)))
 
 
+def test_more_threads_than_cores_are_refused_where_the_blocks_run_here(values):
+    values["compute"] = {"threads": 1024}
+    with pytest.raises(RequestError, match=r"compute\.threads: 1024 are more than the \d+ cores"):
+        check_session(plan_session(recipe_from(values)))
+    values["compute"]["address"] = "tcp://10.0.0.1:8786"
+    assert {check.problem for check in check_session(plan_session(recipe_from(values)))} == {""}
+
+
 def test_a_disk_too_small_is_told_before_any_work(values, monkeypatch):
     monkeypatch.setattr("tomoseg.checks.free_bytes", lambda folder: 2**20)
     with pytest.raises(ResourceError, match=r"are needed in .*/out, .* are free\. Free space"):

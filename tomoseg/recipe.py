@@ -314,14 +314,12 @@ class Recipe(Section):
             "sample": self.sample,
             "export.spacing_angstrom": self.export.spacing_angstrom,
         }
-        for key, given in named.items():
-            unknown = set(given or ()) - set(classes)
-            if unknown:
-                raise RequestError(
-                    f"{key} names {', '.join(sorted(unknown))}, but the model has "
-                    f"{', '.join(classes)}",
-                    remedy="Choose among the model's classes.",
-                )
+        unknown = {key: sorted(set(given or ()) - set(classes)) for key, given in named.items()}
+        if facts := [f"{key} names {', '.join(some)}" for key, some in unknown.items() if some]:
+            raise RequestError(
+                f"{'; '.join(facts)}, but the model has {', '.join(classes)}",
+                remedy="Choose among the model's classes.",
+            )
         defaults = {
             "clean": {name: DEFAULT_CLEANING.get(name, CleaningSettings()) for name in classes},
             "trace": {n: tracing_defaults(n) for n in ("microtubule", "actin") if n in classes},

@@ -258,6 +258,8 @@ class ComputeSection(Section):
             f"threads: {self.threads} are more than the cores of a job": self.slurm
             and not self.slurm.gpus
             and self.threads > self.slurm.cores,
+            f"threads: {self.threads} are more than the cores of a pod": self.kubernetes
+            and self.threads > (self.kubernetes.cores or self.threads),
         } | {
             f"cluster: {name} and the section {name} need each other": (self.cluster == name)
             != (section is not None)

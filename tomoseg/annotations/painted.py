@@ -28,25 +28,20 @@ def painted_volumes(
     ------
     RequestError, FormatError
         If a label volume is missing, has another shape, holds a value that stands for nothing, or
-        annotates nothing; the tomogram is named. If all of them hold 0 and 255 alone, and nobody
-        said what 255 is.
+        annotates nothing; the tomogram is named.
     """
-    volumes = [_opened(annotation, found, tomograms) for found in painted_tomograms(annotation)]
-    if 255 not in (annotation.values or {}) and annotation.threshold is None:
-        _check_classes(annotation, volumes)
-    yield from volumes
+    for found in painted_tomograms(annotation):
+        tomogram = tomograms.open(found, annotation.source)
+        try:
+            yield _painted(annotation, tomogram, tomograms)
+        except TomosegError as error:
+            raise error.within(tomogram=found.name) from error
 
 
-def _opened(annotation: PaintedAnnotation, found: Found, tomograms: Tomograms) -> LabelledTomogram:
-    tomogram = tomograms.open(found, annotation.source)
-    try:
-        return _painted(annotation, tomogram, tomograms)
-    except TomosegError as error:
-        raise error.within(tomogram=found.name) from error
-
-
-def _check_classes(annotation: PaintedAnnotation, volumes: Sequence[LabelledTomogram]) -> None:
-    """Refuse label volumes without any class in which 255, not annotated, may be one."""
+def may_be_masks(annotation: PaintedAnnotation, volumes: Sequence[LabelledTomogram]) -> bool:
+    """Tell whether label volumes hold 0 and 255 alone, and nobody said what 255 is."""
+    if NOT_ANNOTATED in (annotation.values or {}) or annotation.threshold is not None:
+        return False
     seen: set[int] = set()
     for block, volume in ((b, v) for v in volumes for b in strips(v.shape)):
         labels = volume.labels(block.write)
@@ -54,15 +49,8 @@ def _check_classes(annotation: PaintedAnnotation, volumes: Sequence[LabelledTomo
         used = labels[(labels != NOT_ANNOTATED).any(axis=(1, 2))]
         seen |= set(np.unique(used).tolist())
         if seen - {0, NOT_ANNOTATED}:
-            return
-    if NOT_ANNOTATED in seen:
-        name = annotation.classes[0]
-        raise RequestError(
-            f"{annotation.labels} holds 0 and 255 alone, and 255 is 'not annotated': nothing is "
-            f"{' or '.join(annotation.classes)}",
-            remedy=f"If 255 is the class, say values: {{255: {name}}} in the annotation; if only "
-            "background was painted, say values: {255: not_annotated}.",
-        )
+            return False
+    return NOT_ANNOTATED in seen
 
 
 def painted_tomograms(annotation: PaintedAnnotation) -> list[Found]:

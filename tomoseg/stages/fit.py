@@ -71,7 +71,7 @@ def check_recipe(
         raise errors[0]
     if errors:
         *others, last = errors
-        facts = "; ".join([*map(str, others), last.message])
+        facts = "; ".join([*(str(error).rstrip(".") for error in others), last.message])
         raise RequestError(facts, remedy=last.remedy)
     return tomo_context(name, header, recipe.export).notes
 

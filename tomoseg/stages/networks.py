@@ -142,7 +142,7 @@ def network_sampling(sampling: Sampling, card: ModelCard, *, rescale: str) -> Sa
         remedy = (
             f"Set ingest.bin: {round(ratio)}."
             if ratio > 1
-            else "Use a finer reconstruction or a model made for this voxel size."
+            else "Use a finer reconstruction, a smaller ingest.bin, or a model made for this size."
         )
         finest, coarsest = accepted_angstrom(card)
         raise ModelError(
