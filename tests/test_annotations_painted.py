@@ -255,3 +255,68 @@ def test_a_few_voxels_that_are_no_numbers_are_the_mean(paint):
     seen = volume.image(WHOLE)
     assert np.isfinite(seen).all()
     assert seen[5, 5, 5] == pytest.approx(0, abs=1e-3)
+
+
+# Masks of 0 and 255, and soft edges
+
+
+def binary(value=255):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3:9, 2:7, 2:7] = value
+    return labels
+
+
+def test_a_mask_of_0_and_255_is_refused_with_the_line_that_mends_it(paint):
+    with pytest.raises(RequestError, match=r"0 and 255 alone, .* nothing is actin or") as caught:
+        volumes(paint(binary()))
+    assert "values: {255: actin}" in caught.value.remedy
+    assert "values: {255: not_annotated}" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("values", "inside"), [({255: "ribosome"}, 2), ({255: "not_annotated"}, 255)]
+)
+def test_what_255_is_may_be_said(paint, values, inside):
+    (volume,) = volumes(paint(binary(), values=values))
+    assert np.array_equal(volume.labels(WHOLE), binary(inside))
+
+
+def test_background_alone_needs_no_word_where_another_tomogram_has_the_class(paint, tmp_path):
+    paint(binary(), name="a")
+    paint(binary(1), name="b")
+    both = PaintedAnnotation(
+        tomograms=(str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc")),
+        labels="{folder}/{name}__labels.mrc",
+    ).completed(CLASSES, SourceSection())
+    assert len(volumes(both)) == 2
+
+
+def test_background_alone_in_some_slices_is_no_mask(paint):
+    (volume,) = volumes(paint(binary(), slices=(20, 30)))
+    assert set(np.unique(volume.labels(WHOLE))) == {0, 255}
+
+
+@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255), ("float32", 1.0), ("int16", 900)])
+def test_a_mask_with_soft_edges_is_read_above_a_threshold(paint, dtype, top):
+    soft = np.zeros(SHAPE, dtype)
+    soft[3:9] = top
+    soft[2] = soft[9] = top * 0.3
+    soft = soft.view(np.int8) if dtype == "uint8" else soft
+    with pytest.raises(RequestError, match="threshold"):
+        volumes(paint(soft))
+    (volume,) = volumes(paint(soft, threshold=top / 2, classes=("ribosome",)))
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[3:9] = 2
+    assert np.array_equal(volume.labels(WHOLE), expected)
+
+
+def test_a_threshold_is_of_one_class_and_says_all(paint):
+    with pytest.raises(RequestError, match=r"tells one class .* classes: \[actin\]"):
+        paint(binary(), threshold=127)
+    with pytest.raises(ValueError, match="values and threshold exclude each other"):
+        paint(binary(), threshold=127, values={255: "actin"})
+
+
+def test_corrections_may_be_background_alone(paint):
+    (volume, _) = volumes(paint(painted_slices()), paint(binary(), name="fixed"))
+    assert volume.name == "t1"

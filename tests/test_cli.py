@@ -272,7 +272,9 @@ def test_validate_says_what_will_be_done(tomoseg, tomogram, recipe, tmp_path):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("model tiny: microtubule, actin, ")
-    assert lines[0].endswith("carbon_edge; halo 2×18×18 voxels (zyx): blocks change nothing")
+    assert lines[0].endswith(
+        "carbon_edge; voxels of 4.8 to 30 Å; halo 2×18×18 voxels (zyx): blocks change nothing"
+    )
     assert lines[1] == "blocks run on this process"
     assert lines[2] == ("a: 80×64×48 voxels (xyz) of 12 Å, float32; network at 12 Å; rlnTomoName a")
     assert lines[3].startswith("rec_b: 64×64×48 voxels (xyz) of 6 Å, float32; network at 12 Å;")
@@ -388,7 +390,7 @@ def test_validate_reads_masks_through(tomoseg, tomogram, recipe):
     ("changes", "words"),
     [
         (["ingest.bins=2"], "ingest.bins is not a known key"),
-        (["blocks.shape=[1,2,3]"], "must lie in 8..2048"),
+        (["blocks.shape=[1,2,3]"], "blocks.shape.0: Input should be greater than or equal to 8"),
         (["trace.cilium.gap_angstrom=3"], "trace names cilium, but the model has microtubule"),
         (["session.input=nowhere"], "nowhere is not a folder"),
         (["session.output=''"], "Use --output, or session.output in the recipe"),

@@ -63,6 +63,50 @@ def volume(*runs, dtype="int8"):
 # Labels
 
 
+def test_a_mask_of_0_and_255_is_refused_with_the_option_that_mends_it(mrc):
+    found = mrc("found.mrc", volume((1, 5)))
+    truth = mrc("truth.mrc", volume((-1, 10)))
+    with pytest.raises(RequestError, match=r"truth\.mrc holds 0 and 255 alone") as caught:
+        evaluate_files(found, truth)
+    assert "--value 255=membrane" in caught.value.remedy
+    meant = {255: "membrane", 1: "membrane"}
+    assert evaluate_files(found, truth, Options(values=meant))["membrane"]["recall"] == 0.5
+    # A truth that has no class may be meant.
+    said = evaluate_files(found, truth, Options(values={255: "not_annotated", 1: "membrane"}))
+    assert said["membrane"]["support"] == 0
+
+
+def test_masks_with_soft_edges_are_compared_above_a_threshold(mrc):
+    found = mrc("found.mrc", volume((200, 5), (90, 9), dtype="uint8").view("int8"))
+    truth = mrc("truth.mrc", volume((255, 10), (20, 9), dtype="uint8").view("int8"))
+    with pytest.raises(RequestError, match=r"--threshold|--value"):
+        evaluate_files(mrc("soft.mrc", volume((0.5, 5), dtype="float32")), truth)
+    scores = evaluate_files(found, truth, Options(threshold=127, classes=("membrane",)))
+    assert scores["membrane"]["precision"] == 1
+    assert scores["membrane"]["recall"] == 0.5
+    assert list(evaluate_files(found, truth, Options(threshold=127))) == ["label_1"]
+    with pytest.raises(RequestError, match=r"one class .* --classes"):
+        evaluate_files(found, truth, Options(threshold=127, classes=("a", "b")))
+
+
+def test_values_that_nobody_named_are_refused(mrc):
+    found, truth = mrc("found.mrc", volume((1, 5))), mrc("truth.mrc", volume((9, 10)))
+    with pytest.raises(RequestError, match="what was found holds the value 1"):
+        evaluate_files(found, truth, Options(values={9: "membrane"}))
+
+
+def test_a_truth_that_says_nothing_is_refused(mrc):
+    truth = mrc("truth.mrc", np.full(SHAPE, -1, "int8"))
+    with pytest.raises(RequestError, match=r"every voxel of .*truth\.mrc is 255"):
+        evaluate_files(mrc("found.mrc", volume((1, 5))), truth)
+
+
+def test_volumes_without_any_label_are_refused(mrc):
+    empty = mrc("empty.mrc", volume())
+    with pytest.raises(RequestError, match="nothing is compared"):
+        evaluate_files(empty, empty)
+
+
 def test_labels_are_scored_class_by_class(mrc):
     # Of 10 true voxels of 1 there are 6 found, 2 called 2 and 2 missed; 4 more are false.
     truth = mrc("truth.mrc", volume((1, 10), (0, 4), (2, 0)))
@@ -127,11 +171,6 @@ def test_what_is_not_annotated_is_left_out(mrc, dtype, unknown):
     assert list(scores) == ["label_1"]
     assert scores["label_1"]["precision"] == 1.0
     assert scores["label_1"]["support"] == 4
-
-
-def test_nothing_but_background_has_no_scores(mrc):
-    labels = mrc("a.mrc", volume())
-    assert evaluate_files(labels, labels) == {}
 
 
 def segmented(folder, labels, classes, **objects):

@@ -344,7 +344,7 @@ def test_there_and_back_without_a_disk(finished, tmp_path):
         (["--to", "imod", "--together"], "imod has a file a tomogram"),
         (["--to", "csv", "--flip-z"], "csv is tomoseg's own table"),
         (["--to", "warp", "--spacing", "actin"], "is not CLASS=Å"),
-        (["--to", "warp", "--spacing", "actin=-1"], "must be positive"),
+        (["--to", "warp", "--spacing", "actin=-1"], "greater than or equal to 1"),
         (["--to", "warp", "--spacing", "vesicle=3"], "there is no class vesicle"),
         (["--to", "warp", "--imported"], "nothing was imported"),
     ],

@@ -235,7 +235,8 @@ def test_time_alone_ends_a_training(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_with_a_remedy(tmp_path):
     with pytest.raises(ModelError, match=r"the loss is .* Lower learning_rate"):
-        train(volumes(), make_settings(learning_rate=1e30, steps=60), output=tmp_path)
+        settings = make_settings(steps=60).model_copy(update={"learning_rate": 1e30})
+        train(volumes(), settings, output=tmp_path)
 
 
 def test_a_training_starts_from_a_model(tmp_path):

@@ -64,15 +64,27 @@ def test_the_best_are_kept_and_the_first_of_equals():
     ("settings", "message"),
     [
         ({"maximum_volume_nm3": 100.0}, "peaks have none"),
-        ({"method": "watershed", "minimum_volume_nm3": 0.0}, "minimum_volume_nm3 0.0"),
+        ({"method": "watershed", "minimum_volume_nm3": 0.0}, "minimum_volume_nm3: .* not '0.0'"),
         (
             {"method": "watershed", "maximum_volume_nm3": 9.0, "maximum_volume_fraction": 2.0},
             "exclude each other",
         ),
-        ({"top_n": 0}, "top_n 0"),
+        ({"top_n": 0}, "top_n: .* not '0'"),
         ({"minimum_score": 1.0}, "minimum_score"),
-        ({"exclude": {"carbon_edge": -5.0}}, r"exclude\.carbon_edge -5"),
-        ({"exclude": {"carbon_edge": float("inf")}}, "must be positive"),
+        ({"exclude": {"carbon_edge": -5.0}}, r"exclude\.carbon_edge: .* not '-5"),
+        ({"exclude": {"carbon_edge": float("inf")}}, "finite number"),
+        (
+            {"method": "components", "minimum_volume_nm3": 9.0, "maximum_volume_nm3": 8.0},
+            "minimum_volume_nm3 9 is above maximum_volume_nm3 8",
+        ),
+        (
+            {
+                "method": "components",
+                "minimum_volume_fraction": 0.9,
+                "maximum_volume_fraction": 0.8,
+            },
+            "is above maximum_volume_fraction",
+        ),
         ({"surroundings_angstrom": -1.0}, "surroundings_angstrom"),
     ],
 )

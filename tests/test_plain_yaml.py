@@ -60,3 +60,25 @@ def test_a_change_on_the_command_line_is_no_bomb_either():
         load_recipe(None, ["segment.abstain=" + "[" * 60 + "]" * 60])
     with pytest.raises(yaml.YAMLError):
         yaml_values("'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "the key a stands 2 times, in lines 1, 3"),
+        ("a:\n  b: 1\n  b: 1\n", "the key b stands 2 times, in lines 2, 3"),
+        ("a: [{b: 1}, {c: 1, c: 2}]", "the key c stands 2 times, in lines 1, 1"),
+        ("a: {1: x, '1': y}", "the key 1 stands 2 times"),
+        ("yes: 1\ntrue: 2\n", "the key True stands 2 times"),
+        ("a: {<<: {b: 1}, c: 1, c: 2}", "the key c stands"),
+        ("a: 1\na: 2\nb: 1\nb: 2\n", "the key a .*; the key b .* lines 3, 4"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_lines(text, message):
+    with pytest.raises(RequestError, match=f"there: {message}"):
+        yaml_mapping(text.encode(), "there")
+
+
+def test_what_an_alias_or_a_merge_repeats_is_no_repetition():
+    text = "a: &x {b: 1}\nc: *x\nd: {<<: *x, b: 2}\n"
+    assert yaml_mapping(text.encode(), "there") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 2}}

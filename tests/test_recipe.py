@@ -50,7 +50,10 @@ def test_an_empty_file_is_the_default_recipe(written):
         ({"source": {"voxel_size_angstrom": "big"}}, r"voxel_size_angstrom: .* not 'big'"),
         ({"source": {"contrast": "inverted"}}, r"source\.contrast: .*'dark' or 'bright'"),
         ({"blocks": {"shape": [64, 256]}}, r"blocks\.shape"),
-        ({"blocks": {"shape": [64, 256, 7]}}, r"blocks\.shape: .*must lie in 8\.\.2048"),
+        (
+            {"blocks": {"shape": [64, 256, 7]}},
+            r"blocks\.shape\.2: .*greater than or equal to 8, not '7'",
+        ),
         ({"ingest": {"bin": 0}}, r"ingest\.bin: .*greater than or equal to 1"),
         ({"segment": {"halo": "small"}}, r"segment\.halo"),
         ({"segment": {"halo": -8}}, r"segment\.halo"),
@@ -58,7 +61,10 @@ def test_an_empty_file_is_the_default_recipe(written):
         ({"export": {"spacing_angstrom": {"actin": "wide"}}}, r"spacing_angstrom\.actin: .*'wide'"),
         ({"export": {"spacing_angstrom": {"actin": 0}}}, r"spacing_angstrom\.actin"),
         ({"export": {"tilt_series_size_xyz": [4092, 5760, 0]}}, "tilt_series_size_xyz"),
-        ({"trace": {"actin": {"turn_degrees": 120}}}, "turn_degrees 120"),
+        (
+            {"trace": {"actin": {"turn_degrees": 120}}},
+            r"trace\.actin\.turn_degrees: .*less than 90, not '120'",
+        ),
         ({"trace": ["actin"]}, "trace: .*dictionary"),
         ({"trace": {"actin": 35}}, r"trace\.actin"),
         ({"session": 5}, "session: "),
@@ -67,6 +73,38 @@ def test_an_empty_file_is_the_default_recipe(written):
 def test_what_is_wrong_is_named(values, message):
     with pytest.raises(RequestError, match=message):
         recipe_from(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"export": {"tilt_series_pixel_size_angstrom": 3}},
+            "tilt_series_size_xyz is missing",
+        ),
+        (
+            {"export": {"tilt_series_size_xyz": [9, 9]}},
+            "pixel_size_angstrom is missing",
+        ),
+        ({"export": {"tilt_series_size_xyz": [9]}}, r"tilt_series_size_xyz: .*at least 2 items"),
+        ({"export": {"tilt_range_degrees": [60, -60]}}, r"export: .* 60 to -60 must rise"),
+        ({"source": {"mask_values": {"inside": [3]}}}, "source: mask_values are those of a mask"),
+        ({"pick": {"ribosome": {"exclude": {"ribosome": 9}}}}, "pick: .* names ribosome itself"),
+        ({"segment": {"engine": "int8", "precision": "bfloat16"}}, "segment: .*computes in bytes"),
+        (
+            {"segment": {"networks": [{"model": "/a"}, {"model": "/a", "classes": ["x"]}]}},
+            "segment: networks has /a twice for the same classes",
+        ),
+    ],
+)
+def test_pairs_that_contradict_each_other_are_told(values, message):
+    with pytest.raises(RequestError, match=message):
+        recipe_from(values)
+
+
+def test_one_model_may_compete_twice_for_different_classes():
+    networks = [{"model": "/a", "classes": ["x"]}, {"model": "/a", "classes": ["y"], "weight": 2}]
+    assert len(recipe_from({"segment": {"networks": networks}}).segment.choices) == 2
 
 
 SLURM = {"interface": "ib0", "protocol": "tcp"}
@@ -92,6 +130,10 @@ TLS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
         ({"cluster": "cuda", "device": "cpu"}, "device: cpu forbids"),
         ({"cluster": "slurm", "slurm": SLURM, "device": "cuda"}, "set gpus of slurm"),
         ({"cluster": "slurm", "slurm": SLURM, "threads": 5}, "more than the cores of a job"),
+        (
+            {"cluster": "kubernetes", "kubernetes": PODS | {"cores": 2}, "threads": 5},
+            "more than the cores of a pod",
+        ),
         ({"tls": TLS}, "tls is for"),
         ({"cluster": "slurm", "slurm": SLURM, "tls": TLS}, "tls is for"),
         ({"cluster": "slurm", "slurm": SLURM | {"protocol": "tls"}}, "tls is for"),
@@ -378,6 +420,7 @@ def test_what_is_written_is_read_back(written, is_resolved):
             "segment": {"halo": 32, "networks": [{"model": "/a"}, {"model": "/b", "weight": 2}]},
             "export": {
                 "tilt_series_size_xyz": [4092, 5760, 2000],
+                "tilt_series_pixel_size_angstrom": 1.35,
                 "spacing_angstrom": {"actin": 27},
             },
         }

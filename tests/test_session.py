@@ -20,6 +20,7 @@ from tomoseg.clusters import local_workers, open_cluster
 from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
 from tomoseg.recipe import recipe_from
 from tomoseg.session import plan_session, run_session, session_address
+from tomoseg.sources import Found
 from tomoseg.status import session_status
 from tomoseg.stores import Claim
 
@@ -266,6 +267,33 @@ def test_no_output_is_a_wrong_request(values):
         plan_session(recipe_from(values))
 
 
+def test_an_output_that_is_a_file_is_refused_before_work(values, tmp_path):
+    (tmp_path / "taken").write_text("")
+    for place in ("taken", "taken/below"):
+        values["session"]["output"] = str(tmp_path / place)
+        with pytest.raises(RequestError, match=r"/taken is a file\. Choose another --output"):
+            plan_session(recipe_from(values))
+
+
+def test_an_output_that_may_only_be_read_is_refused_before_work(values, tmp_path, monkeypatch):
+    values["session"]["output"] = str(tmp_path / "locked" / "out")
+    # Who runs the tests may be allowed everything.
+    monkeypatch.setattr("os.access", lambda place, mode: place != tmp_path)
+    with pytest.raises(RequestError, match="may only be read here"):
+        plan_session(recipe_from(values))
+
+
+@pytest.mark.parametrize(
+    ("tomogram", "output"),
+    [("a.zarr", "a.zarr"), ("a.zarr", "a.zarr/out"), ("tomogram/tomogram.zarr", "")],
+)
+def test_results_and_a_tomogram_that_would_replace_each_other(values, tmp_path, tomogram, output):
+    values["session"]["output"] = str(tmp_path / output)
+    found = Found(Path(tomogram).stem, (tmp_path / tomogram).as_uri())
+    with pytest.raises(RequestError, match="lie in each other"):
+        plan_session(recipe_from(values), [found])
+
+
 def test_the_journal_and_the_manifest_say_everything(reference, tiny_session, tiny_model):
     output, result = reference
     journal = json.loads((output / "session.json").read_text())
@@ -359,6 +387,14 @@ def test_bytes_on_gpus_are_refused_before_any_work(values):
     values["compute"] = {"device": "cuda"}
     with pytest.raises(RequestError, match=r"int8 computes on a CPU alone.*engine: torch"):
         check_session(plan_session(recipe_from(values)))
+
+
+def test_more_threads_than_cores_are_refused_where_the_blocks_run_here(values):
+    values["compute"] = {"threads": 1024}
+    with pytest.raises(RequestError, match=r"compute\.threads: 1024 are more than the \d+ cores"):
+        check_session(plan_session(recipe_from(values)))
+    values["compute"]["address"] = "tcp://10.0.0.1:8786"
+    assert {check.problem for check in check_session(plan_session(recipe_from(values)))} == {""}
 
 
 def test_a_disk_too_small_is_told_before_any_work(values, monkeypatch):

@@ -14,7 +14,7 @@ from tomoseg.blocks import BlockGrid, Box
 from tomoseg.checks import check_session
 from tomoseg.coordinates import Filament
 from tomoseg.errors import RequestError
-from tomoseg.recipe import SourceSection, recipe_from
+from tomoseg.recipe import MaskValues, SourceSection, recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Sampling
 from tomoseg.session import plan_session, run_session
@@ -132,6 +132,19 @@ def test_values_that_mean_nothing_are_named(session_of, tmp_path, voxels, values
     (check,) = check_session(session_of(source=source), reads_masks=True)
     with pytest.raises(RequestError, match=message):
         raise RequestError(check.problem)
+
+
+@pytest.mark.parametrize("top", [1.0, 200])
+def test_a_mask_with_soft_edges_is_read_above_a_threshold(tmp_path, top):
+    voxels = np.zeros(SHAPE, np.float32 if top == 1 else np.uint8)
+    voxels[5:] = top
+    voxels[4] = top * 0.4
+    path = write_mrc(tmp_path / "soft.mrc", voxels if top == 1 else voxels.view(np.int8))
+    tomogram = Sampling(SHAPE, (12.0,) * 3)
+    with pytest.raises(RequestError, match="mask_values"):
+        open_mask(str(path), MaskValues(), tomogram).check_values(SHAPE)
+    mask = open_mask(str(path), MaskValues(threshold=top / 2), tomogram)
+    assert np.array_equal(mask.read(Box.whole(SHAPE)), voxels > top / 2)
 
 
 def test_masks_that_are_missing_or_of_another_shape_are_named(session_of, tmp_path):

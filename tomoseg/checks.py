@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 from tomoseg.attempts import explaining
@@ -11,6 +12,7 @@ from tomoseg.formats.compressed import compression_of
 from tomoseg.intensity import Moments
 from tomoseg.recipe import Recipe, SourceSection
 from tomoseg.sampling import Header, Sampling
+from tomoseg.sections import ComputeSection
 from tomoseg.session import Session
 from tomoseg.sources import (
     ANY_VOXEL_ANGSTROM,
@@ -21,6 +23,7 @@ from tomoseg.sources import (
     told_missing,
     unpacked,
 )
+from tomoseg.stages.fit import check_recipe
 from tomoseg.stages.masks import check_mask
 from tomoseg.stages.networks import check_fit
 from tomoseg.stores import Folder, checked_url, free_bytes, scratch_folder
@@ -54,12 +57,14 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
     Raises
     ------
     RequestError
-        If the engine does not compute on the workers' device.
+        If the engine does not compute on the workers' device, or a process has more threads than
+        there are cores.
     ResourceError
         If the cluster cannot be started from here, the engine needs what this machine, where the
         blocks run, has not, or the results will not fit on the disk.
     """
     check_cluster(session.recipe.compute)
+    _check_threads(session.recipe)
     _check_engine(session.recipe)
     checks = [_checked(session, found) for found in session.tomograms]
     if reads_masks:
@@ -74,6 +79,21 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
     return checks
 
 
+def _run_elsewhere(compute: ComputeSection) -> bool:
+    return compute.address is not None or compute.cluster in ("slurm", "kubernetes")
+
+
+def _check_threads(recipe: Recipe) -> None:
+    """Refuse more threads in a process than this machine has cores, if blocks run here."""
+    threads, cores = recipe.compute.threads, len(os.sched_getaffinity(0))
+    if threads > cores and not _run_elsewhere(recipe.compute):
+        raise RequestError(
+            f"compute.threads: {threads} are more than the {cores} cores here, and each of the "
+            "workers has so many",
+            remedy="Set compute.threads: 1, which is best on a CPU, and more compute.workers.",
+        )
+
+
 def _check_engine(recipe: Recipe) -> None:
     """Look for what the engine needs, unless the blocks run on other machines."""
     compute, engine = recipe.compute, recipe.segment.engine
@@ -82,7 +102,7 @@ def _check_engine(recipe: Recipe) -> None:
             "segment.engine: int8 computes on a CPU alone",
             remedy="Set segment.engine: torch, or compute.device: cpu.",
         )
-    if engine == "torch" or compute.address or compute.cluster in ("slurm", "kubernetes"):
+    if engine == "torch" or _run_elsewhere(compute):
         return
     from tomoseg.nets.engines import check_engine
 
@@ -105,6 +125,7 @@ def _checked(session: Session, found: Found) -> Check:
             header, notes = _looked_at(found.url, recipe.source)
         if header is None:
             return Check(found.name, found.url, notes=notes)
+        notes = (*notes, *check_recipe(recipe, session.networks, found.name, header))
         grids = [check_fit(recipe, one.card, header.sampling) for one in session.networks]
     except TomosegError as error:
         return Check(found.name, found.url, problem=str(error))

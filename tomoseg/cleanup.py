@@ -7,17 +7,22 @@ Smoothing looks at a neighbourhood and needs a halo; islands and holes are judge
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
 from tomoseg.blocks import Box
-from tomoseg.errors import RequestError
+from tomoseg.bounds import CLOSED, Reach, check_bounds
 from tomoseg.sampling import Sampling, Shape, as_shape
 
 Mask = NDArray[np.bool_]
+Volume = Annotated[float, Field(ge=0, le=1e12)]
+"""nm³; 0 is none."""
+Radius = Annotated[float, Field(ge=0, le=5000)]
+"""Å; 0 is none."""
 
 # Lengths and volumes that differ by less than this share are equal: 13.2 Å holds 3 · 4.4 Å.
 TOLERANCE = 1e-9
@@ -42,23 +47,20 @@ class CleaningSettings:
 
     Raises
     ------
-    RequestError
-        If a value is negative or not finite.
+    SettingError
+        If a value is out of its bounds.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-    minimum_volume_nm3: float = 0.0
-    fill_holes_nm3: float = 0.0
-    opening_angstrom: float = 0.0
-    closing_angstrom: float = 0.0
-    border_angstrom: float = 0.0
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
+    minimum_volume_nm3: Volume = 0.0
+    fill_holes_nm3: Volume = 0.0
+    opening_angstrom: Radius = 0.0
+    closing_angstrom: Radius = 0.0
+    border_angstrom: Reach = 0.0
 
     def __post_init__(self) -> None:
         """Check bounds."""
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            if not 0 <= value < math.inf:
-                raise RequestError(f"{setting.name} is {value}; it must be finite and at least 0")
+        check_bounds(self)
 
 
 class Objects(Protocol):

@@ -1,7 +1,8 @@
-"""Plain values of YAML that others wrote: no objects, no bombs, one error for all that is wrong."""
+"""Plain values of YAML that others wrote: no objects, no bombs, no key twice, one kind of error."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ LARGEST_CHARACTERS = 2**17
 # Each alias stands for all that it names: nine lines of nine aliases each are a billion values.
 MOST_VALUES = 100_000
 DEEPEST = 50
+# The tag of "<<", which is no value of its own.
+MERGE = "tag:yaml.org,2002:merge"
+
+
+class RepeatedKeyError(yaml.YAMLError):
+    """A mapping has a key twice, of which the last would win."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -38,6 +45,10 @@ def yaml_mapping(content: bytes, where: str) -> dict[str, Any]:
     """
     try:
         values = yaml_values(content.decode())
+    except RepeatedKeyError as error:
+        raise RequestError(
+            f"{where}: {error}", remedy="Keep one of them, with all that it is to hold."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{where} is not a YAML file: {error}") from error
     if values is None:
@@ -54,7 +65,8 @@ def yaml_values(text: str) -> Any:
     ------
     yaml.YAMLError
         If it is no YAML, names a type of Python's, is longer than 128 Ki characters, nests more
-        than 50 deep, or holds more than 100,000 values once its aliases are written out.
+        than 50 deep, or holds more than 100,000 values once its aliases are written out; a
+        :class:`RepeatedKeyError` if a key stands twice in a mapping.
     """
     if len(text) > LARGEST_CHARACTERS:
         raise yaml.YAMLError(f"{len(text)} characters are more than {LARGEST_CHARACTERS}")
@@ -64,6 +76,8 @@ def yaml_values(text: str) -> Any:
         if node is None:
             return None
         _count(node, {}, 0)
+        if repeated := list(_repeated(loader, node, set())):
+            raise RepeatedKeyError("; ".join(repeated))
         return loader.construct_document(node)
     except RecursionError as error:
         raise yaml.YAMLError(f"it nests more than {DEEPEST} deep") from error
@@ -90,3 +104,22 @@ def _count(node: yaml.Node, known: dict[int, int], depth: int) -> int:
         raise yaml.YAMLError(f"it holds more than {MOST_VALUES} values")
     known[id(node)] = count
     return count
+
+
+def _repeated(loader: yaml.SafeLoader, node: yaml.Node, seen: set[int]) -> Iterator[str]:
+    """Say which keys a mapping has twice, at any depth, and in which lines."""
+    if id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))
+    lines: dict[str, list[int]] = {}
+    for item in node.value:
+        for inner in item if isinstance(node, yaml.MappingNode) else (item,):
+            yield from _repeated(loader, inner, seen)
+        if isinstance(node, yaml.MappingNode) and isinstance(item[0], yaml.ScalarNode):
+            # What a recipe reads alike is alike: 1 and "1", yes and true.
+            is_merge = item[0].tag == MERGE
+            key = item[0].value if is_merge else str(loader.construct_object(item[0]))
+            lines.setdefault(key, []).append(item[0].start_mark.line + 1)
+    for key, found in lines.items():
+        if len(found) > 1:
+            yield f"the key {key} stands {len(found)} times, in lines {', '.join(map(str, found))}"

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from tomoseg.bounds import Halo, VoxelSize, explained
 from tomoseg.cleanup import CleaningSettings
 from tomoseg.errors import RequestError
 from tomoseg.filaments import TracingSettings, tracing_defaults
@@ -72,11 +74,14 @@ class MaskValues(Section):
     unsure
         Segmented and traced as inside, but no particle is picked here: a lamella's damaged skin,
         say, whose membranes one wants to see and whose ribosomes one does not want to average.
+    threshold
+        Instead: what is above it is inside, the rest outside; for masks with soft edges.
     """
 
     outside: tuple[Value, ...] = (0,)
     inside: tuple[Value, ...] = (1, 255)
     unsure: tuple[Value, ...] = (2,)
+    threshold: float | None = Field(default=None, ge=-1e9, le=1e9)
 
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
@@ -87,8 +92,9 @@ class MaskValues(Section):
 
     def __str__(self) -> str:
         """Give the values by meaning."""
+        meanings = {name: getattr(self, name) for name in ("outside", "inside", "unsure")}
         return ", ".join(
-            f"{value} {meaning}" for meaning, values in self for value in sorted(values)
+            f"{value} {meaning}" for meaning, values in meanings.items() for value in sorted(values)
         )
 
 
@@ -118,18 +124,27 @@ class SourceSection(Section):
         What the mask's values mean.
     """
 
-    voxel_size_angstrom: float | None = Field(default=None, gt=0, le=1000)
+    voxel_size_angstrom: VoxelSize | None = None
     axes: Axes = "zyx"
     contrast: Literal["dark", "bright"] = "dark"
     maximum_not_finite: float = Field(default=0.01, ge=0, le=1)
     mask: str | None = None
     mask_values: MaskValues = MaskValues()
 
+    @model_validator(mode="after")
+    def _values_of_a_mask(self) -> Self:
+        if self.mask is None and self.mask_values != MaskValues():
+            raise ValueError("mask_values are those of a mask: name it in mask, or leave them out")
+        return self
+
 
 class IngestSection(Section):
     """How tomograms are stored: ``bin`` averages bin³ voxels; masks return to the source grid."""
 
     bin: int = Field(default=1, ge=1, le=16)
+
+
+BlockEdge = Annotated[int, Field(ge=8, le=2048)]
 
 
 class BlocksSection(Section):
@@ -140,14 +155,7 @@ class BlocksSection(Section):
     (128, 256, 256).
     """
 
-    shape: Shape = (16, 1024, 1024)
-
-    @field_validator("shape")
-    @classmethod
-    def _reasonable(cls, shape: Shape) -> Shape:
-        if min(shape) < 8 or max(shape) > 2048:
-            raise ValueError(f"edges of {shape} must lie in 8..2048 voxels")
-        return shape
+    shape: tuple[BlockEdge, BlockEdge, BlockEdge] = (16, 1024, 1024)
 
     @property
     def compact(self) -> Shape:
@@ -178,6 +186,11 @@ class NetworkChoice(Section):
     model: str
     weight: float = Field(default=1.0, gt=0, le=1000)
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+
+def _share(some: tuple[str, ...] | None, others: tuple[str, ...] | None) -> bool:
+    """Tell whether choices of a model's classes, None being all, have one in common."""
+    return some is None or others is None or bool(set(some) & set(others))
 
 
 class SegmentSection(Section):
@@ -218,7 +231,7 @@ class SegmentSection(Section):
     abstain: float = Field(default=ABSTAIN, ge=0, lt=1)
     rescale: Literal["auto", "never"] = "auto"
     contrast_mismatch: Literal["flip", "error"] = "flip"
-    halo: Literal["default", "exact"] | Annotated[int, Field(ge=0)] = "default"
+    halo: Literal["default", "exact"] | Halo = "default"
     score_maps: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     tta: Literal[1, 4, 8] = 1
@@ -230,6 +243,13 @@ class SegmentSection(Section):
             raise ValueError("model and networks exclude each other: list the model among them")
         if self.abstain != ABSTAIN and not self.networks:
             raise ValueError("abstain is for networks that compete: list one or more in networks")
+        if self.engine == "int8" and self.precision == "bfloat16":
+            raise ValueError("engine: int8 computes in bytes: leave precision out, or the engine")
+        for first, second in combinations(self.networks, 2):
+            if first.model == second.model and _share(first.classes, second.classes):
+                raise ValueError(
+                    f"networks has {first.model} twice for the same classes: give it one weight"
+                )
         return self
 
     @property
@@ -256,6 +276,19 @@ class Recipe(Section):
     sample: dict[str, SurfaceSettings] | None = None
     export: ExportSection = ExportSection()
     compute: ComputeSection = ComputeSection()
+
+    @field_validator("pick")
+    @classmethod
+    def _others_are_excluded(
+        cls, pick: dict[str, PickingSettings] | None
+    ) -> dict[str, PickingSettings] | None:
+        for name, one in (pick or {}).items():
+            if name in one.exclude:
+                raise ValueError(
+                    f"{name}.exclude names {name} itself, so that none would be left; set "
+                    "minimum_distance_angstrom to keep particles apart"
+                )
+        return pick
 
     @field_validator("trace", "sample", mode="before")
     @classmethod
@@ -289,14 +322,12 @@ class Recipe(Section):
             "sample": self.sample,
             "export.spacing_angstrom": self.export.spacing_angstrom,
         }
-        for key, given in named.items():
-            unknown = set(given or ()) - set(classes)
-            if unknown:
-                raise RequestError(
-                    f"{key} names {', '.join(sorted(unknown))}, but the model has "
-                    f"{', '.join(classes)}",
-                    remedy="Choose among the model's classes.",
-                )
+        unknown = {key: sorted(set(given or ()) - set(classes)) for key, given in named.items()}
+        if facts := [f"{key} names {', '.join(some)}" for key, some in unknown.items() if some]:
+            raise RequestError(
+                f"{'; '.join(facts)}, but the model has {', '.join(classes)}",
+                remedy="Choose among the model's classes.",
+            )
         defaults = {
             "clean": {name: DEFAULT_CLEANING.get(name, CleaningSettings()) for name in classes},
             "trace": {n: tracing_defaults(n) for n in ("microtubule", "actin") if n in classes},
@@ -373,25 +404,6 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         raise explained(error) from error
 
 
-def explained(error: ValidationError) -> RequestError:
-    """Return what is wrong with a recipe, for people."""
-    return RequestError(
-        f"the recipe is wrong: {_rows(error)}",
-        remedy="Correct these keys; the README explains the recipe on one page.",
-    )
-
-
-def _rows(error: ValidationError) -> str:
-    rows = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "recipe"
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            rows.append(f"{key} is not a known key")
-        else:
-            rows.append(f"{key}: {problem['msg']}, not {str(problem['input'])[:60]!r}")
-    return "; ".join(rows)
-
-
 def _apply(values: dict[str, Any], change: str) -> None:
     key, separator, text = change.partition("=")
     if not separator or not key:
@@ -405,7 +417,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
     try:
         values[last] = yaml_values(text)
     except yaml.YAMLError as error:
-        raise RequestError(f"--set {change}: {text!r} is not a YAML value") from error
+        raise RequestError(f"--set {change}: {text!r} is not a YAML value: {error}") from error
 
 
 def _resolve_paths(values: dict[str, Any], base: Path) -> None:

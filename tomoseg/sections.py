@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from tomoseg.bounds import CLOSED, Cores, Minutes, Pixels, VoxelSize
+
 # One block is read, one computed and one written at a time on a GPU.
 GPU_THREADS = 3
 SECRET = re.compile(r"(secret|token|passw|credential|access_key)\w*\s*=", re.IGNORECASE)
@@ -22,8 +24,10 @@ KEPT_DIRECTIVES = re.compile(
     r"--(partition|account|time|mem|cpus-per-task|gres|gpus\S*|ntasks)\b|-[pAtcnG]\b"
 )
 
-Count = Annotated[int, Field(ge=1)]
+Jobs = Annotated[int, Field(ge=1, le=10_000)]
 Degrees = Annotated[float, Field(ge=-90, le=90)]
+Spacing = Annotated[float, Field(ge=1, le=100_000)]
+SizeXyz = Annotated[tuple[Pixels, ...], Field(min_length=2, max_length=3)]
 
 
 def _line(text: str) -> str:
@@ -50,14 +54,14 @@ Directive = Annotated[str, AfterValidator(_line), AfterValidator(_directive)]
 class Section(BaseModel):
     """A part of a recipe: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(**CLOSED, frozen=True)
 
 
 class ElasticSection(Section):
     """As many as there is work for, between two bounds."""
 
-    minimum: int = Field(default=0, ge=0)
-    maximum: Count
+    minimum: int = Field(default=0, ge=0, le=10_000)
+    maximum: Jobs
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -110,8 +114,8 @@ class SlurmSection(Section):
     partition: Word | None = None
     account: Word | None = None
     walltime_hours: float = Field(default=4.0, gt=0, le=24 * 365)
-    jobs: Count | ElasticSection = 1
-    cores: Count = 4
+    jobs: Jobs | ElasticSection = 1
+    cores: Cores = 4
     gpus: int = Field(default=0, ge=0, le=16)
     gpu_type: Word | None = None
     directives: tuple[Directive, ...] = ()
@@ -161,8 +165,8 @@ class KubernetesSection(Section):
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
     service: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     service_account: Word | None = None
-    pods: Count | ElasticSection = 1
-    cores: Count | None = None
+    pods: Jobs | ElasticSection = 1
+    cores: Cores | None = None
     gpus: Literal[0, 1] = 0
     environment: dict[Word, str] = Field(default_factory=dict)
     secrets: tuple[Word, ...] = ()
@@ -216,11 +220,11 @@ class ComputeSection(Section):
     address: (
         Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss|ucxx?|inproc)://|^[^:/]+:\d+$")] | None
     ) = None
-    workers: int | None = Field(default=None, ge=1)
-    memory_gib: float = Field(default=4.0, gt=0.25)
-    threads: int = Field(default=1, ge=1)
+    workers: Cores | None = None
+    memory_gib: float = Field(default=4.0, gt=0.25, le=4096)
+    threads: Cores = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    stall_minutes: float = Field(default=60.0, gt=0)
+    stall_minutes: Minutes = 60.0
     slurm: SlurmSection | None = None
     kubernetes: KubernetesSection | None = None
     tls: TlsSection | None = None
@@ -254,6 +258,8 @@ class ComputeSection(Section):
             f"threads: {self.threads} are more than the cores of a job": self.slurm
             and not self.slurm.gpus
             and self.threads > self.slurm.cores,
+            f"threads: {self.threads} are more than the cores of a pod": self.kubernetes
+            and self.threads > (self.kubernetes.cores or self.threads),
         } | {
             f"cluster: {name} and the section {name} need each other": (self.cluster == name)
             != (section is not None)
@@ -352,7 +358,7 @@ class ExportSection(Section):
         Distance of segments along the filaments of a class, Å; others take the format's default.
     tilt_series_pixel_size_angstrom, tilt_series_size_xyz
         Bin-1 pixel size and size of the tomogram in bin-1 pixels, for RELION; without them the
-        tomogram itself counts as bin 1.
+        tomogram itself counts as bin 1. Of ``[x, y]`` z is each tomogram's own.
     centre_shift_pixels
         Added to size / 2, RELION's centre of a tomogram; -1 for programs with size / 2 - 1.
     flip_z
@@ -367,13 +373,28 @@ class ExportSection(Section):
     masks: tuple[MaskFormat, ...] = ("mrc",)
     meshes: tuple[MeshFormat, ...] = ()
     dialects: tuple[DialectName, ...] = ("relion5", "csv")
-    spacing_angstrom: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    tilt_series_pixel_size_angstrom: float | None = Field(default=None, gt=0)
-    tilt_series_size_xyz: tuple[Count, Count, Count] | None = None
+    spacing_angstrom: dict[str, Spacing] = Field(default_factory=dict)
+    tilt_series_pixel_size_angstrom: VoxelSize | None = None
+    tilt_series_size_xyz: SizeXyz | None = None
     centre_shift_pixels: float = Field(default=0.0, ge=-10, le=10)
     flip_z: bool = False
     dynamo_origin: Literal["corner", "centre"] = "corner"
     tilt_range_degrees: tuple[Degrees, Degrees] = (-60.0, 60.0)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        pixel, size = self.tilt_series_pixel_size_angstrom, self.tilt_series_size_xyz
+        if (pixel is None) != (size is None):
+            missing = "size_xyz" if size is None else "pixel_size_angstrom"
+            raise ValueError(
+                f"tilt_series_{missing} is missing: pixel and size of the tilt series go together; "
+                "where only x and y are known, tilt_series_size_xyz: [x, y] takes z from the "
+                "tomogram"
+            )
+        first, last = self.tilt_range_degrees
+        if first >= last:
+            raise ValueError(f"tilt_range_degrees {first:g} to {last:g} must rise")
+        return self
 
     @field_validator("masks", "meshes", mode="before")
     @classmethod

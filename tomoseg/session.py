@@ -28,11 +28,11 @@ from tomoseg.runners import Runner
 from tomoseg.sampling import Sampling
 from tomoseg.sources import Found, open_source
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
-from tomoseg.stages.context import Progress
+from tomoseg.stages.context import IMAGE, Progress
 from tomoseg.stages.findings import empty_notes
 from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
 from tomoseg.stages.progress import noted
-from tomoseg.stores import Folder, claimed
+from tomoseg.stores import Folder, check_writable, claimed
 
 # Starting workers takes some seconds; fewer blocks than this are done by then.
 BLOCKS_FOR_WORKERS = 8
@@ -92,7 +92,8 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     Raises
     ------
     RequestError
-        If there is no output, no tomogram, or the recipe does not fit the networks.
+        If there is no output or nothing can be written there, no tomogram, or the recipe does not
+        fit the networks.
     ModelError
         If a model is missing or not sound.
     """
@@ -101,6 +102,7 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
             "no output is given", remedy="Use --output, or session.output in the recipe."
         )
     output = Folder(recipe.session.output)
+    check_writable(output)
     networks = load_networks(recipe.segment)
     if tomograms is None:
         tomograms = discover(
@@ -113,9 +115,23 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
             f"a tomogram cannot be called {taken}: a folder of the output is",
             remedy="Rename its file, or change session.tomogram_name_remove.",
         )
+    for found in tomograms:
+        _check_apart(found, output)
     is_deep = any(network.card.architecture.dimensions == 3 for network in networks)
     recipe = recipe.resolved(tuple(colours_of(networks)), is_deep=is_deep)
     return Session(recipe, output, networks, tuple(tomograms))
+
+
+def _check_apart(found: Found, output: Folder) -> None:
+    """Refuse an output in a tomogram, and a tomogram where its own results would replace it."""
+    copy = f"{output.url}/{found.name}/{IMAGE}/"
+    for inner, outer in ((output.url, found.url), (found.url, copy)):
+        if f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
+            raise RequestError(
+                f"the output {output} and the tomogram {found.url} lie in each other",
+                remedy="Choose another --output (session.output).",
+                tomogram=found.name,
+            )
 
 
 @contextmanager

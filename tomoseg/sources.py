@@ -337,6 +337,12 @@ def as_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
     return labels
 
 
+def are_above(voxels: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
+    """Tell which voxels of a mask lie above a threshold; as of labels, bytes are unsigned."""
+    values = voxels.view(np.uint8) if voxels.dtype == np.int8 else voxels
+    return np.asarray(values > threshold)
+
+
 def kind_of(url: str) -> str | None:
     """Return the format that a name tells; None for what is no tomogram."""
     place = PurePosixPath(url.lower())

@@ -18,6 +18,7 @@ from tomoseg.annotations import (
     first_sampling,
     listed,
 )
+from tomoseg.bounds import Gib, explained
 from tomoseg.errors import RequestError
 from tomoseg.nets.card import DEFAULT_COLOURS, SHIPPED_MODELS, ModelCard, load_card, model_folder
 from tomoseg.nets.settings import (
@@ -27,7 +28,7 @@ from tomoseg.nets.settings import (
     usual_network,
 )
 from tomoseg.plain_yaml import read_yaml
-from tomoseg.recipe import SourceSection, absolute, explained
+from tomoseg.recipe import SourceSection, absolute
 from tomoseg.sections import Section
 from tomoseg.stores import Folder, local_path
 
@@ -56,7 +57,7 @@ class TrainingRecipe(Section):
     output: str
     annotations: Annotated[tuple[Annotation, ...], Field(min_length=1)]
     network: TrainingSettings
-    memory_gib: float = Field(default=4.0, ge=0)
+    memory_gib: Gib = 4.0
 
     @field_validator("output")
     @classmethod
@@ -126,7 +127,7 @@ class _Written(Section):
     keep_annotations: bool = True
     source: SourceSection = SourceSection()
     network: dict[str, Any] = Field(default_factory=dict)
-    memory_gib: float = 4.0
+    memory_gib: Gib = 4.0
 
     @field_validator("input", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from tomoseg.annotations.painted import painted_tomograms, painted_volumes
+from tomoseg.annotations.painted import may_be_masks, painted_tomograms, painted_volumes
 from tomoseg.annotations.points import point_volumes
 from tomoseg.annotations.settings import (
     Annotation,
@@ -26,6 +26,7 @@ from tomoseg.annotations.tomogram import Tomograms
 from tomoseg.annotations.volume import LabelledTomogram
 from tomoseg.annotations.voxels import Memory
 from tomoseg.discovery import discover
+from tomoseg.errors import RequestError
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.sampling import Sampling
 from tomoseg.sources import Found, open_source
@@ -59,10 +60,31 @@ def annotated_volumes(
     Raises
     ------
     RequestError, FormatError, VoxelSizeError
-        If a tomogram or an annotation is missing, or they do not fit each other.
+        If a tomogram or an annotation is missing, they do not fit each other, or all that could
+        have a class are masks of 0 and 255.
     """
     tomograms = Tomograms(settings, Memory(memory_gib))
-    return _told_apart(volume for one in annotations for volume in _volumes(one, tomograms))
+    opened = [(one, list(_volumes(one, tomograms))) for one in annotations]
+    _check_masks(opened)
+    return _told_apart(volume for _, volumes in opened for volume in volumes)
+
+
+def _check_masks(opened: Sequence[tuple[Annotation, Sequence[LabelledTomogram]]]) -> None:
+    """Refuse masks in which 255, not annotated, must be meant as a class: no other has it."""
+    masks = [
+        one
+        for one, volumes in opened
+        if isinstance(one, PaintedAnnotation) and may_be_masks(one, volumes)
+    ]
+    known = {name for one, _ in opened if one not in masks for name in one.classes}
+    for one in masks:
+        if missing := [name for name in one.classes if name not in known]:
+            raise RequestError(
+                f"{one.labels} holds 0 and 255 alone, and 255 is 'not annotated': nothing is "
+                f"{' or '.join(missing)}",
+                remedy=f"If 255 is the class, say values: {{255: {missing[0]}}} in the annotation; "
+                "if only background was painted, say values: {255: not_annotated}.",
+            )
 
 
 def first_sampling(annotation: Annotation) -> Sampling:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import Shape, as_shape
-from tomoseg.sources import Found, as_labels, companion_url
+from tomoseg.sources import Found, companion_url
 from tomoseg.turns import Axes
 
 
@@ -40,6 +40,21 @@ def painted_volumes(
             raise error.within(tomogram=found.name) from error
 
 
+def may_be_masks(annotation: PaintedAnnotation, volumes: Sequence[LabelledTomogram]) -> bool:
+    """Tell whether label volumes hold 0 and 255 alone, and nobody said what 255 is."""
+    if NOT_ANNOTATED in (annotation.values or {}) or annotation.threshold is not None:
+        return False
+    seen: set[int] = set()
+    for block, volume in ((b, v) for v in volumes for b in strips(v.shape)):
+        labels = volume.labels(block.write)
+        # Other slices are not annotated whatever the file says.
+        used = labels[(labels != NOT_ANNOTATED).any(axis=(1, 2))]
+        seen |= set(np.unique(used).tolist())
+        if seen - {0, NOT_ANNOTATED}:
+            return False
+    return NOT_ANNOTATED in seen
+
+
 def painted_tomograms(annotation: PaintedAnnotation) -> list[Found]:
     """Return the tomograms of an annotation, without labels that lie in the same folder."""
     masks = [annotation.source.mask] if annotation.source.mask else []
@@ -60,7 +75,9 @@ def _painted(
             remedy="Paint on the tomogram itself, not on a cropped or binned copy.",
         )
     classes = tomograms.settings.classes
-    legend = Legend.of(annotation.values, annotation.classes, classes)
+    legend = Legend.of(
+        annotation.values, annotation.classes, classes, threshold=annotation.threshold
+    )
     read = _PaintedLabels(url, axes, tomogram, legend, annotation.slices or (0, shape[0]))
     painted = Voxels(tomogram.grid.shape, np.uint8, read, tomograms.memory)
     annotated = annotated_boxes(painted, tomogram.grid.shape)
@@ -104,7 +121,7 @@ class _PaintedLabels:
         begin = as_shape(axis[0] for axis in indices)
         box = Box(begin, as_shape(axis[-1] + 1 for axis in indices))
         with open_labels(self.url, self.axes) as source:
-            labels = self.legend.read(as_labels(source.read(box)), self.url)
+            labels = self.legend.read(source.read(box), self.url)
         z, y, x = (axis - first for axis, first in zip(indices, begin, strict=True))
         return labels[np.ix_(z, y, x)]
 

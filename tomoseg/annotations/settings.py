@@ -7,15 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from tomoseg.bounds import Count, Length
+from tomoseg.errors import RequestError
 from tomoseg.nets.card import ClassName
 from tomoseg.recipe import SourceSection, absolute
-from tomoseg.sections import Count, Section
+from tomoseg.sections import Section
 
 BACKGROUND = "background"
 UNKNOWN = "not_annotated"
 
 LabelValue = Annotated[int, Field(ge=0, le=255)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 def _one_or_many(value: Any) -> Any:
@@ -40,7 +41,7 @@ class AnnotationSection(Section):
     places: ClassVar[tuple[str, ...]] = ()
     """Keys that hold paths or URLs."""
 
-    weight: Positive | None = None
+    weight: Annotated[float, Field(gt=0, le=1e6)] | None = None
     source: SourceSection = SourceSection()
 
     def placed(self, base: Path) -> Self:
@@ -82,16 +83,22 @@ class _Labelled(AnnotationSection):
         What a value in the file stands for: a class, ``background`` or ``not_annotated``. Left
         out, 1.. are the classes in order. 0 is background and 255 not annotated unless said
         otherwise.
+    threshold
+        Instead: voxels above it are the one class, the others background; for masks whose edges
+        are soft, or whose values are 0 and 255.
     classes
         What the annotator looked for: a 0 says that none of these is there, and nothing of
         others. Left out, the classes in ``values``, else all.
     """
 
     values: dict[LabelValue, str] | None = None
+    threshold: Annotated[float, Field(ge=-1e9, le=1e9)] | None = None
     classes: tuple[ClassName, ...] = ()
 
     @model_validator(mode="after")
     def _values_are_judged(self) -> Self:
+        if self.values is not None and self.threshold is not None:
+            raise ValueError("values and threshold exclude each other")
         named = self._named
         if self.classes and not set(named) <= set(self.classes):
             raise ValueError(f"values name {', '.join(named)}, classes {', '.join(self.classes)}")
@@ -103,7 +110,14 @@ class _Labelled(AnnotationSection):
         return [meaning for meaning in meanings if meaning not in (BACKGROUND, UNKNOWN)]
 
     def _with_classes(self, classes: tuple[str, ...]) -> dict[str, Any]:
-        return {"classes": self.classes or tuple(self._named) or classes}
+        looked_for = self.classes or tuple(self._named) or classes
+        if self.threshold is not None and len(looked_for) != 1:
+            raise RequestError(
+                f"threshold {self.threshold:g} tells one class from the background, but the "
+                f"annotation is of {', '.join(looked_for)}",
+                remedy=f"Say which it is: classes: [{looked_for[0]}].",
+            )
+        return {"classes": looked_for}
 
 
 class PaintedAnnotation(_Labelled):
@@ -125,7 +139,7 @@ class PaintedAnnotation(_Labelled):
     kind: Literal["painted"] = "painted"
     tomograms: Places
     labels: str
-    slices: tuple[Annotated[int, Field(ge=0)], Count] | None = None
+    slices: tuple[Annotated[int, Field(ge=0, le=1_000_000)], Count] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -199,7 +213,7 @@ class PointsAnnotation(AnnotationSection):
     tomograms: Places
     table: str
     class_name: ClassName = Field(alias="class")
-    radius_angstrom: Positive
+    radius_angstrom: Length
     core: Annotated[float, Field(gt=0, le=1)] = 0.6
     rim: Annotated[float, Field(gt=0, le=4)] = 0.75
     elsewhere: Literal["background", "unannotated"] = "background"

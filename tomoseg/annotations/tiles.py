@@ -30,7 +30,6 @@ from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.sampling import as_shape
-from tomoseg.sources import as_labels
 from tomoseg.stores import checked_url
 
 Masks = NDArray[np.uint8]
@@ -68,7 +67,9 @@ def tile_volume(annotation: TilesAnnotation, tomograms: Tomograms) -> LabelledTo
 
 
 def _tiles(annotation: TilesAnnotation, tomogram: Tomogram, classes: Sequence[str]) -> list[_Tile]:
-    legend = Legend.of(annotation.values, annotation.classes, classes)
+    legend = Legend.of(
+        annotation.values, annotation.classes, classes, threshold=annotation.threshold
+    )
     positives = read_points(checked_url(annotation.positives), tomogram)
     masks = _masks(annotation, legend, len(positives))
     tiles = list(_cut(positives, masks, tomogram))
@@ -90,12 +91,13 @@ def _masks(annotation: TilesAnnotation, legend: Legend, positives: int) -> Masks
                 f"{annotation.positives} names {positives} tiles of {size}×{size}",
                 remedy="Give one mask for each positive, in the same order, and the right size.",
             )
-        masks = legend.read(as_labels(source.read(Box.whole(shape))), url)
+        masks = legend.read(source.read(Box.whole(shape)), url)
     is_painted = ((masks > 0) & (masks != NOT_ANNOTATED)).any(axis=(1, 2))
     if not is_painted.all():
         raise RequestError(
             f"mask {np.argmin(is_painted) + 1} of {positives} in {url} is empty",
-            remedy="Paint it, or move its tile to the negatives.",
+            remedy="Paint it, or move its tile to the negatives. If 255 is the class, say values: "
+            f"{{255: {annotation.classes[0]}}} in the annotation.",
         )
     return masks
 

@@ -205,6 +205,4 @@ def _spacings(given: list[str]) -> dict[str, float]:
             found[name] = float(number)
         except ValueError as error:
             raise RequestError(f"--spacing {text} is not CLASS=Å") from error
-        if not 0 < found[name] < float("inf"):
-            raise RequestError(f"--spacing {text}: the distance must be positive")
     return found

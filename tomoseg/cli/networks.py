@@ -23,9 +23,11 @@ def train(recipe: Annotated[Path, typer.Argument(help="YAML recipe of a training
     # Threads of torch that spin while they wait starve each other on a busy machine; it must be
     # known before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from tomoseg.training import load_training_recipe, train_from
+    from tomoseg.training import DEFAULT_LABELS, load_training_recipe, train_from
 
     settings = load_training_recipe(recipe)
+    if any(getattr(one, "labels", "") == DEFAULT_LABELS for one in settings.annotations):
+        typer.echo(f"labels are read from {DEFAULT_LABELS}; the recipe's key labels names others")
     card = train_from(settings, report=lambda progress: typer.echo(_training_line(progress)))
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several
         typer.echo(f"model {card.name} in {settings.output}: mean F1 {card.scores['mean_f1']:.3f}")
@@ -73,6 +75,18 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     classes: Annotated[
         str | None, typer.Option(metavar="A,B", help="Names of labels 1, 2, … or of a STAR file.")
     ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--value",
+            metavar="N=CLASS",
+            help="What a value of a volume is: a class, background, not_annotated; repeatable.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Of masks with soft edges: the class is where it is above this."),
+    ] = None,
     voxel_size: Annotated[
         float | None, typer.Option("--voxel-size", help="Override the files' voxel size, Å.")
     ] = None,
@@ -99,6 +113,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         tolerance_angstrom=tolerance,
         voxel_size_angstrom=voxel_size,
         classes=tuple(classes.split(",")) if classes else (),
+        values=_values(values) if values else None,
+        threshold=threshold,
         instances=instances,
         czii=_czii_particles(particles or []) if czii or particles else None,
         tomogram=tomogram,
@@ -110,6 +126,17 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         return
     scores = evaluate_files(found, truth, options, say=partial(typer.echo, err=True))
     typer.echo(json.dumps(scores, indent=1) if as_json else _table(scores))
+
+
+def _values(given: list[str]) -> dict[int, str]:
+    """Return what values stand for."""
+    meant = {}
+    for text in given:
+        value, _, name = text.partition("=")
+        if not value.isdecimal() or int(value) > 255 or not name:
+            raise RequestError(f"--value {text} is not N=CLASS with a value N of 0 to 255")
+        meant[int(value)] = name
+    return meant
 
 
 def _czii_particles(given: list[str]) -> dict[str, tuple[float, float]]:

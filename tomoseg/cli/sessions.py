@@ -71,13 +71,17 @@ def validate(
     """Check a recipe, its tomograms, their fit to the model and the disk, before any work."""
     from tomoseg.checks import check_session, gigabytes
     from tomoseg.session import plan_session, where_blocks_run
-    from tomoseg.stages.networks import halo_of, halo_words
+    from tomoseg.stages.networks import accepted_angstrom, halo_of, halo_words
 
     session = plan_session(_recipe(recipe, tomograms, output, set_, None))
     checks = check_session(session, reads_masks=True)
     for network in session.networks:
         halo = halo_words(network.card, halo_of(network.card, session.recipe.segment.halo))
-        typer.echo(f"model {network.card.name}: {', '.join(network.classes)}; {halo}")
+        finest, coarsest = accepted_angstrom(network.card)
+        typer.echo(
+            f"model {network.card.name}: {', '.join(network.classes)}; "
+            f"voxels of {finest:.3g} to {coarsest:.3g} Å; {halo}"
+        )
     typer.echo(f"blocks run on {where_blocks_run(session)}")
     for check in checks:
         if check.problem:

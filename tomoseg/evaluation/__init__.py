@@ -72,7 +72,7 @@ def evaluate_files(
     Raises
     ------
     RequestError
-        If the two do not fit each other.
+        If the two do not fit each other, or have nothing in common.
     """
     are_tables = [place.lower().endswith(TABLE_SUFFIXES) for place in (found, truth)]
     if are_tables[0] != are_tables[1]:
@@ -82,9 +82,16 @@ def evaluate_files(
         for table in tables:
             for line in table.says:
                 say(f"{table.place}: {line}")
-        return evaluate_tables(*tables, options)
-    evaluate = evaluate_instances if options.instances else evaluate_labels
-    return evaluate(found, truth, options)
+        scores = evaluate_tables(*tables, options)
+    else:
+        evaluate = evaluate_instances if options.instances else evaluate_labels
+        scores = evaluate(found, truth, options)
+    if not scores:
+        raise RequestError(
+            f"nothing is compared: {found} and {truth} have no class in common",
+            remedy="Check that these are the files; name their class with --classes.",
+        )
+    return scores
 
 
 def evaluate_folders(found: str, truth: str, options: Options = USUAL) -> dict[str, Scores]:

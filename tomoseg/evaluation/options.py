@@ -25,6 +25,11 @@ class Options:
     classes
         Names of labels 1, 2, … of the truth, and of a result that has no names of its own; or the
         one class of a table that names none. Empty takes what the files say.
+    values
+        Value → class, ``background`` or ``not_annotated``, in volumes that do not say their classes
+        themselves, instead of labels 1, 2, ….
+    threshold
+        In such volumes the one class is above it, the rest is background.
     instances
         Whether the volumes hold objects, each with a number of its own, not classes.
     czii
@@ -38,6 +43,8 @@ class Options:
     tolerance_angstrom: float | None = None
     voxel_size_angstrom: float | None = None
     classes: tuple[str, ...] = ()
+    values: Mapping[int, str] | None = None
+    threshold: float | None = None
     instances: bool = False
     czii: Mapping[str, tuple[float, float]] | None = None
     tomogram: str | None = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.annotations.settings import BACKGROUND, UNKNOWN
+from tomoseg.annotations.volume import Legend
 from tomoseg.blocks import Block, BlockGrid
 from tomoseg.errors import RequestError
 from tomoseg.evaluation.grids import Compared, open_together
@@ -46,10 +48,13 @@ class LabelCounts:
     surfaces
         float64, shape (classes, 2, 2), Å²: of each class as
         :func:`tomoseg.metrics.surface_counts` gives; zeros where voxel sizes are not known.
+    unannotated
+        Voxels of which the truth says nothing.
     """
 
     voxels: Counts
     surfaces: NDArray[np.float64]
+    unannotated: int = 0
 
     @classmethod
     def none(cls, classes: int) -> LabelCounts:
@@ -58,7 +63,11 @@ class LabelCounts:
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
         """Pool two blocks or tomograms of the same classes."""
-        return LabelCounts(self.voxels + other.voxels, self.surfaces + other.surfaces)
+        return LabelCounts(
+            self.voxels + other.voxels,
+            self.surfaces + other.surfaces,
+            self.unannotated + other.unannotated,
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ class LabelPair:
     ----------
     opened
         What was found, and the truth.
+    legends
+        What the values of each stand for, where the file does not say it and a person did.
     lookup
         uint8, shape (256,): found label → label of the truth that has the same name; 0 where the
         truth does not know the class and so says nothing of it.
@@ -77,6 +88,7 @@ class LabelPair:
     """
 
     opened: Compared
+    legends: tuple[Legend | None, Legend | None]
     lookup: NDArray[np.uint8]
     tolerance_angstrom: float | None
 
@@ -101,10 +113,18 @@ class LabelPair:
         return sum((self._block(block, classes) for block in grid), LabelCounts.none(classes))
 
     def _block(self, block: Block, classes: int) -> LabelCounts:
-        found, truth = (as_labels(volume.read(block.read)) for volume in self.opened.volumes)
+        found, truth = (
+            legend.read(volume.read(block.read), place)
+            if legend
+            else as_labels(volume.read(block.read))
+            for volume, legend, place in zip(
+                self.opened.volumes, self.legends, ("what was found", "the truth"), strict=True
+            )
+        )
         found = self.lookup[found]
         core = block.core.slices
-        counts = LabelCounts.none(classes)
+        unannotated = int(np.count_nonzero(truth[core] == UNANNOTATED))
+        counts = replace(LabelCounts.none(classes), unannotated=unannotated)
         counts.voxels[:] = confusion(found[core], truth[core], classes)
         if self.voxel_size_angstrom is not None:
             for label in np.union1d(found, truth[truth != UNANNOTATED]):
@@ -151,13 +171,15 @@ def evaluate_label_pairs(pairs: Sequence[tuple[str, str]], options: Options = US
     Raises
     ------
     RequestError
-        As :func:`evaluate_labels`, or if the tomograms have different classes.
+        As :func:`evaluate_labels`, if the tomograms have different classes, or if nothing would be
+        compared.
     """
     names = _classes_of(pairs, options)
     known = names or tuple(f"label_{label}" for label in range(1, UNANNOTATED))
     counts = LabelCounts.none(len(known))
     for found, truth in pairs:
         counts += _label_counts(found, truth, known, options)
+    _check_compared(counts, pairs, options)
     scores: Scores = {}
     for row, surfaces in zip(class_scores(counts.voxels, known), counts.surfaces, strict=True):
         if names or counts.voxels[:, known.index(row.name) + 1].any() or row.support:
@@ -165,6 +187,28 @@ def evaluate_label_pairs(pairs: Sequence[tuple[str, str]], options: Options = US
             order = ("precision", "recall", "f1", "dice", "iou", "surface_dice", "support")
             scores[row.name] = plain({key: values[key] for key in order})
     return scores
+
+
+def _check_compared(
+    counts: LabelCounts, pairs: Sequence[tuple[str, str]], options: Options
+) -> None:
+    """Refuse a truth that says nothing of any class; guess that 255 was meant as one."""
+    truth = pairs[0][1]
+    name = (options.classes or ("membrane",))[0]
+    remedy = (
+        f"If 255 is a class, say --value 255={name}, or above which value it is, --threshold 127; "
+        "if it is not, say --value 255=not_annotated."
+    )
+    if not counts.voxels.sum():
+        raise RequestError(
+            f"nothing is compared: every voxel of {truth} is 255, 'not annotated'", remedy=remedy
+        )
+    is_said = options.threshold is not None or UNANNOTATED in (options.values or {})
+    if counts.unannotated and not counts.voxels[1:].any() and not is_said:
+        raise RequestError(
+            f"{truth} holds 0 and 255 alone, and 255 is 'not annotated': no class is compared",
+            remedy=remedy,
+        )
 
 
 def evaluate_instances(found: str, truth: str, options: Options = USUAL) -> Scores:
@@ -225,6 +269,9 @@ def _classes_of(pairs: Sequence[tuple[str, str]], options: Options) -> tuple[str
     """Return the classes that the truth knows; none if no file says them."""
     if options.classes:
         return options.classes
+    if options.values:
+        meant = dict.fromkeys(options.values.values())
+        return tuple(name for name in meant if name not in (BACKGROUND, UNKNOWN))
     known = {truth: class_names(truth) or class_names(found) or () for found, truth in pairs}
     (first, names), *others = known.items()
     for place, other in others:
@@ -238,6 +285,12 @@ def _classes_of(pairs: Sequence[tuple[str, str]], options: Options) -> tuple[str
 
 def _label_counts(found: str, truth: str, names: tuple[str, ...], options: Options) -> LabelCounts:
     own = class_names(found) or options.classes or names
+    if names and not set(own) & set(names):
+        raise RequestError(
+            f"{found} has the classes {', '.join(own)}, {truth} has {', '.join(names)}: none in "
+            "common",
+            remedy="Name the labels of the truth as in the result, with --classes.",
+        )
     lookup = np.full(256, UNANNOTATED, np.uint8)
     lookup[0] = 0
     for label, name in enumerate(own, start=1):
@@ -245,11 +298,30 @@ def _label_counts(found: str, truth: str, names: tuple[str, ...], options: Optio
     with ExitStack() as stack:
         places = labels_in(found), labels_in(truth)
         opened = open_together(stack, places, options)
-        pair = LabelPair(opened, lookup, options.tolerance_angstrom)
+        legends = _legend(found, names, options), _legend(truth, names, options)
+        pair = LabelPair(opened, legends, lookup, options.tolerance_angstrom)
         try:
             return pair.counts(len(names))
         except RequestError as error:
-            raise RequestError(f"{found} and {truth}: {error.message}") from error
+            remedy = error.remedy or (
+                "Say with --threshold above which value the class is, or with --value 255=NAME "
+                "what values stand for."
+            )
+            raise RequestError(f"{found} and {truth}: {error.message}", remedy=remedy) from error
+
+
+def _legend(place: str, names: tuple[str, ...], options: Options) -> Legend | None:
+    """Return what a person said of the values in a volume that does not say its classes."""
+    if class_names(place) is not None or (not options.values and options.threshold is None):
+        return None
+    if options.threshold is None:
+        return Legend.of(options.values, (), names)
+    if options.values or len(options.classes or names[:1]) != 1:
+        raise RequestError(
+            "--threshold tells one class from the background",
+            remedy="Name that class with --classes, or say with --value what values stand for.",
+        )
+    return Legend.of(None, names[:1], names, threshold=options.threshold)
 
 
 def _instances(

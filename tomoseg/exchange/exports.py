@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tomoseg.bounds import check_bounds
 from tomoseg.errors import RequestError
 from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.places import (
@@ -19,6 +20,7 @@ from tomoseg.exchange.places import (
 from tomoseg.formats.dialects import Origin, WriteOptions
 from tomoseg.formats.registry import DIALECTS, Known
 from tomoseg.recipe import Recipe
+from tomoseg.sections import Spacing
 from tomoseg.stages.points import (
     COPICK,
     FoundPoints,
@@ -54,6 +56,11 @@ class ExportRequest:
         Instead of the recipe's ``export.flip_z`` and ``export.dynamo_origin``.
     spacing_angstrom
         Class → distance of segments along its filaments, before the recipe's.
+
+    Raises
+    ------
+    SettingError
+        If a distance is out of its bounds.
     """
 
     to: str
@@ -64,7 +71,11 @@ class ExportRequest:
     imported: bool = False
     flip_z: bool | None = None
     origin: Origin | None = None
-    spacing_angstrom: Mapping[str, float] = field(default_factory=dict)
+    spacing_angstrom: Mapping[str, Spacing] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check bounds."""
+        check_bounds(self)
 
     @property
     def known(self) -> Known:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
 
 from tomoseg.binning import binning_factor
+from tomoseg.bounds import CLOSED, Angle, Length, Reach, SettingError, check_bounds
 from tomoseg.errors import RequestError
 from tomoseg.sampling import Sampling, Shape, as_shape
 
@@ -15,6 +18,8 @@ TRUNCATE_SIGMAS = 4.0
 RIDGE_FLOOR = 0.15
 # A tube of four bins' radius still has its centre found to a fraction of a bin.
 RADIUS_BINS = 4.0
+
+Strength = Annotated[float, Field(gt=0, le=10)]
 
 
 @dataclass(frozen=True)
@@ -43,37 +48,31 @@ class TracingSettings:
 
     Raises
     ------
-    RequestError
-        If a value is out of its range.
+    SettingError
+        If a value is out of its bounds, or two contradict each other.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
 
-    radius_angstrom: float = 125.0
+    radius_angstrom: Length = 125.0
     hollow: bool = False
-    seed_threshold: float = 0.5
-    follow_threshold: float = 0.25
-    turn_degrees: float = 25.0
-    claim_degrees: float = 30.0
-    gap_angstrom: float = 200.0
-    link_angstrom: float = 600.0
-    link_degrees: float = 20.0
-    minimum_length_angstrom: float = 600.0
+    seed_threshold: Strength = 0.5
+    follow_threshold: Strength = 0.25
+    turn_degrees: Angle = 25.0
+    claim_degrees: Angle = 30.0
+    gap_angstrom: Reach = 200.0
+    link_angstrom: Reach = 600.0
+    link_degrees: Angle = 20.0
+    minimum_length_angstrom: Annotated[float, Field(ge=0, le=1e7)] = 600.0
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name.endswith("_degrees") and not 0 < value < 90:
-                raise RequestError(f"{item.name} {value} must lie between 0 and 90")
-            if item.name.endswith("_angstrom") and not value >= 0:
-                raise RequestError(f"{item.name} {value} must not be negative")
-        if not self.radius_angstrom > 0:
-            raise RequestError(f"radius_angstrom {self.radius_angstrom} must be positive")
-        if not 0 < self.follow_threshold <= self.seed_threshold:
-            raise RequestError(
-                f"follow_threshold {self.follow_threshold} must be positive and at most "
-                f"seed_threshold {self.seed_threshold}"
+        """Check bounds."""
+        check_bounds(self)
+        if self.follow_threshold > self.seed_threshold:
+            raise SettingError(
+                f"follow_threshold {self.follow_threshold} is above seed_threshold "
+                f"{self.seed_threshold}, with which a trace begins",
+                remedy="Lower follow_threshold or raise seed_threshold.",
             )
 
     @property

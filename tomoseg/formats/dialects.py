@@ -14,6 +14,7 @@ import numpy as np
 
 from tomoseg.coordinates import Filament, Particles, Points, frames, resample
 from tomoseg.errors import RequestError
+from tomoseg.formats.tilt_series import check_size, completed_size, size_note
 from tomoseg.sampling import Sampling, Triple, xyz
 
 # The length of a tubulin dimer; the rise of one actin subunit.
@@ -41,7 +42,8 @@ class TomoContext:
         Pixel of the unbinned tilt series; None where the tomogram itself counts as unbinned.
     tilt_series_size_xyz
         Size of the unbinned tomogram in its pixels, rlnTomoSizeX/Y/Z; given if and only if the
-        pixel size is. Never computed from the binned shape, which was rounded.
+        pixel size is. x and y are never computed from the binned shape, which was rounded; of two
+        numbers z is the tomogram's thickness, which is not the tilt series'.
     centre_shift_pixels
         Added to size / 2, the centre that RELION 5 takes; -1 for programs that take size / 2 - 1.
     origin_angstrom
@@ -52,14 +54,15 @@ class TomoContext:
     Raises
     ------
     RequestError
-        If the name is not one word, the grid is not the source's, or only one of pixel and size
-        is given or one is not positive.
+        If the name is not one word, the grid is not the source's, only one of pixel and size is
+        given, or they are not those of this tomogram
+        (:func:`tomoseg.formats.tilt_series.check_size`).
     """
 
     tomo_name: str
     sampling: Sampling
     tilt_series_pixel_size_angstrom: float | None = None
-    tilt_series_size_xyz: tuple[int, int, int] | None = None
+    tilt_series_size_xyz: tuple[int, ...] | None = None
     centre_shift_pixels: float = 0.0
     origin_angstrom: Triple | None = None
 
@@ -74,10 +77,13 @@ class TomoContext:
             )
         if (self.tilt_series_pixel_size_angstrom is None) != (self.tilt_series_size_xyz is None):
             raise RequestError("pixel and size of the tilt series go together; one is missing")
-        if min(self.pixel_angstrom, *self.size_xyz) <= 0:
+        if self.pixel_angstrom <= 0 or min(self.size_xyz) <= 0:
             raise RequestError(
                 f"pixel {self.pixel_angstrom} Å and size {self.size_xyz} must be positive"
             )
+        # The slice of a micrograph has no thickness that could agree.
+        if self.tilt_series_size_xyz and not self.sampling.is_flat:
+            check_size(self.size_xyz, self.pixel_angstrom, self.sampling)
 
     @property
     def pixel_angstrom(self) -> float:
@@ -89,18 +95,25 @@ class TomoContext:
     def size_xyz(self) -> tuple[int, int, int]:
         """Size of the unbinned tomogram, in its pixels."""
         z, y, x = self.sampling.shape
-        return self.tilt_series_size_xyz or (x, y, z)
+        given = self.tilt_series_size_xyz
+        return completed_size(given, self.pixel_angstrom, self.sampling) if given else (x, y, z)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know about the coordinates."""
-        odd = [size for size in self.size_xyz if size % 2]
-        if not odd:
-            return ()
-        return (
-            f"size {self.size_xyz} (xyz) is odd: programs that round its half differ by half a "
-            f"pixel, {self.pixel_angstrom / 2:g} Å",
-        )
+        size, pixel, given = self.size_xyz, self.pixel_angstrom, self.tilt_series_size_xyz
+        notes = [size_note(size, pixel, self.sampling)] if given else []
+        if given and len(given) < len(size):
+            notes.append(
+                f"export.tilt_series_size_xyz has no z: {size[2]} pixels of {pixel:g} Å are taken, "
+                "the tomogram's thickness"
+            )
+        if any(edge % 2 for edge in (size[:2] if self.sampling.is_flat else size)):
+            notes.append(
+                f"size {size} (xyz) is odd: programs that round its half differ by half a "
+                f"pixel, {pixel / 2:g} Å"
+            )
+        return tuple(note for note in notes if note)
 
     def centred(self, points_angstrom: Points) -> Points:
         """Convert positions, shape (n, 3), zyx, Å, to RELION's, xyz, Å from the centre."""

@@ -204,7 +204,7 @@ def _refuse_unread_kinds(series: Any) -> None:
         raise FormatError(
             f"TIFF voxels of type {series.dtype} are not read; the types read are "
             f"{', '.join(DTYPES)}",
-            remedy="Convert the file to float32",
+            remedy="Convert the file to float32, labels to uint8",
         )
     page = series.keyframe
     if page.samplesperpixel != 1 or "C" in series.axes or "S" in series.axes:

@@ -6,6 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tomoseg.bounds import CLOSED
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -41,7 +43,7 @@ class AugmentationSettings(BaseModel):
         which sharpens.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(**CLOSED, frozen=True)
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 180.0
     rotation_probability: Fraction = 0.25
@@ -52,9 +54,9 @@ class AugmentationSettings(BaseModel):
     missing_wedge_degrees: Annotated[float, Field(gt=0, lt=90)] = 60.0
     missing_wedge_probability: Fraction = 0.3
     gain: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    offset: Annotated[float, Field(ge=0)] = 0.2
+    offset: Annotated[float, Field(ge=0, le=10)] = 0.2
     gamma: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    noise: Annotated[float, Field(ge=0)] = 0.4
+    noise: Annotated[float, Field(ge=0, le=10)] = 0.4
     blur: Fraction = 0.8
 
     @classmethod

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tomoseg.blocks import Box
+from tomoseg.bounds import CLOSED, Cores, Count, Edge, Halo, Minutes, VoxelSize
 from tomoseg.nets.augmentation import AugmentationSettings, Fraction
 from tomoseg.nets.card import (
     DEFAULT_COLOURS,
@@ -27,8 +28,8 @@ from tomoseg.nets.card import (
 )
 from tomoseg.sampling import Shape, as_shape
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, le=1000)]
+Steps = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 _HALO_3D = 32
 # Annotation of so many slices in a row is for a network that predicts several at once.
@@ -131,44 +132,44 @@ class TrainingSettings(BaseModel):
         takes all cores; ``readers`` is the number of threads that prepare patches.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(**CLOSED, frozen=True)
 
     name: Annotated[str, Field(min_length=1)]
     version: str = "1"
     architecture: ArchitectureChoice = PRESETS["fast"]
     classes: tuple[ClassName, ...] = tuple(DEFAULT_COLOURS)
     colours: tuple[Colour, ...] = ()
-    voxel_size_angstrom: Positive
+    voxel_size_angstrom: VoxelSize
     voxel_size_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.1
     contrast: Literal["dark", "bright"] = "dark"
     intensity: tuple[Step, ...] = ()
-    patch: Shape | None = None
-    batch: Count = 4
-    steps: Count | None = 3000
-    maximum_minutes: Positive | None = None
+    patch: tuple[Edge, Edge, Edge] | None = None
+    batch: Edge = 4
+    steps: Steps | None = 3000
+    maximum_minutes: Minutes | None = None
     patience: Count | None = None
     loss: Literal["dice_entropy", "log_squares"] = "dice_entropy"
-    boundary_weight: Annotated[float, Field(ge=0)] = 0.0
+    boundary_weight: Weight = 0.0
     schedule: Literal["one_cycle", "cosine"] = "one_cycle"
-    learning_rate: Positive = 3e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
     foreground_fraction: Fraction = 0.75
-    maximum_class_weight: Annotated[float, Field(ge=1)] = 4.0
+    maximum_class_weight: Annotated[float, Field(ge=1, le=1000)] = 4.0
     augmentation: AugmentationSettings = AugmentationSettings()
-    halo: Annotated[int, Field(ge=0)] | None = None
+    halo: Halo | None = None
     validation: tuple[str, ...] = ()
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    validation_gap: Annotated[int, Field(ge=0)] | None = None
-    validation_steps: Count | None = None
-    validation_voxels: Count = 32_000_000
-    checkpoint_minutes: Positive = 2.0
+    validation_gap: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    validation_steps: Steps | None = None
+    validation_voxels: Annotated[int, Field(ge=1, le=10**12)] = 32_000_000
+    checkpoint_minutes: Minutes = 2.0
     init_from: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: Count | Literal["auto"] = "auto"
-    readers: Count = 1
+    threads: Cores | Literal["auto"] = "auto"
+    readers: Cores = 1
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from math import isfinite, pi
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from math import pi
+from typing import Annotated, ClassVar, Literal
 
-from tomoseg.errors import RequestError
+from pydantic import ConfigDict, Field
+
+from tomoseg.bounds import CLOSED, Length, SettingError, Volume, check_bounds
 from tomoseg.sampling import Sampling
 
 VOLUMES = ("minimum_volume_nm3", "maximum_volume_fraction", "maximum_volume_nm3")
+BOUNDS = ("minimum", "maximum")
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -52,63 +57,50 @@ class PickingSettings:
 
     Raises
     ------
-    RequestError
-        If a value is out of its range, or a volume is limited that peaks do not have.
+    SettingError
+        If a value is out of its bounds, two contradict each other, or a volume is limited that
+        peaks do not have.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
 
     method: Literal["peaks", "watershed", "components"] = "peaks"
-    radius_angstrom: float = 140.0
-    label_radius_angstrom: float | None = None
-    minimum_distance_angstrom: float | None = None
-    threshold: float = 0.4
-    minimum_volume_fraction: float = 0.25
-    maximum_volume_fraction: float | None = None
-    minimum_volume_nm3: float | None = None
-    maximum_volume_nm3: float | None = None
-    minimum_score: float = 0.0
-    top_n: int | None = None
+    radius_angstrom: Length = 140.0
+    label_radius_angstrom: Length | None = None
+    minimum_distance_angstrom: Length | None = None
+    threshold: Annotated[float, Field(gt=0, le=10)] = 0.4
+    minimum_volume_fraction: Share = 0.25
+    maximum_volume_fraction: Annotated[float, Field(gt=0, le=1000)] | None = None
+    minimum_volume_nm3: Volume | None = None
+    maximum_volume_nm3: Volume | None = None
+    minimum_score: Share = 0.0
+    top_n: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     border: Literal["keep", "drop"] = "keep"
-    exclude: Mapping[str, float] = field(default_factory=dict, hash=False)
-    surroundings_angstrom: float = 0.0
+    exclude: Mapping[str, Length] = field(default_factory=dict, hash=False)
+    surroundings_angstrom: Annotated[float, Field(ge=0, le=5000)] = 0.0
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        for name, value in self._lengths():
-            if value is not None and not (value > 0 and isfinite(value)):
-                raise RequestError(f"{name} {value} must be positive")
-        if not self.threshold > 0:
-            raise RequestError(f"threshold {self.threshold} must be positive")
-        for name in ("minimum_volume_fraction", "minimum_score"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise RequestError(f"{name} {value} must lie in 0..1")
-        if not 0 <= self.surroundings_angstrom <= 5000:
-            raise RequestError(
-                f"surroundings_angstrom {self.surroundings_angstrom} must lie in 0..5000"
-            )
-        self._check_volumes()
-
-    def _lengths(self) -> list[tuple[str, float | None]]:
-        """Return the values, by name, that must be positive if they are given."""
-        names = [item.name for item in fields(self) if item.name.endswith("_angstrom")]
-        names.remove("surroundings_angstrom")
-        given = [(name, getattr(self, name)) for name in (*names, *VOLUMES, "top_n")]
-        return [*given, *((f"exclude.{name}", value) for name, value in self.exclude.items())]
-
-    def _check_volumes(self) -> None:
+        """Check bounds, and volumes against each other and the method."""
+        check_bounds(self)
         given = [name for name in VOLUMES if getattr(self, name) is not None]
         if self.method == "peaks" and given:
-            raise RequestError(
+            raise SettingError(
                 f"{given[0]} limits a volume, and peaks have none",
                 remedy="Pick with method watershed or components.",
             )
         if self.maximum_volume_nm3 and self.maximum_volume_fraction:
-            raise RequestError(
+            raise SettingError(
                 "maximum_volume_nm3 and maximum_volume_fraction exclude each other",
                 remedy="State one of them.",
             )
+        # A share and a volume in nm³ are compared where the tomogram is known.
+        for unit in ("nm3", "fraction"):
+            least, most = (getattr(self, f"{bound}_volume_{unit}") for bound in BOUNDS)
+            if least and most and least > most:
+                raise SettingError(
+                    f"minimum_volume_{unit} {least:g} is above maximum_volume_{unit} {most:g}",
+                    remedy="Correct one of them: nothing is picked between them.",
+                )
 
     @property
     def label_angstrom(self) -> float:

@@ -23,6 +23,7 @@ from tomoseg.stores import Folder, Ledger, Volume
 Progress = Callable[[str, str, int, int], None]
 """Called with tomogram, stage and pass, the blocks done and all blocks."""
 
+IMAGE = "tomogram.zarr"
 RAW_LABELS = "work/segmented"
 SMALLEST_LEVEL = 128
 HALVED = (2, 2, 2)
@@ -84,7 +85,7 @@ class Context:
     @property
     def image(self) -> Folder:
         """The OME-Zarr group."""
-        return self.folder / "tomogram.zarr"
+        return self.folder / IMAGE
 
     @property
     def records(self) -> Folder:

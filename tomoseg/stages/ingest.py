@@ -22,7 +22,7 @@ from tomoseg.errors import FormatError
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import open_source, unpacked
 from tomoseg.stages.context import HALVED, Context, Stage, halved_box, pair, pyramid, receipt_name
-from tomoseg.stages.networks import check_fit
+from tomoseg.stages.fit import check_recipe
 from tomoseg.stores import Ledger, Volume, fingerprint, write_image_metadata
 from tomoseg.turns import Axes
 
@@ -52,8 +52,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     said = recipe.source
     with open_source(url, voxel_size_angstrom=said.voxel_size_angstrom, axes=said.axes) as source:
         header = source.header
-    for network in context.networks:
-        check_fit(recipe, network.card, header.sampling)
+    check_recipe(recipe, context.networks, context.name, header)
     sampling = header.sampling.binned(recipe.ingest.bin)
     levels = pyramid(sampling)
     dtype = header.dtype if recipe.ingest.bin == 1 else "float32"

@@ -27,7 +27,7 @@ from tomoseg.errors import RequestError
 from tomoseg.formats.compressed import compression_of
 from tomoseg.recipe import MaskValues, SourceSection
 from tomoseg.sampling import Sampling, Shape, as_shape
-from tomoseg.sources import Found, as_labels, companion_url, open_source, unpacked
+from tomoseg.sources import Found, are_above, as_labels, companion_url, open_source, unpacked
 from tomoseg.stages.context import Context
 from tomoseg.stores import Ledger, Volume, fingerprint
 from tomoseg.turns import Axes
@@ -94,12 +94,20 @@ class MaskFile:
             self._codes(part.write)
 
     def _codes(self, box: Box) -> Codes:
+        opened = open_source(self.url, voxel_size_angstrom=ANY_VOXEL, axes=self.axes)
+        with opened as source:
+            voxels = source.read(box)
+        if self.values.threshold is not None:
+            is_inside = are_above(voxels, self.values.threshold)
+            return np.where(is_inside, INSIDE, OUTSIDE).astype(np.uint8)
         try:
-            opened = open_source(self.url, voxel_size_angstrom=ANY_VOXEL, axes=self.axes)
-            with opened as source:
-                values = as_labels(source.read(box))
+            values = as_labels(voxels)
         except RequestError as error:
-            raise RequestError(f"the mask {self.url}: {error.message}") from error
+            raise RequestError(
+                f"the mask {self.url}: {error.message}",
+                remedy="Say above which value it is inside, with source.mask_values: "
+                "{threshold: 0.5}.",
+            ) from error
         table = np.full(256, UNKNOWN, np.uint8)
         for code, known in ((OUTSIDE, "outside"), (INSIDE, "inside"), (UNSURE, "unsure")):
             table[list(getattr(self.values, known))] = code

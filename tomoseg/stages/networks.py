@@ -142,12 +142,23 @@ def network_sampling(sampling: Sampling, card: ModelCard, *, rescale: str) -> Sa
         remedy = (
             f"Set ingest.bin: {round(ratio)}."
             if ratio > 1
-            else "Use a finer reconstruction or a model made for this voxel size."
+            else "Use a finer reconstruction, a smaller ingest.bin, or a model made for this size."
         )
+        finest, coarsest = accepted_angstrom(card)
         raise ModelError(
-            f"{fact}: more than {LARGEST_RESCALING} times apart is not rescaled", remedy=remedy
+            f"{fact}: more than {LARGEST_RESCALING} times apart is not rescaled, so that it takes "
+            f"{finest:.3g} to {coarsest:.3g} Å",
+            remedy=remedy,
         )
     return sampling.resampled(wanted)
+
+
+def accepted_angstrom(card: ModelCard) -> tuple[float, float]:
+    """Return the finest and the coarsest voxel size that a network is rescaled to, Å."""
+    return (
+        card.voxel_size_angstrom / LARGEST_RESCALING,
+        card.voxel_size_angstrom * LARGEST_RESCALING,
+    )
 
 
 def check_fit(recipe: Recipe, card: ModelCard, source: Sampling) -> Sampling:

@@ -93,15 +93,16 @@ def write_options(recipe: Recipe, colours: Mapping[str, str]) -> WriteOptions:
     )
 
 
-def found_points(context: Context) -> FoundPoints:
-    """Return what was traced, picked and sampled in a tomogram.
+def sampled_names(recipe: Recipe) -> dict[str, str]:
+    """Return class → what points on its membranes are called: another name if it is picked too."""
+    picked = recipe.pick or {}
+    return {name: f"{name}_surface" if name in picked else name for name in recipe.sample or ()}
 
-    Points on the membranes of a class that was picked too are called ``<class>_surface``.
-    """
+
+def found_points(context: Context) -> FoundPoints:
+    """Return what was traced, picked and sampled in a tomogram."""
     traced, picked = tuple(context.recipe.trace or ()), tuple(context.recipe.pick or ())
-    sampled = {
-        name: f"{name}_surface" if name in picked else name for name in context.recipe.sample or ()
-    }
+    sampled = sampled_names(context.recipe)
     surfaces = [
         replace(read_samples(context, name).particles, name=called)
         for name, called in sampled.items()

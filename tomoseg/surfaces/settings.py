@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import erf, exp, pi, sqrt
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
 
 from tomoseg.binning import binning_factor
+from tomoseg.bounds import CLOSED, Angle, Length, Reach, check_bounds
 from tomoseg.errors import RequestError
 from tomoseg.sampling import Sampling, Shape, as_shape
 
@@ -46,34 +49,23 @@ class SurfaceSettings:
 
     Raises
     ------
-    RequestError
-        If a value is out of its range.
+    SettingError
+        If a value is out of its bounds.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
 
-    thickness_angstrom: float = 60.0
-    spacing_angstrom: float = 100.0
-    threshold: float = 0.5
-    link_degrees: float = 30.0
-    minimum_area_nm2: float = 1000.0
-    contact_angstrom: float = 0.0
+    thickness_angstrom: Length = 60.0
+    spacing_angstrom: Length = 100.0
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    link_degrees: Angle = 30.0
+    minimum_area_nm2: Annotated[float, Field(ge=0, le=1e10)] = 1000.0
+    contact_angstrom: Reach = 0.0
     roll: Literal["random", "none"] = "random"
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("thickness_angstrom", "spacing_angstrom"):
-            if not getattr(self, name) > 0:
-                raise RequestError(f"{name} {getattr(self, name)} must be positive")
-        if not 0 < self.threshold < 1:
-            raise RequestError(f"threshold {self.threshold} must lie between 0 and 1")
-        if not 0 < self.link_degrees < 90:
-            raise RequestError(f"link_degrees {self.link_degrees} must lie between 0 and 90")
-        for name in ("minimum_area_nm2", "contact_angstrom"):
-            if not getattr(self, name) >= 0:
-                raise RequestError(f"{name} {getattr(self, name)} must not be negative")
-        if self.roll not in ("random", "none"):
-            raise RequestError(f"roll {self.roll!r} must be random or none")
+        """Check bounds."""
+        check_bounds(self)
 
 
 def surface_defaults(name: str) -> SurfaceSettings:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from tomoseg.bounds import Cores, Count, explained
 from tomoseg.errors import RequestError
 from tomoseg.plain_yaml import read_yaml
-from tomoseg.recipe import absolute, explained
-from tomoseg.sections import ComputeSection, Count, Section
+from tomoseg.recipe import absolute
+from tomoseg.sections import ComputeSection, Section
 
 GPU_LIMIT = "tomoseg-gpu"
 SCHEDULER = "TOMOSEG_SCHEDULER"
@@ -42,7 +43,7 @@ class LimitsSection(Section):
         ``prefect gcl create tomoseg-gpu --limit 1``.
     """
 
-    session_runs: Count = 2
+    session_runs: Cores = 2
     tomograms_a_run: Count = 10
     tomograms_at_once: Annotated[int, Field(ge=1, le=64)] = 1
     gpu: str = GPU_LIMIT
@@ -96,7 +97,7 @@ class Watch(Section):
     incomplete_minutes: Annotated[float, Field(ge=0, le=7 * 24 * 60)] = 10.0
     sentinel: str | None = None
     pauses_seconds: tuple[Seconds, ...] = (60.0, 600.0)
-    live_hours: Annotated[float, Field(ge=0)] = 12.0
+    live_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 12.0
     limits: LimitsSection = LimitsSection()
     compute: ComputeSection | None = None
     scheduler: str | None = None
