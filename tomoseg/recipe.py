@@ -105,8 +105,7 @@ class SourceSection(Section):
     mask
         A volume on the tomogram's grid or one coarser by a whole factor, ``{folder}`` and
         ``{name}`` standing for those of the tomogram; what is outside of it (of the lamella or
-        the cell, say) is not segmented. The tomogram's intensity statistics are those of all its
-        voxels, so that a mask changes no voxel inside.
+        the cell, say) is not segmented, and does not count in the statistics of grey values.
     mask_values
         What the mask's values mean.
     """
