@@ -95,7 +95,10 @@ def _checked(session: Session, found: Found) -> Check:
     recipe = session.recipe
     override = recipe.source.voxel_size_angstrom
     try:
-        with explaining(), open_source(found.url, voxel_size_angstrom=override) as source:
+        opened = open_source(
+            found.url, voxel_size_angstrom=override, integers=recipe.source.integers
+        )
+        with explaining(), opened as source:
             header = source.header
         grids = [check_fit(recipe, one.card, header.sampling) for one in session.networks]
     except TomosegError as error:

@@ -100,6 +100,9 @@ class SourceSection(Section):
         Overrides the files' own voxel size, Å.
     contrast
         Whether protein is dark or bright in the tomograms.
+    integers
+        Whether integers of MRC files are ``signed`` or ``unsigned``; ``auto``: as the header says
+        and, for bytes whose header does not, as their values do.
     maximum_not_finite
         Share of voxels that may be NaN or infinite; they are treated as the mean.
     mask
@@ -112,6 +115,7 @@ class SourceSection(Section):
 
     voxel_size_angstrom: float | None = Field(default=None, gt=0, le=1000)
     contrast: Literal["dark", "bright"] = "dark"
+    integers: Literal["auto", "signed", "unsigned"] = "auto"
     maximum_not_finite: float = Field(default=0.01, ge=0, le=1)
     mask: str | None = None
     mask_values: MaskValues = MaskValues()

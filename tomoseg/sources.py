@@ -19,7 +19,7 @@ from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.amira_lattice import AmiraReader
 from tomoseg.formats.compressed import beginning, compression_of, decompress
 from tomoseg.formats.mrc import MrcReader
-from tomoseg.formats.mrc_header import HEADER_BYTES, announced_bytes
+from tomoseg.formats.mrc_header import HEADER_BYTES, Integers, announced_bytes
 from tomoseg.formats.png import PngReader
 from tomoseg.formats.tiff import TiffReader
 from tomoseg.sampling import Header
@@ -214,8 +214,12 @@ def companion_url(pattern: str, tomogram: Found) -> str:
 
 
 @contextmanager
-def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterator[Source]:
+def open_source(
+    url: str, *, voxel_size_angstrom: float | None = None, integers: Integers = "auto"
+) -> Iterator[Source]:
     """Open a tomogram; only its header is read.
+
+    ``integers`` says of an MRC file whether its integers have a sign.
 
     Raises
     ------
@@ -230,7 +234,8 @@ def open_source(url: str, *, voxel_size_angstrom: float | None = None) -> Iterat
         raise FormatError(f"{url} is compressed and has not been unpacked")
     with open_file(url) as file:
         reader = _READERS.get(_kind(url), MrcReader)
-        yield reader(file, voxel_size_angstrom=voxel_size_angstrom)
+        signs = {"integers": integers} if reader is MrcReader else {}
+        yield reader(file, voxel_size_angstrom=voxel_size_angstrom, **signs)
 
 
 def unpacked(url: str, spool: Folder) -> str:

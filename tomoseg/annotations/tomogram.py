@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,14 +105,20 @@ class Tomograms:
 
     def _opened(self, found: Found, section: SourceSection) -> Tomogram:
         settings = self.settings
-        with open_source(found.url, voxel_size_angstrom=section.voxel_size_angstrom) as source:
+        how: Any = {
+            "voxel_size_angstrom": section.voxel_size_angstrom,
+            "integers": section.integers,
+        }
+        with open_source(found.url, **how) as source:
             sampling = source.header.sampling
+            # What was found once is not looked for again.
+            how["integers"] = "unsigned" if source.header.dtype.startswith("u") else "signed"
             grid = network_grid(sampling, settings.voxel_size_angstrom)
             statistics = _statistics(source, section.maximum_not_finite)
         sign = intensity.contrast_sign(section.contrast, settings.contrast, on_mismatch="flip")
         image = _Image(
             url=found.url,
-            voxel_size_angstrom=section.voxel_size_angstrom,
+            how=how,
             there=Rescaling(sampling, grid),
             normaliser=intensity.prepare(self._steps, statistics, flip=sign < 0),
             fill=statistics.fill,
@@ -124,7 +131,7 @@ class _Image:
     """Reads boxes from a file as the stage segment does: filled where empty, normalised."""
 
     url: str
-    voxel_size_angstrom: float | None
+    how: dict[str, Any]
     there: Rescaling
     normaliser: intensity.Normaliser
     fill: float | None
@@ -135,7 +142,7 @@ class _Image:
         is_rescaled = self.there.target != sampling
         wanted = self.there.needed(box) if is_rescaled else box
         read = wanted.grow(self.normaliser.halo(sampling)).clip(sampling.shape)
-        with open_source(self.url, voxel_size_angstrom=self.voxel_size_angstrom) as source:
+        with open_source(self.url, **self.how) as source:
             if self.fill is None:
                 voxels = source.read(read)
             else:

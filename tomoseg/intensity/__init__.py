@@ -20,6 +20,7 @@ from tomoseg.intensity.normaliser import (
     contrast_sign,
     prepare,
 )
+from tomoseg.intensity.signs import looks_wrapped, spreads
 from tomoseg.intensity.statistics import (
     Bins,
     Moments,
@@ -70,12 +71,14 @@ __all__ = [
     "empty_voxels",
     "histogram",
     "is_counted",
+    "looks_wrapped",
     "may_be_empty",
     "merge_moments",
     "moments",
     "parse_steps",
     "prepare",
     "read_filled",
+    "spreads",
     "uniform_voxels",
     "value_counts",
 ]

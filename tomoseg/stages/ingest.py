@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial, reduce
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ def _settings(context: Context) -> Any:
         "source": fingerprint(context.source_url),
         "url": context.source_url,
         "voxel_size_angstrom": context.recipe.source.voxel_size_angstrom,
+        "integers": context.recipe.source.integers,
         "maximum_not_finite": context.recipe.source.maximum_not_finite,
         "bin": context.recipe.ingest.bin,
         "blocks": context.recipe.blocks.shape,
@@ -57,7 +58,8 @@ def _begin(context: Context) -> None:
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     url = unpacked(context.source_url, context.records / "unpacked")
     recipe = context.recipe
-    with open_source(url, voxel_size_angstrom=recipe.source.voxel_size_angstrom) as source:
+    override, integers = recipe.source.voxel_size_angstrom, recipe.source.integers
+    with open_source(url, voxel_size_angstrom=override, integers=integers) as source:
         header = source.header
     for network in context.networks:
         check_fit(recipe, network.card, header.sampling)
@@ -67,7 +69,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     volumes = [_level(context, number, level, dtype) for number, level in enumerate(levels)]
     copy = CopyBlocks(
         url=url,
-        voxel_size_angstrom=recipe.source.voxel_size_angstrom,
+        voxel_size_angstrom=override,
+        integers="unsigned" if header.dtype.startswith("u") else "signed",
         bins=header.sampling.bins(recipe.ingest.bin),
         strip=_strip(sampling.shape, recipe.blocks.shape),
         image=volumes[0],
@@ -90,13 +93,15 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         "source": fingerprint(context.source_url),
         "levels": len(levels),
         "left_out": left_out,
-        "notes": [*header.notes, *_notes(statistics.not_finite, left_out, sampling.shape)],
+        "notes": [*header.notes, *_notes(statistics, left_out, sampling.shape, dtype)],
     }
 
 
-def _notes(not_finite: int, left_out: Mapping[str, int], shape: Shape) -> list[str]:
+def _notes(
+    statistics: intensity.Statistics, left_out: Mapping[str, int], shape: Shape, dtype: str
+) -> list[str]:
     """Return what was found in a tomogram's grey values that a person should know of."""
-    voxels = prod(shape)
+    voxels, not_finite = prod(shape), statistics.not_finite
     reasons = {EMPTY: "empty (one grey value all around, as in padding)", OUTSIDE: OUTSIDE}
     notes = [
         f"{_percent(left_out[why], voxels)} of the voxels are {said}: they do not count in the "
@@ -108,6 +113,13 @@ def _notes(not_finite: int, left_out: Mapping[str, int], shape: Shape) -> list[s
         share = _percent(not_finite, voxels)
         notes.append(
             f"{not_finite:,} voxels ({share}) are not finite; they are treated as the mean"
+        )
+    greys, counts = statistics.greys, statistics.counts
+    if intensity.is_counted(dtype) and intensity.looks_wrapped(greys, counts, dtype):
+        other = "signed" if dtype.startswith("u") else "unsigned"
+        notes.append(
+            f"grey values lie at both ends of {dtype}, as if these integers were {other}: if they "
+            f"are, set source.integers: {other} (for MRC files)"
         )
     return notes
 
@@ -130,8 +142,8 @@ class CopyBlocks:
 
     Parameters
     ----------
-    url, voxel_size_angstrom
-        The source.
+    url, voxel_size_angstrom, integers
+        The source, and how it is read: what was told or found once is not looked for again.
     bins
         Voxels zyx of the source that make one of the image.
     strip
@@ -144,6 +156,7 @@ class CopyBlocks:
 
     url: str
     voxel_size_angstrom: float | None
+    integers: Literal["signed", "unsigned"]
     bins: Shape
     strip: Shape
     image: Volume
@@ -173,7 +186,8 @@ class CopyBlocks:
         }
 
     def _read(self, box: Box) -> NDArray[Any]:
-        with open_source(self.url, voxel_size_angstrom=self.voxel_size_angstrom) as source:
+        how: Any = {"voxel_size_angstrom": self.voxel_size_angstrom, "integers": self.integers}
+        with open_source(self.url, **how) as source:
             voxels = source.read(box.scaled(self.bins))
         if max(self.bins) == 1:
             return voxels
