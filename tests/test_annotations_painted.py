@@ -205,7 +205,7 @@ def test_other_voxel_sizes_are_resampled_labels_and_image_alike(paint, voxel_siz
     z, y, x = np.ogrid[:40, :48, :48]
     distance = np.sqrt((z - 20.0) ** 2 + (y - 20.0) ** 2 + (x - 28.0) ** 2)
     labels = (distance < 10).astype(np.uint8)
-    image = (100 - 50 * labels).astype(np.float32)
+    image = (100 - 50 * labels + 0.01 * noise(labels.shape)).astype(np.float32)
     annotation = paint(labels, image, voxel_size=voxel_size)
     (volume,) = volumes(annotation)
     expected = tuple(int(np.ceil(n * voxel_size / 10.0)) for n in labels.shape)

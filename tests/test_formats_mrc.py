@@ -99,17 +99,17 @@ def test_the_header_decides_on_byte_order_where_the_stamp_is_wrong(
     [
         ({76: struct.pack("<2f", 0, 200)}, "uint8"),
         ({76: struct.pack("<2f", -5, 100)}, "int8"),
-        ({76: struct.pack("<2f", 0, 127)}, "int8"),
-        ({76: struct.pack("<2f", 200, 0)}, "int8"),
-        ({76: struct.pack("<2f", 0, float("nan"))}, "int8"),
+        ({76: struct.pack("<2f", 0, 127)}, "uint8"),
+        ({76: struct.pack("<2f", 200, 0)}, "uint8"),
+        ({76: struct.pack("<2f", 0, float("nan"))}, "uint8"),
         ({76: struct.pack("<2f", 0, 100), 152: IMOD + struct.pack("<i", 0)}, "uint8"),
         ({76: struct.pack("<2f", 0, 200), 152: IMOD + struct.pack("<i", 1)}, "int8"),
-        ({76: struct.pack("<2f", 0, 100), 152: struct.pack("<2i", 7, 0)}, "int8"),
+        ({76: struct.pack("<2f", 0, 100), 152: struct.pack("<2i", 7, 0)}, "uint8"),
     ],
     ids=[
         "maximum above 127",
         "negative minimum",
-        "either",
+        "either, and wrong",
         "minimum above maximum",
         "no statistics",
         "IMOD says unsigned",
@@ -117,13 +117,80 @@ def test_the_header_decides_on_byte_order_where_the_stamp_is_wrong(
         "another program's words",
     ],
 )
-def test_bytes_are_unsigned_where_the_header_tells(
+def test_the_header_tells_the_sign_of_bytes_or_else_their_values(
     changes: dict[int, bytes], expected: str
 ) -> None:
     array = np.array([[[0, 100, 200]]], np.uint8)
     voxels = read_all(reader(mrc_bytes(array, changes=changes)))
     assert voxels.dtype == expected
     np.testing.assert_array_equal(voxels, array.view(expected))
+
+
+UNKNOWN = {76: struct.pack("<2f", 0, 0)}
+
+
+def grey_bytes(dtype: str, mean: float, spread: float, seed: int = 0) -> NDArray[Any]:
+    """Return a tomogram of bytes, cut off where its values leave their range."""
+    bounds = np.iinfo(dtype)
+    grey = np.random.default_rng(seed).normal(mean, spread, (4, 60, 70))
+    return grey.round().clip(bounds.min, bounds.max).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mean", "spread"),
+    [
+        ("uint8", 128, 20),
+        ("uint8", 128, 60),  # cut off at both ends
+        ("uint8", 70, 25),
+        ("uint8", 230, 30),
+        ("int8", 0, 20),
+        ("int8", -5, 50),
+        ("int8", 60, 25),
+    ],
+)
+def test_the_values_of_bytes_tell_their_sign_where_the_header_does_not(
+    dtype: str, mean: float, spread: float
+) -> None:
+    array = grey_bytes(dtype, mean, spread)
+    source = reader(mrc_bytes(array, changes=UNKNOWN))
+    assert source.header.dtype == dtype
+    np.testing.assert_array_equal(read_all(source), array)
+    (note,) = source.header.notes
+    said, other = ("unsigned", "signed") if dtype == "uint8" else ("signed", "unsigned")
+    assert note.startswith(f"mode 0 read as {said}: the header does not say, and as {other} they")
+    assert note.endswith(f"source.integers: {other} overrules this")
+
+
+@pytest.mark.parametrize("largest", [1, 100, 127])
+def test_bytes_that_are_the_same_either_way_are_not_noted(largest: int) -> None:
+    array = np.arange(60).reshape(3, 4, 5).clip(0, largest).astype(np.uint8)
+    assert reader(mrc_bytes(array, changes=UNKNOWN)).header.notes == ()
+
+
+def test_a_mask_of_0_and_255_is_a_guess_that_is_said() -> None:
+    array = (ramp("uint8") % 2 * 255).astype(np.uint8)
+    source = reader(mrc_bytes(array, changes=UNKNOWN))
+    np.testing.assert_array_equal(read_all(source), array)
+    assert "a guess" in source.header.notes[0]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "float32"])
+@pytest.mark.parametrize("integers", ["signed", "unsigned"])
+def test_the_sign_that_a_person_says_is_taken(dtype: str, integers: Any) -> None:
+    array = ramp("uint8").astype(dtype) if dtype != "uint8" else ramp("uint8") + np.uint8(190)
+    source = reader(mrc_bytes(array), integers=integers)
+    kind = "u" if integers == "unsigned" else "i"
+    wanted = array if dtype == "float32" else array.view(f"{kind}{array.itemsize}")
+    found = read_all(source)
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_an_extended_header_is_not_taken_for_voxels() -> None:
+    array = grey_bytes("int8", 0, 20)
+    raw = mrc_bytes(array, changes={**UNKNOWN, 92: struct.pack("<i", 200_000)})
+    raw = raw[:1024] + b"\x80" * 200_000 + raw[1024:]
+    assert reader(raw).header.dtype == "int8"
 
 
 @pytest.mark.parametrize("crs", [(1, 2, 3), (1, 3, 2), (2, 1, 3), (2, 3, 1), (3, 1, 2), (3, 2, 1)])

@@ -14,8 +14,6 @@ from tomoseg.runners import SerialRunner
 from tomoseg.session import plan_session
 from tomoseg.stages import run_stage
 from tomoseg.stages.context import RAW_LABELS
-from tomoseg.stages.masks import store_mask
-from tomoseg.stores import Ledger
 
 WHOLE, BLOCKS = (64, 256, 256), (8, 16, 24)
 CLASSES = ("microtubule", "actin", "single_membrane", "double_membrane", "ribosome", "carbon_edge")
@@ -43,7 +41,6 @@ def cleaned(context, labels):
     volume = context.volume(RAW_LABELS)
     volume.create(labels.shape, "uint8", shard=context.recipe.blocks.shape, is_labels=True)
     volume.write(Box.whole(labels.shape), labels)
-    store_mask(context, Ledger(context.records, "segment", "planted"))
     context.records.write_json("segment.json", {"digest": "planted", "summary": {}})
     run_stage(context, "clean")
     store = zarr.storage.LocalStore(context.image.path)

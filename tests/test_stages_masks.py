@@ -18,11 +18,10 @@ from tomoseg.recipe import MaskValues, SourceSection, recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Sampling
 from tomoseg.session import plan_session, run_session
-from tomoseg.stages import run_stage
+from tomoseg.stages import run_stage, segment
 from tomoseg.stages.context import RAW_LABELS
-from tomoseg.stages.masks import codes_at, inside_parts, open_mask, store_mask
+from tomoseg.stages.masks import codes_at, inside_parts, open_mask
 from tomoseg.status import session_status
-from tomoseg.stores import Ledger
 
 SHAPE = (21, 52, 60)
 WHOLE, BLOCKS = (64, 256, 256), (8, 16, 24)
@@ -174,16 +173,19 @@ def lamella(tmp_path):
     return source, nearest(values, (2, 2, 2), SHAPE) > 0
 
 
-def test_what_is_inside_a_mask_stays_bit_for_bit(context_of, lamella):
+def test_a_mask_decides_what_counts_and_where_results_lie(context_of, noise, lamella, monkeypatch):
     source, is_kept = lamella
-    free = context_of("free", blocks={"shape": BLOCKS})
-    run_stage(free, "ingest")
-    run_stage(free, "segment")
+    inside = mrcfile.read(noise)[is_kept].astype(float)
+    with monkeypatch.context() as patch:
+        patch.setattr(segment, "stored_mask", lambda context: None)
+        free = context_of("free", source=source, blocks={"shape": BLOCKS})
+        run_stage(free, "ingest")
+        run_stage(free, "segment")
     assert stored(free, RAW_LABELS)[~is_kept].any()
     assert stored(free, "scores/ribosome")[~is_kept].any()
     for shape in (WHOLE, BLOCKS):
         masked = context_of(f"{shape[0]}", source=source, blocks={"shape": shape})
-        run_stage(masked, "ingest")
+        told = run_stage(masked, "ingest")["summary"]
         summary = run_stage(masked, "segment")["summary"]
         labels = stored(masked, RAW_LABELS)
         assert np.array_equal(labels, np.where(is_kept, stored(free, RAW_LABELS), 0))
@@ -191,10 +193,15 @@ def test_what_is_inside_a_mask_stays_bit_for_bit(context_of, lamella):
         scores, whole = (stored(one, "scores/ribosome").astype(int) for one in (masked, free))
         assert np.abs(scores - np.where(is_kept, whole, 0)).max() <= 1
         assert not scores[~is_kept].any()
-        # The statistics are those of the whole tomogram.
-        assert masked.records.read_json("statistics.json") == free.records.read_json(
-            "statistics.json"
-        )
+        statistics = masked.records.read_json("statistics.json")
+        assert statistics["count"] == is_kept.sum()
+        assert statistics["mean"] == np.float32(inside.mean())
+        assert statistics["std"] == pytest.approx(inside.std(), rel=1e-6)
+        share = f"{100 * np.mean(~is_kept):.2g}%"
+        assert told["notes"] == [
+            f"{share} of the voxels are outside the mask: they do not count in the statistics of "
+            "grey values"
+        ]
     wholly_outside = sum(not is_kept[b.write.slices].any() for b in BlockGrid(SHAPE, BLOCKS))
     assert summary["blocks"] == {"all": 36, "skipped": {"outside the mask": wholly_outside}}
     assert wholly_outside == 15
@@ -226,7 +233,6 @@ def test_a_compressed_mask_is_unpacked_on_the_way(session_of, context_of, tmp_pa
     assert check.problem == ""
     context = context_of(source=source, blocks={"shape": BLOCKS})
     run_stage(context, "ingest")
-    store_mask(context, Ledger(context.records, "segment", "planted"))
     assert np.array_equal(stored(context, "work/mask"), codes)
     assert not context.records.exists("unpacked-mask")
 
@@ -238,9 +244,9 @@ def test_another_mask_is_another_result(context_of, lamella, tmp_path):
     run_stage(context, "segment")
     assert run_stage(context_of(source=source), "segment")["is_reused"]
     values = {"inside": [2], "outside": [0, 255], "unsure": []}
-    assert not run_stage(context_of(source=source | {"mask_values": values}), "segment")[
-        "is_reused"
-    ]
+    other = context_of(source=source | {"mask_values": values})
+    assert not run_stage(other, "ingest")["is_reused"]
+    assert not run_stage(other, "segment")["is_reused"]
     assert set(np.unique(stored(context, "work/mask"))) == {0, 1}
 
 
@@ -255,7 +261,6 @@ def thirds(context_of, tmp_path):
     trace = {"actin": {"radius_angstrom": 36.0, "minimum_length_angstrom": 240.0}}
     context = context_of(source=mask, pick=pick, trace=trace, blocks={"shape": (8, 16, 24)})
     run_stage(context, "ingest")
-    store_mask(context, Ledger(context.records, "segment", "planted"))
     return context
 
 

@@ -12,8 +12,6 @@ from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.session import plan_session
 from tomoseg.stages import class_summaries, run_stage
-from tomoseg.stages.masks import store_mask
-from tomoseg.stores import Ledger
 
 SHAPE = (40, 60, 140)
 VOXEL = 12.0
@@ -44,8 +42,6 @@ def exported(tmp_path, tiny_model):
         session = plan_session(recipe_from(values))
         context = session.context(session.tomograms[0], SerialRunner(), lambda *done: None)
         run_stage(context, "ingest")
-        if source:
-            store_mask(context, Ledger(context.records, "segment", "planted"))
         labels = np.zeros(SHAPE, np.uint8)
         for row in (24, 36):
             away = np.hypot(*(np.indices(SHAPE[:2]) - np.array([20, row])[:, None, None]))

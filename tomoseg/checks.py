@@ -151,7 +151,8 @@ def _looked_at(url: str, about: SourceSection) -> tuple[Header | None, tuple[str
     if compression_of(url):
         header = packed_header(url, voxel_size_angstrom=size, axes=axes)
         return header, ("compressed: the whole is looked into when it is read",)
-    with open_source(url, voxel_size_angstrom=size, axes=axes) as source:
+    opened = open_source(url, voxel_size_angstrom=size, axes=axes, integers=about.integers)
+    with opened as source:
         header = source.header
     return header, told_voxels(url, look_into(url), about.maximum_not_finite)
 

@@ -113,13 +113,15 @@ class SourceSection(Section):
         written as MRC and TIFF, lie on the file's own grid.
     contrast
         Whether protein is dark or bright in the tomograms.
+    integers
+        Whether integers of MRC files are ``signed`` or ``unsigned``; ``auto``: as the header says
+        and, for bytes whose header does not, as their values do.
     maximum_not_finite
         Share of voxels that may be NaN or infinite; they are treated as the mean.
     mask
         A volume on the tomogram's grid or one coarser by a whole factor, ``{folder}`` and
         ``{name}`` standing for those of the tomogram; what is outside of it (of the lamella or
-        the cell, say) is not segmented. The tomogram's intensity statistics are those of all its
-        voxels, so that a mask changes no voxel inside.
+        the cell, say) is not segmented, and does not count in the statistics of grey values.
     mask_values
         What the mask's values mean.
     """
@@ -127,6 +129,7 @@ class SourceSection(Section):
     voxel_size_angstrom: VoxelSize | None = None
     axes: Axes = "zyx"
     contrast: Literal["dark", "bright"] = "dark"
+    integers: Literal["auto", "signed", "unsigned"] = "auto"
     maximum_not_finite: float = Field(default=0.01, ge=0, le=1)
     mask: str | None = None
     mask_values: MaskValues = MaskValues()

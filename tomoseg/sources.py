@@ -20,7 +20,7 @@ from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.amira_lattice import AmiraReader
 from tomoseg.formats.compressed import beginning, compression_of, decompress
 from tomoseg.formats.mrc import MrcReader
-from tomoseg.formats.mrc_header import HEADER_BYTES, announced_bytes, parse_header
+from tomoseg.formats.mrc_header import HEADER_BYTES, Integers, announced_bytes, parse_header
 from tomoseg.formats.png import PngReader
 from tomoseg.formats.ranges import refuse_outside
 from tomoseg.formats.tiff import TiffReader
@@ -214,7 +214,11 @@ class _Upright:
 
 @contextmanager
 def open_source(
-    url: str, *, voxel_size_angstrom: float | None = None, axes: Axes = "zyx"
+    url: str,
+    *,
+    voxel_size_angstrom: float | None = None,
+    axes: Axes = "zyx",
+    integers: Integers = "auto",
 ) -> Iterator[Source]:
     """Open a tomogram; only its header is read.
 
@@ -226,18 +230,22 @@ def open_source(
         Taken instead of what the file says.
     axes
         Which axis of the file is which (:mod:`tomoseg.turns`).
+    integers
+        Whether those of an MRC file have a sign.
 
     Raises
     ------
     FormatError, VoxelSizeError
         As the format's reader says; a compressed file must be unpacked first (:func:`unpacked`).
     """
-    with _as_in_the_file(url, voxel_size_angstrom) as source:
+    with _as_in_the_file(url, voxel_size_angstrom, integers) as source:
         yield _Upright(source, axes)
 
 
 @contextmanager
-def _as_in_the_file(url: str, voxel_size_angstrom: float | None) -> Iterator[Source]:
+def _as_in_the_file(
+    url: str, voxel_size_angstrom: float | None, integers: Integers
+) -> Iterator[Source]:
     if kind_of(url) == "zarr":
         yield OmeZarrReader(url, voxel_size_angstrom=voxel_size_angstrom)
         return
@@ -245,7 +253,8 @@ def _as_in_the_file(url: str, voxel_size_angstrom: float | None) -> Iterator[Sou
         raise FormatError(f"{url} is compressed and has not been unpacked")
     with open_file(url) as file:
         reader = _READERS.get(kind_of(url), MrcReader)
-        yield reader(file, voxel_size_angstrom=voxel_size_angstrom)
+        signs = {"integers": integers} if reader is MrcReader else {}
+        yield reader(file, voxel_size_angstrom=voxel_size_angstrom, **signs)
 
 
 def look_into(url: str) -> intensity.Moments:

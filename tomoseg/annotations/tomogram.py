@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,12 @@ from numpy.typing import NDArray
 from tomoseg import intensity
 from tomoseg.annotations.voxels import Memory, Voxels, strips
 from tomoseg.blocks import Box
-from tomoseg.errors import FormatError, RequestError, TomosegError, VoxelSizeError
+from tomoseg.errors import RequestError, TomosegError, VoxelSizeError
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.recipe import SourceSection
 from tomoseg.rescale import Rescaling
 from tomoseg.sampling import Sampling
 from tomoseg.sources import Found, Source, open_source
-from tomoseg.turns import Axes
 
 LARGEST_RESCALING = 1.6
 EQUAL_WITHIN = 0.01
@@ -105,31 +105,37 @@ class Tomograms:
 
     def _opened(self, found: Found, section: SourceSection) -> Tomogram:
         settings = self.settings
-        size, axes = section.voxel_size_angstrom, section.axes
-        with open_source(found.url, voxel_size_angstrom=size, axes=axes) as source:
+        how: Any = {
+            "voxel_size_angstrom": section.voxel_size_angstrom,
+            "axes": section.axes,
+            "integers": section.integers,
+        }
+        with open_source(found.url, **how) as source:
             sampling = source.header.sampling
+            # What was found once is not looked for again.
+            how["integers"] = "unsigned" if source.header.dtype.startswith("u") else "signed"
             grid = network_grid(sampling, settings.voxel_size_angstrom)
             statistics = _statistics(source, section.maximum_not_finite)
         sign = intensity.contrast_sign(section.contrast, settings.contrast, on_mismatch="flip")
         image = _Image(
             url=found.url,
-            voxel_size_angstrom=size,
-            axes=axes,
+            how=how,
             there=Rescaling(sampling, grid),
             normaliser=intensity.prepare(self._steps, statistics, flip=sign < 0),
+            fill=statistics.fill,
         )
         return Tomogram(found, sampling, grid, Voxels(grid.shape, np.float32, image, self.memory))
 
 
 @dataclass(frozen=True)
 class _Image:
-    """Reads normalised boxes from a file."""
+    """Reads boxes from a file as the stage segment does: filled where empty, normalised."""
 
     url: str
-    voxel_size_angstrom: float | None
-    axes: Axes
+    how: dict[str, Any]
     there: Rescaling
     normaliser: intensity.Normaliser
+    fill: float | None
 
     def __call__(self, box: Box) -> NDArray[np.float32]:
         """Return float32, ``box.shape``, of a box of the network's grid."""
@@ -137,9 +143,12 @@ class _Image:
         is_rescaled = self.there.target != sampling
         wanted = self.there.needed(box) if is_rescaled else box
         read = wanted.grow(self.normaliser.halo(sampling)).clip(sampling.shape)
-        size = self.voxel_size_angstrom
-        with open_source(self.url, voxel_size_angstrom=size, axes=self.axes) as source:
-            voxels = self.normaliser.apply(source.read(read), sampling)
+        with open_source(self.url, **self.how) as source:
+            if self.fill is None:
+                voxels = source.read(read)
+            else:
+                voxels, _ = intensity.read_filled(source.read, read, sampling.shape, self.fill)
+        voxels = self.normaliser.apply(voxels, sampling)
         voxels = voxels[wanted.within(read).slices]
         if is_rescaled:
             voxels = self.there.apply(voxels, wanted, box)
@@ -169,17 +178,26 @@ def network_grid(sampling: Sampling, wanted_angstrom: float) -> Sampling:
 
 
 def _statistics(source: Source, maximum_not_finite: float) -> intensity.Statistics:
-    """Take the statistics of a whole tomogram in two passes over its slices."""
-    grid = strips(source.header.sampling.shape)
-    moments = intensity.merge_moments(intensity.moments(source.read(b.write)) for b in grid)
-    share = moments.not_finite / (moments.count + moments.not_finite)
-    if share > maximum_not_finite:
-        raise FormatError(
-            f"{100 * share:.3g}% of the voxels are NaN or infinite, more than "
-            f"{100 * maximum_not_finite:.3g}%",
-            remedy="Repair the tomogram, or raise source.maximum_not_finite.",
-        )
+    """Take the statistics of a whole tomogram as the stage ingest does, in passes over slices."""
+    shape = source.header.sampling.shape
+    whole = [block.write for block in strips(shape)]
+    specimen = intensity.Specimen(source.read, shape)
+    moments, may_be_empty = intensity.Moments(), False
+    for box in whole:
+        voxels = source.read(box)
+        moments = moments.merge(intensity.moments(voxels))
+        may_be_empty |= intensity.may_be_empty(voxels)
+    not_finite, read = moments.not_finite, source.read
+    empty = sum(specimen.counted(box).empty for box in whole) if may_be_empty else 0
+    # Where there is nothing else, nothing is padding.
+    empty %= prod(shape)
+    if empty:
+        read = specimen.read_counted
+        moments = intensity.merge_moments(intensity.moments(read(box)) for box in whole)
+    intensity.check_moments(moments, maximum_not_finite)
     bins = intensity.Bins.for_tomogram(moments, source.header.dtype)
-    histogram = partial(intensity.histogram, bins=bins)
-    counts = np.sum([histogram(source.read(b.write)) for b in grid], axis=0)
-    return intensity.Statistics.of(moments, bins, counts)
+    counts = np.zeros(bins.number, np.int64)
+    for box in whole:
+        counts += intensity.histogram(read(box), bins)
+    moments = replace(moments, not_finite=not_finite)
+    return intensity.Statistics.of(moments, bins, counts, empty=empty)

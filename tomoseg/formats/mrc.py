@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from math import prod, sqrt
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -21,6 +21,7 @@ from tomoseg.formats.mrc_header import (
     IMOD_SIGNED_BYTES,
     IMOD_STAMP,
     MODES,
+    Integers,
     Layout,
     parse_header,
     stated_origin,
@@ -28,9 +29,31 @@ from tomoseg.formats.mrc_header import (
 from tomoseg.formats.ranges import byte_count, read_exactly, refuse_outside, run_starts
 from tomoseg.sampling import Header, Shape, as_shape
 
+# Of bytes whose sign is not told, looked at: so many parts, of so many bytes.
+SAMPLES, SAMPLE_BYTES = 64, 1 << 14
+
 
 class MrcReader(BoxReader):
-    """An MRC file that is read box by box."""
+    """An MRC file that is read box by box.
+
+    Parameters
+    ----------
+    file, voxel_size_angstrom
+        As for every reader.
+    integers
+        Whether integers have a sign; ``auto``: as the header says or, where it does not, as their
+        values do.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        *,
+        voxel_size_angstrom: float | None = None,
+        integers: Integers = "auto",
+    ) -> None:
+        super().__init__(file, voxel_size_angstrom=voxel_size_angstrom)
+        self._integers = integers
 
     @property
     def header(self) -> Header:
@@ -50,7 +73,22 @@ class MrcReader(BoxReader):
     def _layout(self) -> Layout:
         size = byte_count(self._file)
         raw = read_exactly(self._file, 0, min(size, HEADER_BYTES))
-        return parse_header(raw, size, override_angstrom=self._override_angstrom)
+        return parse_header(
+            raw,
+            size,
+            override_angstrom=self._override_angstrom,
+            integers=self._integers,
+            some_bytes=partial(self._some_bytes, size),
+        )
+
+    def _some_bytes(self, size: int, begin: int) -> NDArray[np.uint8]:
+        """Return bytes from all over a file of some size, from some place on."""
+        step = max(SAMPLE_BYTES, (size - begin) // SAMPLES)
+        starts = range(begin, size, step)
+        parts = (
+            read_exactly(self._file, start, min(SAMPLE_BYTES, size - start)) for start in starts
+        )
+        return np.frombuffer(b"".join(parts), np.uint8)
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,22 @@ cryo-microscopy and tomography", J. Struct. Biol. 192 (2015); of the IMOD words 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tomoseg.calibration import calibrate
 from tomoseg.errors import FormatError
 from tomoseg.formats.foreign import kind_by_content
 from tomoseg.formats.ranges import StoredArray
+from tomoseg.intensity import spreads
 from tomoseg.sampling import Header, Sampling, Shape, Triple
 
 HEADER_BYTES = 1024
+Integers = Literal["auto", "signed", "unsigned"]
 
 # crs: along columns, rows and sections of the file; xyz: along the axes of space.
 FIELDS = np.dtype(
@@ -59,6 +63,9 @@ REFUSED_MODES = {
     16: "colour pixels",
     101: "4-bit integers",
 }
+SIGNED_MOST, UNSIGNED_MOST = 127, 255
+# Bytes with no more are of a mask or labels.
+FEW_VALUES = 8
 IMOD_STAMP = 1146047817
 IMOD_SIGNED_BYTES, IMOD_INVERTED_ORIGIN, IMOD_PACKED_BYTES = 1, 4, 16
 # Ten times the year of the standard, and its revision.
@@ -86,7 +93,14 @@ class Layout:
     axes: Shape
 
 
-def parse_header(raw: bytes, file_bytes: int, *, override_angstrom: float | None = None) -> Layout:
+def parse_header(
+    raw: bytes,
+    file_bytes: int,
+    *,
+    override_angstrom: float | None = None,
+    integers: Integers = "auto",
+    some_bytes: Callable[[int], NDArray[np.uint8]] | None = None,
+) -> Layout:
     """Read a header; nothing is allocated that the file's own size does not back.
 
     Parameters
@@ -97,6 +111,12 @@ def parse_header(raw: bytes, file_bytes: int, *, override_angstrom: float | None
         Size of the whole file.
     override_angstrom
         Voxel size to take instead of the header's.
+    integers
+        Whether integers have a sign, whatever the header says.
+    some_bytes
+        Returns voxels of one byte from all over the file, from some place on. Only where the
+        header does not tell are they looked at; without them such bytes are signed, as the
+        standard has it.
 
     Raises
     ------
@@ -109,7 +129,8 @@ def parse_header(raw: bytes, file_bytes: int, *, override_angstrom: float | None
     _refuse_other_files(raw, file_bytes)
     fields, notes = _in_its_byte_order(raw, file_bytes)
     shape = _file_shape(fields)
-    dtype = _voxel_type(fields, notes).newbyteorder(fields.dtype["mode"].byteorder)
+    dtype = _voxel_type(fields, notes, integers, some_bytes)
+    dtype = dtype.newbyteorder(fields.dtype["mode"].byteorder)
     stored = _place_array(fields, shape, dtype, file_bytes, notes)
     axes = _axes(fields, notes)
     origin, is_imods = _origin(fields, notes)
@@ -229,7 +250,12 @@ def _file_shape(fields: Any) -> Shape:
     return shape
 
 
-def _voxel_type(fields: Any, notes: list[str]) -> np.dtype[Any]:
+def _voxel_type(
+    fields: Any,
+    notes: list[str],
+    integers: Integers,
+    some_bytes: Callable[[int], NDArray[np.uint8]] | None,
+) -> np.dtype[Any]:
     mode = int(fields["mode"])
     by_imod = int(fields["imod_stamp"]) == IMOD_STAMP
     flags = int(fields["imod_flags"]) if by_imod else 0
@@ -240,18 +266,51 @@ def _voxel_type(fields: Any, notes: list[str]) -> np.dtype[Any]:
             f"MRC mode {mode} ({kind}) is not read; the modes read are {sorted(MODES)}",
             remedy="Convert the file to mode 2",
         )
+    dtype = np.dtype(MODES[mode])
+    if integers != "auto" and dtype.kind in "iu":
+        kind = "u" if integers == "unsigned" else "i"
+        return np.dtype(f"{kind}{dtype.itemsize}")
     if mode != 0:
-        return np.dtype(MODES[mode])
+        return dtype
+    minimum, maximum = float(fields["minimum"]), float(fields["maximum"])
     if by_imod:
         unsigned = not flags & IMOD_SIGNED_BYTES
-        told_by = "IMOD's flag says so"
+        told_by = "IMOD's flag says so" if unsigned else ""
+    # Wrong statistics (minimum above maximum, NaN) fail these chains of comparisons.
+    elif 0 <= minimum <= maximum <= UNSIGNED_MOST and maximum > SIGNED_MOST:
+        unsigned, told_by = True, f"the header's maximum is {maximum:g}"
+    elif -SIGNED_MOST - 1 <= minimum < 0 <= maximum <= SIGNED_MOST:
+        unsigned, told_by = False, ""
     else:
-        # Wrong statistics (minimum above maximum, NaN) fail this chain of comparisons.
-        unsigned = bool(0 <= fields["minimum"] <= fields["maximum"] and fields["maximum"] > 127)
-        told_by = f"the header's maximum is {fields['maximum']:g}"
-    if unsigned:
-        notes.append(f"mode 0 read as unsigned: {told_by}")
+        begin = HEADER_BYTES + max(0, int(fields["extended_bytes"]))
+        found = some_bytes(begin) if some_bytes else np.empty(0, np.uint8)
+        unsigned, told_by = _judged(np.bincount(found, minlength=UNSIGNED_MOST + 1))
+    if told_by:
+        notes.append(f"mode 0 read as {'unsigned' if unsigned else 'signed'}: {told_by}")
     return np.dtype("uint8" if unsigned else "int8")
+
+
+def _judged(counts: NDArray[np.int64]) -> tuple[bool, str]:
+    """Tell whether bytes are unsigned, and why, where their header does not say it.
+
+    Parameters
+    ----------
+    counts
+        int64, shape (256,): how many have the bits of 0, 1, ….
+    """
+    if not counts[SIGNED_MOST + 1 :].any():
+        return False, ""  # either way the same
+    unsigned, signed = spreads(counts)
+    # Where they do not differ all are negative, or none: grey values seldom are.
+    is_unsigned = unsigned <= 1.001 * signed
+    other = "signed" if is_unsigned else "unsigned"
+    if np.count_nonzero(counts) <= FEW_VALUES:
+        # Of a mask 0 and 255, rather than 0 and -1.
+        return True, "a guess, they have few values; source.integers: signed reads the other way"
+    return is_unsigned, (
+        f"the header does not say, and as {other} they would spread {max(unsigned, signed):.0f} "
+        f"instead of {min(unsigned, signed):.0f}; source.integers: {other} overrules this"
+    )
 
 
 def _place_array(

@@ -2,7 +2,8 @@
 
 A network sees grey values as it was trained on them: its card carries a list of steps, and the
 same list is repeated here. Law 1 asks that a voxel's result does not depend on its block, so that
-every number that a step needs is derived from the statistics of the whole tomogram, once:
+every number that a step needs is derived from the statistics of the whole tomogram, once. Voxels
+that are empty or outside its mask do not count in these:
 
     pass 1   moments(block)            merged in order   count, extremes, mean, spread
     pass 2   histogram(block, bins)    added up          exact for integers of up to 16 bits
@@ -10,6 +11,7 @@ every number that a step needs is derived from the statistics of the whole tomog
     a task   normaliser.apply(block, sampling)
 """
 
+from tomoseg.intensity.empty import Specimen, empty_voxels, may_be_empty, read_filled
 from tomoseg.intensity.normaliser import (
     ClipScale,
     Contrast,
@@ -18,10 +20,12 @@ from tomoseg.intensity.normaliser import (
     contrast_sign,
     prepare,
 )
+from tomoseg.intensity.signs import looks_wrapped, spreads
 from tomoseg.intensity.statistics import (
     Bins,
     Moments,
     Statistics,
+    check_moments,
     histogram,
     is_counted,
     merge_moments,
@@ -56,18 +60,25 @@ __all__ = [
     "Moments",
     "Normaliser",
     "PercentileClip",
+    "Specimen",
     "Statistics",
     "Step",
     "Unsharp",
     "ZScore",
     "as_dicts",
+    "check_moments",
     "contrast_sign",
+    "empty_voxels",
     "histogram",
     "is_counted",
+    "looks_wrapped",
+    "may_be_empty",
     "merge_moments",
     "moments",
     "parse_steps",
     "prepare",
+    "read_filled",
+    "spreads",
     "uniform_voxels",
     "value_counts",
 ]

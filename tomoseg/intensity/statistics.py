@@ -77,6 +77,37 @@ def merge_moments(parts: Iterable[Moments]) -> Moments:
     return reduce(Moments.merge, parts, Moments())
 
 
+def check_moments(whole: Moments, maximum_not_finite: float) -> None:
+    """Refuse a tomogram that cannot be normalised.
+
+    Parameters
+    ----------
+    whole
+        Moments of its voxels that count.
+    maximum_not_finite
+        Share of these that need be no numbers.
+
+    Raises
+    ------
+    FormatError
+        If no voxel counts, or too many of them are not finite.
+    """
+    voxels = whole.count + whole.not_finite
+    if not voxels:
+        raise FormatError(
+            "no voxel is left that shows anything: all have one grey value around them, or are "
+            "outside the mask",
+            remedy="Check that the tomogram was written completely, and source.mask if it has one.",
+        )
+    share = whole.not_finite / voxels
+    if share > maximum_not_finite:
+        raise FormatError(
+            f"{100 * share:.3g}% of the voxels are NaN or infinite, more than "
+            f"{100 * maximum_not_finite:.3g}%",
+            remedy="Repair the tomogram, or raise source.maximum_not_finite.",
+        )
+
+
 @dataclass(frozen=True)
 class Bins:
     """Equal bins of grey value from ``low`` to ``high``; the end bins also hold what is beyond."""
@@ -152,7 +183,7 @@ def value_counts(block: NDArray[Any]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Grey values of a whole tomogram.
+    """Grey values of a whole tomogram: of its voxels that count.
 
     Parameters
     ----------
@@ -163,6 +194,8 @@ class Statistics:
         order in which blocks are merged moves only bits far below, and must not show.
     bins, counts
         Histogram; counts is int64, shape (bins.number,).
+    empty
+        Number of voxels that do not count because nothing is there.
     """
 
     count: int
@@ -173,9 +206,12 @@ class Statistics:
     std: float
     bins: Bins
     counts: NDArray[np.int64]
+    empty: int = 0
 
     @classmethod
-    def of(cls, whole: Moments, bins: Bins, counts: NDArray[np.int64]) -> Statistics:
+    def of(
+        cls, whole: Moments, bins: Bins, counts: NDArray[np.int64], *, empty: int = 0
+    ) -> Statistics:
         """Join the results of both passes.
 
         Raises
@@ -195,7 +231,13 @@ class Statistics:
             std=0.0 if flat else float(np.float32(math.sqrt(whole.squares / whole.count))),
             bins=bins,
             counts=counts,
+            empty=empty,
         )
+
+    @property
+    def fill(self) -> float | None:
+        """What networks see where the tomogram is empty; None if it is nowhere."""
+        return self.mean if self.empty else None
 
     @property
     def greys(self) -> NDArray[np.float64]:

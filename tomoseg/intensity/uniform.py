@@ -35,7 +35,7 @@ def uniform_voxels(voxels: NDArray[Any], margin: Shape) -> NDArray[np.bool_]:
     """
     found = np.zeros(voxels.shape, np.bool_)
     for value in _candidates(voxels, margin):
-        same = _equal(voxels, value).view(np.uint8)
+        same = equal(voxels, value).view(np.uint8)
         for axis, reach in enumerate(margin):
             same = ndimage.minimum_filter1d(same, 2 * reach + 1, axis, mode="constant", cval=1)
         found |= same.view(np.bool_)
@@ -55,7 +55,7 @@ def _candidates(voxels: NDArray[Any], margin: Shape) -> NDArray[Any]:
         for away in range(1, min(2, (reach + 1) // step - 1, lattice.shape[axis] - 1) + 1):
             size = lattice.shape[axis] - away
             first, next_ = (_along(lattice, axis, begin, size) for begin in (0, away))
-            _along(is_equal, axis, 0, size)[...] &= _equal(first, next_)
+            _along(is_equal, axis, 0, size)[...] &= equal(first, next_)
             _along(is_equal, axis, size, away)[...] = False
     return np.unique(lattice[is_equal])
 
@@ -64,7 +64,7 @@ def _along(values: NDArray[Any], axis: int, begin: int, size: int) -> NDArray[An
     return values[(slice(None),) * axis + (slice(begin, begin + size),)]
 
 
-def _equal(values: NDArray[Any], others: Any) -> NDArray[np.bool_]:
+def equal(values: NDArray[Any], others: Any) -> NDArray[np.bool_]:
     """Compare values, NaN equal to NaN."""
     same = values == others
     if np.issubdtype(values.dtype, np.floating):

@@ -1,16 +1,20 @@
 """Ingest: a tomogram from its file into sharded OME-Zarr, with statistics and a pyramid.
 
 A voxel of the source is read once: a task copies the blocks that make up one block of the next
-coarser level, takes their statistics on the way and writes that block too. Only the histogram of
-real numbers asks for a second look, because its range is known after the first.
+coarser level, takes their statistics on the way and writes that block too. What is stored is looked
+at again for the histogram of real numbers, whose range is known after the first look, and where
+some voxels do not count: those that are empty, and those outside the mask. On the way nobody knows
+which these are, since that needs the voxels around a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial, reduce
-from typing import Any
+from math import prod
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +22,17 @@ from numpy.typing import NDArray
 from tomoseg import intensity
 from tomoseg.binning import bin_mean
 from tomoseg.blocks import Block, BlockGrid, Box
-from tomoseg.errors import FormatError
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import open_source, unpacked
 from tomoseg.stages.context import HALVED, Context, Stage, halved_box, pair, pyramid, receipt_name
 from tomoseg.stages.fit import check_recipe
+from tomoseg.stages.masks import MASK, is_inside, mask_settings, store_mask, stored_mask
 from tomoseg.stores import Ledger, Volume, fingerprint, write_image_metadata
 from tomoseg.turns import Axes
 
 # As float32 a few slices are little beside the voxels that they come from; an even number.
 HALVED_SLICES = 8
+EMPTY, OUTSIDE = "empty", "outside the mask"
 
 
 def _settings(context: Context) -> Any:
@@ -36,10 +41,16 @@ def _settings(context: Context) -> Any:
         "url": context.source_url,
         "voxel_size_angstrom": context.recipe.source.voxel_size_angstrom,
         "axes": context.recipe.source.axes,
+        "integers": context.recipe.source.integers,
         "maximum_not_finite": context.recipe.source.maximum_not_finite,
         "bin": context.recipe.ingest.bin,
         "blocks": context.recipe.blocks.shape,
+        "mask": mask_settings(context),
     }
+
+
+def _arrays(context: Context) -> tuple[str, ...]:
+    return ("0", MASK) if context.recipe.source.mask else ("0",)
 
 
 def _begin(context: Context) -> None:
@@ -50,7 +61,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     url = unpacked(context.source_url, context.records / "unpacked")
     recipe = context.recipe
     said = recipe.source
-    with open_source(url, voxel_size_angstrom=said.voxel_size_angstrom, axes=said.axes) as source:
+    how: Any = {"voxel_size_angstrom": said.voxel_size_angstrom, "axes": said.axes}
+    with open_source(url, **how, integers=said.integers) as source:
         header = source.header
     check_recipe(recipe, context.networks, context.name, header)
     sampling = header.sampling.binned(recipe.ingest.bin)
@@ -59,8 +71,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     volumes = [_level(context, number, level, dtype) for number, level in enumerate(levels)]
     copy = CopyBlocks(
         url=url,
-        voxel_size_angstrom=said.voxel_size_angstrom,
-        axes=said.axes,
+        **how,
+        integers="unsigned" if header.dtype.startswith("u") else "signed",
         bins=header.sampling.bins(recipe.ingest.bin),
         strip=_strip(sampling.shape, recipe.blocks.shape),
         image=volumes[0],
@@ -68,15 +80,9 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         ledger=ledger,
     )
     strips = BlockGrid(sampling.shape, pair(copy.strip))
-    names = list(context.run_pass(ledger, "copy", copy, strips))
-    moments = _moments(ledger, names, context)
-    bins = intensity.Bins.for_tomogram(moments, dtype)
-    if intensity.is_counted(dtype):
-        parts = (arrays["counts"] for arrays in ledger.read_all_arrays(names))
-        counts = bins.of_values(reduce(np.add, parts), dtype)
-    else:
-        counts = _histogram(context, ledger, volumes[0], bins)
-    statistics = intensity.Statistics.of(moments, bins, counts)
+    copied = context.run_pass(ledger, "copy", copy, strips)
+    store_mask(context, ledger, header.sampling)
+    statistics, left_out = _statistics(context, ledger, volumes[0], dtype, copied)
     for number, level in enumerate(levels[2:], start=2):
         halve = partial(_halve, finer=volumes[number - 1], coarser=volumes[number])
         grid = BlockGrid(level.shape, recipe.blocks.shape)
@@ -88,18 +94,40 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         "header": header.as_dict(),
         "source": fingerprint(context.source_url),
         "levels": len(levels),
-        "notes": [*header.notes, *_notes(moments)],
+        "left_out": left_out,
+        "notes": [*header.notes, *_notes(statistics, left_out, sampling.shape, dtype)],
     }
 
 
-def _notes(moments: intensity.Moments) -> list[str]:
-    if not moments.not_finite:
-        return []
-    share = moments.not_finite / (moments.count + moments.not_finite)
-    return [
-        f"{moments.not_finite:,} voxels ({100 * share:.2g}%) are not finite; "
-        "they are treated as the mean"
+def _notes(
+    statistics: intensity.Statistics, left_out: Mapping[str, int], shape: Shape, dtype: str
+) -> list[str]:
+    """Return what was found in a tomogram's grey values that a person should know of."""
+    voxels, not_finite = prod(shape), statistics.not_finite
+    reasons = {EMPTY: "empty (one grey value all around, as in padding)", OUTSIDE: OUTSIDE}
+    notes = [
+        f"{_percent(left_out[why], voxels)} of the voxels are {said}: they do not count in the "
+        "statistics of grey values"
+        for why, said in reasons.items()
+        if left_out[why]
     ]
+    if not_finite:
+        share = _percent(not_finite, voxels)
+        notes.append(
+            f"{not_finite:,} voxels ({share}) are not finite; they are treated as the mean"
+        )
+    greys, counts = statistics.greys, statistics.counts
+    if intensity.is_counted(dtype) and intensity.looks_wrapped(greys, counts, dtype):
+        other = "signed" if dtype.startswith("u") else "unsigned"
+        notes.append(
+            f"grey values lie at both ends of {dtype}, as if these integers were {other}: if they "
+            f"are, set source.integers: {other} (for MRC files)"
+        )
+    return notes
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2g}%"
 
 
 def _level(context: Context, number: int, level: Sampling, dtype: str) -> Volume:
@@ -116,8 +144,8 @@ class CopyBlocks:
 
     Parameters
     ----------
-    url, voxel_size_angstrom, axes
-        The source.
+    url, voxel_size_angstrom, axes, integers
+        The source, and how it is read: what was told or found once is not looked for again.
     bins
         Voxels zyx of the source that make one of the image.
     strip
@@ -131,6 +159,7 @@ class CopyBlocks:
     url: str
     voxel_size_angstrom: float | None
     axes: Axes
+    integers: Literal["signed", "unsigned"]
     bins: Shape
     strip: Shape
     image: Volume
@@ -138,7 +167,7 @@ class CopyBlocks:
     ledger: Ledger
 
     def __call__(self, block: Block) -> Mapping[str, Any]:
-        """Write the shards of a block; the receipt holds its moments."""
+        """Write the shards of a block; the receipt holds its moments, empty voxels included."""
         voxels = self._read(block.write)
         found = []
         for strip in BlockGrid(block.write.shape, self.strip):
@@ -154,51 +183,98 @@ class CopyBlocks:
         if intensity.is_counted(voxels.dtype):
             counts = intensity.value_counts(voxels)
             self.ledger.write_arrays(receipt_name("copy", block), {"counts": counts})
-        return asdict(intensity.merge_moments(found))
+        return {
+            **asdict(intensity.merge_moments(found)),
+            "may_be_empty": intensity.may_be_empty(voxels),
+        }
 
     def _read(self, box: Box) -> NDArray[Any]:
-        size = self.voxel_size_angstrom
-        with open_source(self.url, voxel_size_angstrom=size, axes=self.axes) as source:
+        how: Any = {"voxel_size_angstrom": self.voxel_size_angstrom, "axes": self.axes}
+        with open_source(self.url, **how, integers=self.integers) as source:
             voxels = source.read(box.scaled(self.bins))
         if max(self.bins) == 1:
             return voxels
         return bin_mean(voxels.astype(np.float32), self.bins)
 
 
-def _moments(ledger: Ledger, names: Iterable[str], context: Context) -> intensity.Moments:
-    """Merge the strips' moments in order and refuse what cannot be normalised."""
-    total = intensity.merge_moments(map(_moments_of, ledger.read_all(names)))
-    share = total.not_finite / max(1, total.count + total.not_finite)
-    limit = context.recipe.source.maximum_not_finite
-    if total.count == 0 or share > limit:
-        raise FormatError(
-            f"{100 * share:.3g}% of the voxels are NaN or infinite, more than {100 * limit:.3g}%",
-            remedy="Repair the tomogram, or raise source.maximum_not_finite.",
-        )
-    return total
+@dataclass(frozen=True)
+class CountBlock:
+    """Take the moments of the voxels of one block that count, and count the others.
+
+    Parameters
+    ----------
+    specimen
+        Reads them.
+    ledger
+        Where the counts of short integers go.
+    """
+
+    specimen: intensity.Specimen
+    ledger: Ledger
+
+    def __call__(self, block: Block) -> Mapping[str, Any]:
+        """Write the counts of values; the receipt holds the rest."""
+        found = self.specimen.counted(block.write)
+        if intensity.is_counted(found.voxels.dtype):
+            counts = intensity.value_counts(found.voxels)
+            self.ledger.write_arrays(receipt_name("count", block), {"counts": counts})
+        moments = asdict(intensity.moments(found.voxels))
+        return {**moments, EMPTY: found.empty, OUTSIDE: found.outside}
 
 
-def _moments_of(receipt: Mapping[str, Any]) -> intensity.Moments:
-    return intensity.Moments(**{f.name: receipt[f.name] for f in fields(intensity.Moments)})
-
-
-def _histogram(
-    context: Context, ledger: Ledger, image: Volume, bins: intensity.Bins
-) -> NDArray[np.int64]:
-    """Count real numbers in a second pass."""
+def _statistics(
+    context: Context, ledger: Ledger, image: Volume, dtype: str, copied: Iterable[str]
+) -> tuple[intensity.Statistics, dict[str, int]]:
+    """Return the statistics of the voxels that count, and how many do not, by reason."""
     blocks = BlockGrid(image.shape, context.recipe.blocks.shape)
-    work = partial(_count, ledger=ledger, image=image, bins=bins)
-    names = context.run_pass(ledger, "histogram", work, blocks)
-    counts = np.zeros(bins.number, np.int64)
-    for arrays in ledger.read_all_arrays(names):
-        counts += arrays["counts"]
-    return counts
+    names = list(copied)
+    moments, told = _merged(ledger, names)
+    not_finite, read = moments.not_finite, image.read
+    if told["may_be_empty"] or context.recipe.source.mask:
+        mask = stored_mask(context)
+        inside = None if mask is None else partial(is_inside, mask=mask)
+        specimen = intensity.Specimen(image.read, image.shape, inside)
+        counted = list(context.run_pass(ledger, "count", CountBlock(specimen, ledger), blocks))
+        moments_there, told_there = _merged(ledger, counted)
+        # Where there is nothing else, nothing is padding.
+        if told_there[EMPTY] < prod(image.shape):
+            names, moments, told = counted, moments_there, told_there
+            read = specimen.read_counted
+    left_out = {why: told[why] for why in (EMPTY, OUTSIDE)}
+    intensity.check_moments(moments, context.recipe.source.maximum_not_finite)
+    bins = intensity.Bins.for_tomogram(moments, dtype)
+    if intensity.is_counted(dtype):
+        parts = (arrays["counts"] for arrays in ledger.read_all_arrays(names))
+        counts = bins.of_values(reduce(np.add, parts), dtype)
+    else:
+        work = partial(_count, ledger=ledger, read=read, bins=bins)
+        names = list(context.run_pass(ledger, "histogram", work, blocks))
+        parts = (arrays["counts"] for arrays in ledger.read_all_arrays(names))
+        counts = reduce(np.add, parts)
+    # Those in padding are replaced as well.
+    moments = replace(moments, not_finite=not_finite)
+    return intensity.Statistics.of(moments, bins, counts, empty=told[EMPTY]), left_out
+
+
+def _merged(ledger: Ledger, names: Iterable[str]) -> tuple[intensity.Moments, Counter[str]]:
+    """Merge the moments of blocks in order; add up what else their receipts count."""
+    total, told = intensity.Moments(), Counter[str]()
+    known = {f.name for f in fields(intensity.Moments)}
+    for receipt in ledger.read_all(names):
+        total = total.merge(intensity.Moments(**{name: receipt[name] for name in known}))
+        told.update({key: receipt.get(key, 0) for key in ("may_be_empty", EMPTY, OUTSIDE)})
+    return total, told
 
 
 def _count(
-    block: Block, *, ledger: Ledger, image: Volume, bins: intensity.Bins
+    block: Block,
+    *,
+    ledger: Ledger,
+    read: Callable[[Box], NDArray[Any]],
+    bins: intensity.Bins,
 ) -> Mapping[str, Any]:
-    counts = intensity.histogram(image.read(block.write), bins)
+    """Count real numbers in bins."""
+    counts = intensity.histogram(read(block.write), bins)
     ledger.write_arrays(receipt_name("histogram", block), {"counts": counts})
     return {}
 
@@ -224,4 +300,4 @@ def _strip(shape: Shape, block: Shape) -> Shape:
     return (block[0], block[1], -(-shape[2] // block[2]) * block[2])
 
 
-INGEST = Stage("ingest", (), _settings, _run, begin=_begin, arrays=lambda context: ("0",))
+INGEST = Stage("ingest", (), _settings, _run, begin=_begin, arrays=_arrays)

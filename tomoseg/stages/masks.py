@@ -198,8 +198,13 @@ def stored_mask(context: Context) -> Volume | None:
     return context.volume(MASK) if context.recipe.source.mask else None
 
 
-def store_mask(context: Context, ledger: Ledger) -> None:
-    """Store the tomogram's mask, if it has one, a block at a time.
+def is_inside(box: Box, *, mask: Volume) -> NDArray[np.bool_]:
+    """Tell which voxels of a box are not outside a stored mask."""
+    return np.asarray(mask.read(box) != OUTSIDE)
+
+
+def store_mask(context: Context, ledger: Ledger, source: Sampling) -> None:
+    """Store the mask of a tomogram of some grid, if it has one, a block at a time.
 
     Raises
     ------
@@ -209,13 +214,14 @@ def store_mask(context: Context, ledger: Ledger) -> None:
     url, volume = _url(context), stored_mask(context)
     if url is None or volume is None:
         return
-    shape, shard = context.sampling.shape, context.recipe.blocks.shape
+    shard, factor = context.recipe.blocks.shape, context.recipe.ingest.bin
+    shape = source.binned(factor).shape
     url = unpacked(url, context.records / "unpacked-mask")
-    file = open_mask(url, context.recipe.source, context.header.sampling)
+    file = open_mask(url, context.recipe.source, source)
     if not volume.exists:
         volume.create(shape, "uint8", shard=shard, is_labels=True)
-    bins = context.header.sampling.bins(context.recipe.ingest.bin)
-    context.run_pass(ledger, "mask", StoreMask(file, bins, volume), BlockGrid(shape, shard))
+    work = StoreMask(file, source.bins(factor), volume)
+    context.run_pass(ledger, "mask", work, BlockGrid(shape, shard))
     context.records.remove("unpacked-mask")
 
 

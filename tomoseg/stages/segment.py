@@ -4,9 +4,10 @@ Several networks compete for the voxels of a block (:mod:`tomoseg.compete`), one
 what a block needs of memory is its scores of all classes and those of one network.
 
 Two parts of a tomogram are background, in labels and in scores, whatever a network would say of
-them: what is outside its mask, and what is empty. A voxel is empty if the tomogram has one value
-around it as far as the widest halo reaches, as in padding. Neither depends on the blocks, and a
-block that lies in them wholly is not predicted.
+them: what is outside its mask, and what is empty (:mod:`tomoseg.intensity.empty`) or has one value
+around it as far as the widest halo reaches. Neither depends on the blocks, and a block that lies in
+them wholly is not predicted. The networks see the tomogram's mean where it is empty, which is what
+they take to be beyond its border: an edge of padding is no feature.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.compete import compete
 from tomoseg.sampling import Shape, as_shape
 from tomoseg.stages.context import RAW_LABELS, Context, Stage
-from tomoseg.stages.masks import MASK, OUTSIDE, mask_settings, store_mask, stored_mask
+from tomoseg.stages.masks import is_inside, stored_mask
 from tomoseg.stages.networks import (
     AppliedNetwork,
     FittedNetwork,
@@ -50,7 +51,6 @@ def _settings(context: Context) -> Any:
         "contrast": context.recipe.source.contrast,
         "scored": context.scored,
         "competes": bool(segment.networks),
-        "mask": mask_settings(context),
         "networks": [
             {
                 "model": network.card.model_dump(mode="json", exclude=_ONLY_SAID),
@@ -81,6 +81,8 @@ class SegmentBlock:
         Where results go; score maps by label. They are 0 where nothing is written.
     mask
         Where results may lie; None for everywhere.
+    fill
+        The grey value that the networks see where the tomogram is empty; None if it is nowhere.
     """
 
     image: Volume
@@ -90,15 +92,18 @@ class SegmentBlock:
     labels: Volume
     score_maps: tuple[tuple[int, Volume], ...]
     mask: Volume | None
+    fill: float | None
 
     def __call__(self, block: Block) -> Mapping[str, Any]:
         """Write the labels and the score maps of a block, or say why it is skipped."""
         write = block.write
-        is_kept = np.ones(write.shape, bool) if self.mask is None else self._inside(write)
+        is_kept = np.ones(write.shape, bool)
+        if self.mask is not None:
+            is_kept = is_inside(write, mask=self.mask)
         if not is_kept.any():
             return self._skipped(write, OUTSIDE_MASK)
-        image = self._read(write)
-        is_kept &= ~self._empty(write, image)
+        image, is_empty = self._read(write)
+        is_kept &= ~(is_empty | self._uniform(write, image))
         if not is_kept.any():
             return self._skipped(write, EMPTY)
         labels, *maps = self.predicted(write, image) * is_kept
@@ -113,27 +118,27 @@ class SegmentBlock:
         voxels = [write.size] + [0] * len(self.classes)
         return {"voxels": voxels, "events": [], "skipped": reason}
 
-    def _inside(self, write: Box) -> NDArray[np.bool_]:
-        assert self.mask is not None
-        return np.asarray(self.mask.read(write) != OUTSIDE)
-
-    def _read(self, write: Box) -> ReadBox:
-        """Read all that the networks need for a box, and what tells where it is empty."""
+    def _read(self, write: Box) -> tuple[ReadBox, NDArray[np.bool_]]:
+        """Read all that the networks need for a box, and tell which of its voxels are empty."""
         needs = (network.needed(write) for network in self.networks)
         box = reduce(Box.joined, needs, self._around(write))
-        return ReadBox(box, self.image.read(box))
+        if self.fill is None:
+            return ReadBox(box, self.image.read(box)), np.zeros(write.shape, np.bool_)
+        shape = self.networks[0].image_sampling.shape
+        voxels, is_empty = intensity.read_filled(self.image.read, box, shape, self.fill)
+        return ReadBox(box, voxels), is_empty[write.within(box).slices]
 
     def _around(self, write: Box) -> Box:
         return write.grow(self.margin).clip(self.networks[0].image_sampling.shape)
 
-    def _empty(self, write: Box, image: ReadBox) -> NDArray[np.bool_]:
+    def _uniform(self, write: Box, image: ReadBox) -> NDArray[np.bool_]:
         around = self._around(write)
-        empty = intensity.uniform_voxels(image.part(around), self.margin)
-        return empty[write.within(around).slices]
+        uniform = intensity.uniform_voxels(image.part(around), self.margin)
+        return uniform[write.within(around).slices]
 
     @property
     def margin(self) -> Shape:
-        """Voxels zyx around an empty one that have its value: the widest halo."""
+        """Voxels zyx around one that have its value if nothing is there: the widest halo."""
         halos = [network.halo_voxels for network in self.networks]
         return as_shape(np.max([SMALLEST_MARGIN, *halos], axis=0))
 
@@ -171,13 +176,11 @@ def _score_path(name: str) -> str:
 
 
 def _arrays(context: Context) -> tuple[str, ...]:
-    mask = (MASK,) if context.recipe.source.mask else ()
-    return (RAW_LABELS, *(_score_path(name) for name in context.scored), *mask)
+    return (RAW_LABELS, *(_score_path(name) for name in context.scored))
 
 
 def _begin(context: Context) -> None:
     shape, shard = context.sampling.shape, context.recipe.blocks.shape
-    context.folder.remove(f"tomogram.zarr/{MASK}")
     for path in _arrays(context):
         context.volume(path).create(shape, "uint8", shard=shard, is_labels=True)
 
@@ -196,6 +199,7 @@ def segment_block(context: Context) -> SegmentBlock:
             (context.label(name), context.volume(_score_path(name))) for name in context.scored
         ),
         mask=stored_mask(context),
+        fill=statistics.fill,
     )
 
 
@@ -220,7 +224,6 @@ def _fitted(
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     work = segment_block(context)
-    store_mask(context, ledger)
     grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
     voxels = np.zeros(len(context.classes) + 1, np.int64)
     events: set[str] = set()
