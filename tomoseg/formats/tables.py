@@ -210,7 +210,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def _fields(column: pd.Series) -> list[Any]:
-    values = column.tolist()
+    values: list[Any] = column.tolist()
     if column.dtype.kind != "f":
         return values
     return ["" if math.isnan(value) else f"{value:.6f}" for value in values]
