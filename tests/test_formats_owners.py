@@ -126,5 +126,10 @@ def test_rows_without_a_name_of_several_tomograms_are_refused() -> None:
         owned(pd.DataFrame({"x": [1]}), contexts, ReadOptions(file="a.star"))
 
 
+def test_an_endless_name_is_looked_at_once() -> None:
+    with pytest.raises(FormatError, match="none alone is TS_01"):
+        of([f"TS_01{'_bin4' * 200_000}"], ["TS_01"])
+
+
 def test_no_rows_are_nobodys() -> None:
     assert of([], ["TS_01"]).places.dtype == np.int64

@@ -236,8 +236,7 @@ def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
     data = read_file(request.url)
     if request.tomogram is None:
         room, found = None, _unplaced(data, request)
-        named = map(safe_name, named_tomograms(data, request.url))
-        stem = next(named, tomogram_name(request.url))
+        stem = found.context.tomo_name
     else:
         stem = tomogram_name(request.tomogram)
         with _opened(request.tomogram, request.voxel_size_angstrom) as source:
@@ -271,14 +270,16 @@ def _unplaced(data: bytes, request: TraceRequest) -> TomogramPoints:
     They do if they come out the same on any two grids.
     """
     names = named_tomograms(data, request.url)
-    if len(names) > 1:
+    rows_of = request.options.rows_of
+    if len(names) > 1 and rows_of is None:
         raise RequestError(
             f"{request.url} has picks of {len(names)} tomograms: {', '.join(names[:5])}",
-            remedy="Say with --tomogram which one to trace",
+            remedy="Say with --tomogram or --rows-of which one to trace",
         )
     given = request.voxel_size_angstrom
-    name = safe_name(names[0]) if names else tomogram_name(request.url)
-    every = replace(request, options=replace(request.options, rows_of=next(iter(names), None)))
+    rows_of = rows_of or next(iter(names), None)
+    name = safe_name(rows_of) if rows_of else tomogram_name(request.url)
+    every = replace(request, options=replace(request.options, rows_of=rows_of))
     grids = [Sampling((n,) * 3, (given or float(n),) * 3) for n in (2, 4)]
     found, other = (_placed(data, every, TomoContext(name, grid)) for grid in grids)
     if not np.array_equal(found.points_angstrom, other.points_angstrom):

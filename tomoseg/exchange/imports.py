@@ -184,6 +184,7 @@ def _import_points(request: ImportRequest, dialect: str, places: Places) -> Impo
             if number:
                 kinds.add(kind)
                 facts = {"tomoseg": __version__, "kind": kind, "count": number, **source}
+                facts["read"] = points.told(dialect)
                 note_import(places.home, place, request.name, facts)
     return Imported(
         places.home,

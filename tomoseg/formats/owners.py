@@ -7,7 +7,8 @@ A tilt series ``TS_01`` gives ``TS_01.tomostar``, ``rec_TS_01.mrc``, ``TS_01_10.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -22,6 +23,8 @@ NAME_COLUMNS = ("rlnTomoName", "rlnMicrographName")
 
 # An ending made of letters; that of "TS_01_10.00Apx" is part of the name.
 _SUFFIX = re.compile(r"(\.(mrcs?|st|rec|ali))?\.[A-Za-z]+(:[A-Za-z]+)?$")
+# A longer name is no file's.
+_LONGEST = 255
 # What programs add to the name of a tilt series when they align, reconstruct and filter it.
 _STEPS = re.compile(
     r"^rec_|[_.-](?:\d+(?:\.\d+)?(?:Apx|A|px)|b(?:in)?_?\d+|rec|recon|reconstruct(?:ed|ion)?|tomo"
@@ -96,7 +99,7 @@ def owned(table: pd.DataFrame, contexts: Sequence[TomoContext], options: ReadOpt
     names = [
         name if name in wanted else stem for name, stem in zip(written, stems(written), strict=True)
     ]
-    taken = [_name_of(context, contexts, names, options) for context in contexts]
+    taken = _names_of(contexts, set(names), options)
     if not any(taken):
         raise FormatError(
             f"{column} names {_some(names)}, and none alone is {options.rows_of or _some(wanted)}",
@@ -106,13 +109,15 @@ def owned(table: pd.DataFrame, contexts: Sequence[TomoContext], options: ReadOpt
     place_of = {name: place for place, name in enumerate(taken) if name}
     places = np.array([place_of.get(name, -1) for name in names], np.int64)[codes]
     left_out = int((places < 0).sum())
-    others = _some([name for name in names if name not in place_of])
+    others = _some(name for name in names if name not in place_of)
     more = f"{left_out} rows of {others} left out" if left_out else ""
-    says = tuple(
-        "; ".join(filter(None, (_said_of(context, name, names, written), more)))
-        for context, name in zip(contexts, taken, strict=True)
-    )
-    return Owned(places, says)
+    files: dict[str, list[str]] = {name: [] for name in place_of}
+    for name, file in zip(names, written, strict=True):
+        if name in files:
+            files[name].append(file)
+    pairs = zip(contexts, taken, strict=True)
+    how = [(_said_of(context, name, files), more) for context, name in pairs]
+    return Owned(places, tuple("; ".join(filter(None, each)) for each in how))
 
 
 def unnamed_owner(contexts: Sequence[TomoContext], file: str) -> tuple[int, str]:
@@ -147,32 +152,37 @@ def unnamed_owner(contexts: Sequence[TomoContext], file: str) -> tuple[int, str]
 
 
 def _tilt_series(name: str) -> str:
-    while (shorter := _STEPS.sub("", name)) not in ("", name):
+    while len(name) <= _LONGEST and (shorter := _STEPS.sub("", name)) not in ("", name):
         name = shorter
     return name
 
 
-def _name_of(
-    context: TomoContext, contexts: Sequence[TomoContext], names: Sequence[str], how: ReadOptions
-) -> str:
-    """Return the name that a tomogram's rows have, empty where they have none for certain."""
-    wanted = context.tomo_name if how.rows_of is None else how.rows_of
-    if wanted in names or how.rows_of is not None:
-        return wanted if wanted in names else ""
-    claimed = {other.tomo_name for other in contexts}
-    alike = {name for name in names if is_alike(name, wanted)} - claimed
-    twins = [other for other in contexts if is_alike(other.tomo_name, wanted)]
-    return alike.pop() if len(alike) == len(twins) == 1 else ""
+def _names_of(contexts: Sequence[TomoContext], names: set[str], options: ReadOptions) -> list[str]:
+    """Return the name that each tomogram's rows have, empty where they have none for certain."""
+    if options.rows_of is not None:
+        return [options.rows_of if options.rows_of in names else ""]
+    claimed = {context.tomo_name for context in contexts}
+    alike: dict[str, set[str]] = {}
+    for name in names - claimed:
+        alike.setdefault(_tilt_series(name), set()).add(name)
+    twins = Counter(_tilt_series(name) for name in claimed)
+    found = []
+    for context in contexts:
+        series = _tilt_series(context.tomo_name)
+        others = alike.get(series, set())
+        is_certain = len(others) == 1 == twins[series]
+        other = next(iter(others)) if is_certain else ""
+        found.append(context.tomo_name if context.tomo_name in names else other)
+    return found
 
 
-def _said_of(context: TomoContext, name: str, names: Sequence[str], written: Sequence[str]) -> str:
+def _said_of(context: TomoContext, name: str, files: Mapping[str, Sequence[str]]) -> str:
     """Return how rows of this name were told to be the tomogram's, if it is not plain."""
-    places = [place for place, stem in zip(written, names, strict=True) if stem == name]
-    if len(places) > 1:
-        return f"the rows of {_some(places)} taken to be its own"
+    if len(files.get(name, ())) > 1:
+        return f"the rows of {_some(files[name])} taken to be its own"
     return f"the rows of {name} taken to be its own" if name not in ("", context.tomo_name) else ""
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:
-    known = sorted(set(names))
+    known = sorted({name if len(name) <= _LONGEST else f"{name[:40]}…" for name in names})
     return ", ".join([*known[:most], *(["…"] if len(known) > most else [])])
