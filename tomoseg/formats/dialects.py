@@ -124,11 +124,22 @@ class TomogramPoints:
         Its lines, of any classes; numbers are unique within a class.
     particles
         Its particles, an item a class.
+    says
+        How they were read: whose rows, which block, which unit, where that was not certain.
     """
 
     context: TomoContext
     filaments: Sequence[Filament] = ()
     particles: Sequence[Particles] = ()
+    says: tuple[str, ...] = ()
+
+    def named(self, old: str, new: str) -> TomogramPoints:
+        """Return the points with one class called otherwise."""
+        return replace(
+            self,
+            filaments=[replace(f, name=new) if f.name == old else f for f in self.filaments],
+            particles=[replace(p, name=new) if p.name == old else p for p in self.particles],
+        )
 
     def flip_z(self) -> TomogramPoints:
         """Return the points in the tomogram with its slices in the opposite order."""
