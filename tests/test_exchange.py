@@ -447,7 +447,8 @@ def test_points_outside_are_said(finished, output, tmp_path, tomoseg):
     (tmp_path / "a.csv").write_text("x,y,z\n1,2,3\n4,5,60\n")
     where = ("--into", f"{output}/t1", "--as", "vesicle", "--from", "picks")
     _, said, _ = tomoseg("import", tmp_path / "a.csv", *where)
-    assert "2 particles, read as picks; 1 of 2 points lie outside the tomogram" in said
+    assert "2 particles, read as picks; x, y, z taken as voxels from 0" in said
+    assert "; 1 of 2 points lie outside the tomogram" in said
 
 
 # Masks
@@ -563,3 +564,30 @@ def test_a_folder_of_tomograms_without_a_session(finished, tmp_path, tomoseg):
     places = np.concatenate([TRUTH[name].places for name in TRUTH])
     np.testing.assert_allclose(table[:, 23:26], places[:, ::-1] / 10 + 0.5, atol=1e-5)
     assert table[:, 19].tolist() == [1] * 7 + [2] * 3
+
+
+def test_clicked_points_become_a_filament(output, tmp_path, tomoseg):
+    (tmp_path / "clicks.txt").write_text("1 2 3\n20 30 4\n50 35 5\n")
+    command = ("import", tmp_path / "clicks.txt", "--as", "microtubule", "--into", f"{output}/t1")
+    code, said, _ = tomoseg(*command, "--filaments")
+    assert code == 0
+    assert "t1: 1 filaments, read as picks; 3 points taken as clicked along 1 filaments" in said
+    (line,) = imported(output).filaments
+    assert (line.name, line.number) == ("microtubule", 1)
+    assert line.points_angstrom.tolist() == [[30, 20, 10], [40, 300, 200], [50, 350, 500]]
+    code, _, error = tomoseg(*command, "--filaments", "--from", "dynamo")
+    assert (code, "--filaments is for a table of clicked points" in error) == (2, True)
+
+
+def test_a_doc_elsewhere_says_which_number_is_which_tomogram(finished, output, tmp_path, tomoseg):
+    how = {"classes": ("ribosome",), "together": True, "into": str(tmp_path / "a")}
+    export_points(str(finished[0]), ExportRequest("dynamo", **how))
+    table = tmp_path / "moved.tbl"
+    shutil.copy(tmp_path / "a" / "ribosome.tbl", table)
+    command = ("import", table, "--as", "x", "--into", output)
+    code, _, error = tomoseg(*command)
+    assert (code, "no .doc says which" in error, "--doc" in error) == (2, True, True)
+    (tmp_path / "numbers.doc").write_text("1\tt1.mrc\n2\tt2.mrc\n")
+    code, said, _ = tomoseg(*command, "--doc", tmp_path / "numbers.doc")
+    assert code == 0
+    assert "counted from the corner of the first voxel" in said

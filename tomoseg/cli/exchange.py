@@ -121,6 +121,18 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     voxel_size: Annotated[
         float | None, typer.Option("--voxel-size", help="Of a tomogram that does not say it, Å.")
     ] = None,
+    doc: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Says which number of a table (Dynamo, STOPGAP, AV3) is which tomogram; else the "
+            ".doc beside it.",
+        ),
+    ] = None,
+    filaments: Annotated[
+        bool,
+        typer.Option("--filaments", help="The points of a table were clicked along filaments."),
+    ] = False,
 ) -> None:
     """Take another program's picks, traces or mask into a project.
 
@@ -141,6 +153,8 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         flip_z=flip_z,
         origin=origin,
         voxel_size_angstrom=voxel_size,
+        doc=doc,
+        filaments=filaments,
     )
     _say_imported(import_file(request), name)
 

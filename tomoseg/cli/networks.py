@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +108,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         table = "\n\n".join(f"{kind}\n{_table(scores)}" for kind, scores in parts.items())
         typer.echo(json.dumps(parts, indent=1) if as_json else table)
         return
-    scores = evaluate_files(found, truth, options)
+    scores = evaluate_files(found, truth, options, say=partial(typer.echo, err=True))
     typer.echo(json.dumps(scores, indent=1) if as_json else _table(scores))
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 from tomoseg.errors import RequestError
+from tomoseg.evaluation.clicks import read_pair
 from tomoseg.evaluation.options import USUAL, Options, Scores
 from tomoseg.evaluation.tables import (
     evaluate_czii,
@@ -10,7 +14,6 @@ from tomoseg.evaluation.tables import (
     evaluate_particles,
     evaluate_tables,
     read_exported,
-    read_table,
 )
 from tomoseg.evaluation.volumes import (
     evaluate_instances,
@@ -19,6 +22,8 @@ from tomoseg.evaluation.volumes import (
 )
 from tomoseg.sources import MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 from tomoseg.stores import Folder
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Options",
@@ -36,7 +41,7 @@ __all__ = [
 ]
 
 OTHER_TABLES = ("__measures.csv", "__surroundings.csv", "__contacts.csv")
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".star", ".box", ".cbox")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".coords", ".star", ".box", ".cbox")
 
 
 def is_folder(place: str) -> bool:
@@ -45,7 +50,13 @@ def is_folder(place: str) -> bool:
     return not place.lower().rstrip("/").endswith(known) and ".zarr/" not in place
 
 
-def evaluate_files(found: str, truth: str, options: Options = USUAL) -> Scores:
+def evaluate_files(
+    found: str,
+    truth: str,
+    options: Options = USUAL,
+    *,
+    say: Callable[[str], object] = log.info,
+) -> Scores:
     """Score two label volumes, two volumes of objects, or two tables of filaments or particles.
 
     Parameters
@@ -53,6 +64,10 @@ def evaluate_files(found: str, truth: str, options: Options = USUAL) -> Scores:
     found, truth
         Both volumes (MRC, TIFF, OME-Zarr) or both tables of one kind: CSV or STAR, and with
         ``options.tomogram`` particles of any program that is read.
+    options
+        How they are compared.
+    say
+        Is told how tables of other programs were read.
 
     Raises
     ------
@@ -63,7 +78,11 @@ def evaluate_files(found: str, truth: str, options: Options = USUAL) -> Scores:
     if are_tables[0] != are_tables[1]:
         raise RequestError(f"{found} and {truth} are not of one kind: two volumes, or two tables")
     if all(are_tables):
-        return evaluate_tables(read_table(found, options), read_table(truth, options), options)
+        tables = read_pair(found, truth, options)
+        for table in tables:
+            for line in table.says:
+                say(f"{table.place}: {line}")
+        return evaluate_tables(*tables, options)
     evaluate = evaluate_instances if options.instances else evaluate_labels
     return evaluate(found, truth, options)
 

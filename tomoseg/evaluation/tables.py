@@ -52,12 +52,15 @@ class Table:
         One of the two; the other is None.
     classes
         Classes that were looked for; empty is those that were found.
+    says
+        How a table of another program was read, a line a tomogram.
     """
 
     place: str
     filaments: Mapping[str, Sequence[Filament]] | None = None
     particles: Mapping[str, Sequence[Particles]] | None = None
     classes: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
 
 
 def read_table(place: str, options: Options = USUAL) -> Table:

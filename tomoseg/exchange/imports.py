@@ -13,8 +13,9 @@ from tomoseg.exchange.imported import checked_class, note_import, write_mask, wr
 from tomoseg.exchange.masks import count, opened_on, reading, rule_of
 from tomoseg.exchange.places import Place, Places, places_at
 from tomoseg.formats.dialects import Origin, TomogramPoints, the_tomogram
-from tomoseg.formats.picks import UNNAMED, read_picks
+from tomoseg.formats.picks import UNNAMED, read_clicks, read_points
 from tomoseg.formats.registry import DIALECTS, dialect_of, reader
+from tomoseg.formats.star import decoded
 from tomoseg.sources import AMIRA_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 from tomoseg.stores import Folder, checked_url, fingerprint, read_file
 
@@ -22,7 +23,7 @@ VOLUMES = MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
 PICKS = "picks"
 """Tables of pickers, which are read and not written: :mod:`tomoseg.formats.picks`."""
 MASK = "mask"
-_PICK_SUFFIXES = (".cbox", ".box")
+_PICK_SUFFIXES = (".cbox", ".box", ".coords", ".xml")
 _COMPRESSED = (".gz", ".bz2")
 
 
@@ -52,6 +53,10 @@ class ImportRequest:
         From where a table of Dynamo counts.
     voxel_size_angstrom
         Of the tomograms, where their headers do not say it.
+    doc
+        The file that says which number of the table is which tomogram; None takes the .doc beside.
+    filaments
+        Whether a table holds points that were clicked along filaments, in order.
     """
 
     url: str
@@ -65,6 +70,8 @@ class ImportRequest:
     flip_z: bool = False
     origin: Origin = "corner"
     voxel_size_angstrom: float | None = None
+    doc: str | None = None
+    filaments: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,11 @@ def import_file(request: ImportRequest) -> Imported:
         request.into, wanted=request.tomograms, voxel_size_angstrom=request.voxel_size_angstrom
     )
     dialect = _dialect(request)
+    if request.filaments and dialect != PICKS:
+        raise RequestError(
+            f"--filaments is for a table of clicked points, and {request.url} is {dialect}",
+            remedy="Leave out --filaments, or --from",
+        )
     if dialect == MASK:
         return _import_mask(request, places)
     if request.value is not None or request.threshold is not None:
@@ -131,6 +143,8 @@ def _dialect(request: ImportRequest) -> str:
                 remedy=f"Choose one of {', '.join(known)}",
             )
         return request.dialect
+    if request.filaments:
+        return PICKS
     place = request.url.lower().rstrip("/")
     plain = place.removesuffix(PurePosixPath(place).suffix) if _is_packed(place) else place
     if plain.endswith(VOLUMES):
@@ -195,11 +209,11 @@ def _read(request: ImportRequest, dialect: str, places: Places) -> list[Tomogram
     data = _content(request.url)
     if dialect == PICKS:
         context = the_tomogram(contexts, "a picker")
-        tables = read_picks(data, request.url, context.sampling, tomogram=context.tomo_name)
-        named = [replace(t, name=request.name) if t.name == UNNAMED else t for t in tables]
-        return [TomogramPoints(context, particles=named)]
-    known = reader(dialect, doc=_doc(request.url), origin=request.origin)
+        read = read_clicks if request.filaments else read_points
+        points = read(data, request.url, context, tomogram=context.tomo_name)
+        return [points.named(UNNAMED, request.name)]
     try:
+        known = reader(dialect, doc=_doc(request), origin=request.origin)
         found = known.read(data, contexts, name=request.name)
     except FormatError as error:
         raise FormatError(f"{request.url}: {error.message}", remedy=error.remedy) from error
@@ -207,11 +221,13 @@ def _read(request: ImportRequest, dialect: str, places: Places) -> list[Tomogram
     return [by_name.get(one.tomo_name, TomogramPoints(one)) for one in contexts]
 
 
-def _doc(url: str) -> str:
-    """Return the text beside a table that says which number is which tomogram, if it is there."""
-    folder, _, file = checked_url(url).rpartition("/")
+def _doc(request: ImportRequest) -> str:
+    """Return the text that says which number is which tomogram, if there is one."""
+    if request.doc is not None:
+        return decoded(_content(request.doc))
+    folder, _, file = checked_url(request.url).rpartition("/")
     name = f"{PurePosixPath(file).stem}.doc"
-    return Folder(folder).read(name).decode() if Folder(folder).exists(name) else ""
+    return decoded(Folder(folder).read(name)) if Folder(folder).exists(name) else ""
 
 
 def _of_class(points: TomogramPoints, request: ImportRequest) -> TomogramPoints:
@@ -246,7 +262,7 @@ def _said(place: Place, points: TomogramPoints, dialect: str) -> str:
     positions += [table.points_angstrom for table in points.particles]
     every = np.concatenate(positions)
     outside = int((~place.header.sampling.contains(every)).sum())
-    text = f"{place.name}: {' and '.join(said)}, read as {dialect}"
+    text = "; ".join([f"{place.name}: {' and '.join(said)}, read as {dialect}", *points.says])
     if outside:
         text += f"; {outside} of {len(every)} points lie outside the tomogram: is it the right one?"
     return text

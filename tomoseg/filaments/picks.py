@@ -255,7 +255,7 @@ def _moved(
 
 def _across(vectors: Points, along: Points) -> Points:
     """Return the part of each vector that is perpendicular to a unit vector."""
-    return vectors - (vectors * along).sum(axis=1)[:, None] * along
+    return np.asarray(vectors - (vectors * along).sum(axis=1)[:, None] * along)
 
 
 def _neighbours(points: Points, reach: float) -> Iterator[tuple[Index, Index, Index]]:

@@ -1,4 +1,4 @@
-"""Picks of other programs: STAR of RELION, Warp and crYOLO, CBOX, EMAN's boxes, CSV.
+"""Picks of other programs: STAR of RELION, Warp and crYOLO, CBOX, EMAN's boxes, CSV, XML.
 
 Each reader gives the rows of one tomogram as positions zyx in Å; what a pixel is differs:
 
@@ -6,7 +6,8 @@ Each reader gives the rows of one tomogram as positions zyx in Å; what a pixel 
     RELION 3 and 4   0-based pixels of the micrograph, or of the unbinned tilt series
     Warp, M          0-based pixels of the size that the row states
     CBOX, EMAN       0-based pixels of the low corner of a box; its centre is half a box further
-    CSV              Å, or voxels of this tomogram, 0-based
+    CSV, .coords     as their columns say, see :mod:`tomoseg.formats.text_tables`
+    Membranorama     Å, the tomogram's origin included, see :mod:`tomoseg.formats.membranorama`
 
 Rows of an image are counted as they lie in its file. crYOLO counts them from the bottom of what
 it shows, which for MRC is the first row of the file, for TIFF and PNG the last.
@@ -14,7 +15,6 @@ it shows, which for MRC is the first row of the file, for TIFF and PNG the last.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,12 +26,13 @@ import pandas as pd
 from tomoseg.coordinates import Particles, Points
 from tomoseg.errors import FormatError
 from tomoseg.formats.angles import relion_orientations
-from tomoseg.formats.dialects import TomoContext
+from tomoseg.formats.dialects import TomoContext, TomogramPoints
+from tomoseg.formats.membranorama import read_membranorama
 from tomoseg.formats.relion import COORDINATES, particles_of
 from tomoseg.formats.relion_columns import PARTICLE_ANGLES, SCORE, SHIFTS, with_optics
 from tomoseg.formats.rows import shares
 from tomoseg.formats.star import decoded, read_star
-from tomoseg.formats.tables import PARTICLE_COLUMNS, read_particles_csv
+from tomoseg.formats.text_tables import read_clicked_lines, read_text_table
 from tomoseg.sampling import Sampling, xyz
 
 LARGEST_BYTES = 64 * 2**20
@@ -42,10 +43,6 @@ _PIXELS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 _PIXEL_SHIFTS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 _CORNER = ("CoordinateX", "CoordinateY", "CoordinateZ")
 _BOX_SIZE = ("Width", "Height")
-# What tables of text call positions, xyz.
-_ANGSTROM = (("x_angstrom", "y_angstrom", "z_angstrom"), ("x [a]", "y [a]", "z [a]"))
-_VOXELS = (("x_voxel", "y_voxel", "z_voxel"), ("x_px", "y_px", "z_px"), ("x", "y", "z"))
-_CLASS = ("class", "kind")
 # Empty fields, as CBOX and tables of text have them.
 _EMPTY = ["<NA>", "", "nan", np.nan]
 # An ending made of letters; that of "TS_01_10.00Apx" is part of the name.
@@ -55,6 +52,21 @@ _SUFFIX = re.compile(r"\.[A-Za-z]+$")
 def read_picks(
     data: bytes, name: str, sampling: Sampling, *, tomogram: str | None = None
 ) -> list[Particles]:
+    """Return the particles of :func:`read_points`, a table a class.
+
+    ``tomogram`` is the tomogram's name; None takes all rows.
+    """
+    context = TomoContext(tomogram or "tomogram", sampling)
+    return list(read_points(data, name, context, tomogram=tomogram).particles)
+
+
+def read_points(
+    data: bytes,
+    name: str,
+    context: TomoContext,
+    *,
+    tomogram: str | None,
+) -> TomogramPoints:
     """Read the positions that a file holds of one tomogram.
 
     Parameters
@@ -62,9 +74,9 @@ def read_picks(
     data
         The file's content.
     name
-        Its name, path or URL; the suffix tells .star, .cbox, .box and tables of text apart.
-    sampling
-        Grid of the tomogram's file.
+        Its name, path or URL; the suffix tells .star, .cbox, .box, .xml and tables of text apart.
+    context
+        The tomogram.
     tomogram
         Its name. Where rows name tomograms or micrographs, those of this one are taken: of the
         same name, else of the only one that is longer or shorter by a part that begins with no
@@ -72,8 +84,9 @@ def read_picks(
 
     Returns
     -------
-    A table a class where the file names classes, else one called ``"particle"``; in the order of
-    the file. Scores that are no shares 0..1 are unknown.
+    Particles a class where the file names classes, else of one called ``"particle"``; in the
+    order of the file. Scores that are no shares 0..1 are unknown. ``says`` tells how a table of
+    text was read.
 
     Raises
     ------
@@ -82,7 +95,25 @@ def read_picks(
         not finite or has no z in a tomogram of several slices, or names other tomograms alone.
     """
     try:
-        return _read(_text(data), PurePosixPath(name.lower()).suffix, sampling, tomogram)
+        _check_size(data)
+        suffix = PurePosixPath(name.lower()).suffix
+        if suffix == ".xml":
+            return read_membranorama(data, context)
+        return _read(decoded(data), suffix, context, tomogram)
+    except FormatError as error:
+        raise FormatError(f"{name}: {error.message}", remedy=error.remedy) from error
+
+
+def read_clicks(
+    data: bytes, name: str, context: TomoContext, *, tomogram: str | None
+) -> TomogramPoints:
+    """Read a table of points that were clicked along filaments, in order, as these filaments.
+
+    Parameters and errors are those of :func:`read_points`.
+    """
+    try:
+        _check_size(data)
+        return read_clicked_lines(decoded(data), context, UNNAMED, tomogram=tomogram)
     except FormatError as error:
         raise FormatError(f"{name}: {error.message}", remedy=error.remedy) from error
 
@@ -95,7 +126,8 @@ def named_tomograms(data: bytes, name: str) -> list[str]:
     FormatError
         If the file is too large or no text.
     """
-    text = _text(data)
+    _check_size(data)
+    text = decoded(data)
     if not re.search(r"^data_", text, re.MULTILINE):
         return []
     try:
@@ -106,21 +138,21 @@ def named_tomograms(data: bytes, name: str) -> list[str]:
     return sorted(set(_stems(columns[0]))) if columns else []
 
 
-def _text(data: bytes) -> str:
+def _check_size(data: bytes) -> None:
     if len(data) > LARGEST_BYTES:
         raise FormatError(
             f"{len(data)} bytes are more than the {LARGEST_BYTES} that a table of picks may have",
             remedy="Split the table by tomogram",
         )
-    return decoded(data)
 
 
-def _read(text: str, suffix: str, sampling: Sampling, tomogram: str | None) -> list[Particles]:
+def _read(text: str, suffix: str, context: TomoContext, tomogram: str | None) -> TomogramPoints:
     if suffix == ".box":
-        return [_eman_boxes(text, sampling)]
+        return TomogramPoints(context, particles=[_eman_boxes(text, context.sampling)])
     if suffix in (".star", ".cbox") or re.search(r"^data_", text, re.MULTILINE):
-        return [_star_picks(read_star(text), sampling, tomogram)]
-    return _table_picks(text, sampling)
+        found = _star_picks(read_star(text), context.sampling, tomogram)
+        return TomogramPoints(context, particles=[found])
+    return read_text_table(text, context, UNNAMED, tomogram=tomogram)
 
 
 def _star_picks(
@@ -240,35 +272,6 @@ def _eman_boxes(text: str, sampling: Sampling) -> Particles:
             )
     rows = pd.DataFrame([fields[:4] for fields in lines], columns=[*_CORNER[:2], *_BOX_SIZE])
     return _cryolo_boxes(rows, sampling)
-
-
-def _table_picks(text: str, sampling: Sampling) -> list[Particles]:
-    """Read a table with a line of names; its columns stand between commas, semicolons or tabs."""
-    header = text.partition("\n")[0]
-    try:
-        table = pd.read_csv(io.StringIO(text), sep=max(",;\t", key=header.count), dtype=str)
-    except ValueError as error:
-        raise FormatError(f"the table cannot be read: {error}", remedy="Check the file") from error
-    if set(PARTICLE_COLUMNS) <= set(table):
-        found = read_particles_csv(text)
-        _checked(np.concatenate([np.empty((0, 3)), *(each.points_angstrom for each in found)]))
-        return found
-    table.columns = table.columns.str.strip().str.lower()
-    if not table.columns.is_unique:
-        raise FormatError(f"two columns have one name: {', '.join(table)}", remedy="Rename one")
-    classes = next((column for column in _CLASS if column in table), None)
-    parts = table.groupby(classes, sort=False) if classes else [(UNNAMED, table)]
-    return [replace(_rows_at(rows, sampling), name=str(name)) for name, rows in parts]
-
-
-def _rows_at(rows: pd.DataFrame, sampling: Sampling) -> Particles:
-    scores = _scores(rows, "score")
-    for names in _ANGSTROM:
-        if names[0] in rows:
-            points = _checked(_positions(rows, names, sampling))
-            return Particles.at(UNNAMED, xyz(points), scores)
-    names = next((names for names in _VOXELS if names[0] in rows), _VOXELS[-1])
-    return _at(_positions(rows, names, sampling), sampling, scores)
 
 
 def _at(pixels_xyz: Points, sampling: Sampling, scores: Points) -> Particles:
