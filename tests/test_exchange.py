@@ -314,6 +314,27 @@ def test_options_of_the_command_go_before_the_recipe(finished, tmp_path, tomoseg
     assert len(table) == 10
 
 
+def test_what_scores_less_is_left_out_and_counted(finished, tmp_path, tomoseg):
+    scores = TRUTH["t1"].scores
+    command = (
+        "export",
+        finished[0],
+        "--to",
+        "csv",
+        "--class",
+        "ribosome",
+        "--tomogram",
+        "t1",
+        "--into",
+    )
+    _, _, error = tomoseg(*command, tmp_path / "a", "--minimum-score", 0.5)
+    kept = (tmp_path / "a" / "t1__ribosome.csv").read_text().count("\n") - 1
+    assert 0 < kept == (scores >= 0.5).sum() < len(scores)
+    assert f"{len(scores) - kept} of {len(scores)} particles score below 0.5" in error
+    _, said, _ = tomoseg(*command, tmp_path / "b", "--minimum-score", 2)
+    assert "0 particles written as csv" in said
+
+
 def test_there_and_back_without_a_disk(finished, tmp_path):
     """memory:// goes the way of s3://."""
     there = Folder(f"memory://{uuid.uuid4().hex}")

@@ -48,6 +48,10 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         Literal["corner", "centre"] | None,
         typer.Option(help="From where Dynamo counts in the first voxel; else as the recipe."),
     ] = None,
+    minimum_score: Annotated[
+        float | None,
+        typer.Option("--minimum-score", help="Leave out filaments and particles that score less."),
+    ] = None,
 ) -> None:
     """Convert the filaments and particles of a finished session for another program.
 
@@ -73,6 +77,7 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         flip_z=flip_z,
         origin=origin,
         spacing_angstrom=_spacings(spacing or []),
+        minimum_score=minimum_score,
     )
     done = export_points(output, request)
     for note in done.notes:
