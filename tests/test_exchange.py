@@ -314,6 +314,27 @@ def test_options_of_the_command_go_before_the_recipe(finished, tmp_path, tomoseg
     assert len(table) == 10
 
 
+def test_what_scores_less_is_left_out_and_counted(finished, tmp_path, tomoseg):
+    scores = TRUTH["t1"].scores
+    command = (
+        "export",
+        finished[0],
+        "--to",
+        "csv",
+        "--class",
+        "ribosome",
+        "--tomogram",
+        "t1",
+        "--into",
+    )
+    _, _, error = tomoseg(*command, tmp_path / "a", "--minimum-score", 0.5)
+    kept = (tmp_path / "a" / "t1__ribosome.csv").read_text().count("\n") - 1
+    assert 0 < kept == (scores >= 0.5).sum() < len(scores)
+    assert f"{len(scores) - kept} of {len(scores)} particles score below 0.5" in error
+    _, said, _ = tomoseg(*command, tmp_path / "b", "--minimum-score", 2)
+    assert "0 particles written as csv" in said
+
+
 def test_there_and_back_without_a_disk(finished, tmp_path):
     """memory:// goes the way of s3://."""
     there = Folder(f"memory://{uuid.uuid4().hex}")
@@ -491,6 +512,7 @@ def test_points_outside_are_said(finished, output, tmp_path, tomoseg):
     where = ("--into", f"{output}/t1", "--as", "vesicle", "--from", "picks")
     _, said, _ = tomoseg("import", tmp_path / "a.csv", *where)
     assert "2 particles, read as picks; the rows name no tomogram, and the file" in said
+    assert "; x, y, z taken as voxels from 0" in said
     assert "; 1 of 2 points lie outside the tomogram" in said
 
 
@@ -607,3 +629,31 @@ def test_a_folder_of_tomograms_without_a_session(finished, tmp_path, tomoseg):
     places = np.concatenate([TRUTH[name].places for name in TRUTH])
     np.testing.assert_allclose(table[:, 23:26], places[:, ::-1] / 10 + 0.5, atol=1e-5)
     assert table[:, 19].tolist() == [1] * 7 + [2] * 3
+
+
+def test_clicked_points_become_a_filament(output, tmp_path, tomoseg):
+    (tmp_path / "clicks.txt").write_text("1 2 3\n20 30 4\n50 35 5\n")
+    command = ("import", tmp_path / "clicks.txt", "--as", "microtubule", "--into", f"{output}/t1")
+    code, said, _ = tomoseg(*command, "--filaments")
+    assert code == 0
+    assert "t1: 1 filaments, read as picks; the rows name no tomogram, and the file is" in said
+    assert "; 3 points taken as clicked along 1 filaments" in said
+    (line,) = imported(output).filaments
+    assert (line.name, line.number) == ("microtubule", 1)
+    assert line.points_angstrom.tolist() == [[30, 20, 10], [40, 300, 200], [50, 350, 500]]
+    code, _, error = tomoseg(*command, "--filaments", "--from", "dynamo")
+    assert (code, "--filaments is for a table of clicked points" in error) == (2, True)
+
+
+def test_a_doc_elsewhere_says_which_number_is_which_tomogram(finished, output, tmp_path, tomoseg):
+    how = {"classes": ("ribosome",), "together": True, "into": str(tmp_path / "a")}
+    export_points(str(finished[0]), ExportRequest("dynamo", **how))
+    table = tmp_path / "moved.tbl"
+    shutil.copy(tmp_path / "a" / "ribosome.tbl", table)
+    command = ("import", table, "--as", "x", "--into", output)
+    code, _, error = tomoseg(*command)
+    assert (code, "no .doc says which" in error, "--doc" in error) == (2, True, True)
+    (tmp_path / "numbers.doc").write_text("1\tt1.mrc\n2\tt2.mrc\n")
+    code, said, _ = tomoseg(*command, "--doc", tmp_path / "numbers.doc")
+    assert code == 0
+    assert "counted from the corner of the first voxel" in said

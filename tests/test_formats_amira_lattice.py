@@ -72,6 +72,14 @@ def test_every_type_and_byte_order_is_read_bit_exact(kind: str, order: str, magi
     np.testing.assert_array_equal(voxels, ramp(kind))
 
 
+def test_white_space_or_another_section_may_follow() -> None:
+    for raw in (amira(ramp())[:-1], amira(ramp()) + b"\r\n\n"):
+        assert reader(raw).header.sampling.shape == SHAPE
+    two = amira(ramp()) + b"\n@2\n" + bytes(400)
+    two = two.replace(b"Data } @1", b"Data } @1\nVertices { float[3] Places } @2")
+    assert reader(two).header.sampling.shape == SHAPE
+
+
 def test_the_bounding_box_gives_the_voxel_size_and_the_origin() -> None:
     header = reader(amira(ramp())).header
     assert header.sampling == Sampling(SHAPE, (12.0, 12.0, 12.0))
@@ -130,7 +138,7 @@ def test_only_the_head_and_the_needed_rows_are_read() -> None:
     file = CountingFile(raw)
     source = AmiraReader(file)
     assert source.header.sampling.voxel_angstrom == 10.0
-    assert file.bytes_read <= 2**16
+    assert file.bytes_read <= 2**16 + 4096
     file.bytes_read = 0
     source.read(Box((2, 4, 0), (4, 7, 200)))
     assert file.bytes_read == 2 * 3 * 200 * 2
@@ -188,6 +196,12 @@ REFUSED = {
     "two dimensions": (amira(ramp()).replace(b"5 4 3", b"5 4"), r"defined as \(5, 4\)"),
     "no voxel": (amira(ramp()).replace(b"5 4 3", b"5 0 3"), r"defined as \(5, 0, 3\)"),
     "cut": (amira(ramp())[:-2], "but its voxels need"),
+    "a row too many": (
+        amira(ramp())[:-1] + b"12345\n",
+        r"goes on, to 66: the lattice, or the type",
+    ),
+    "wrong type": (amira(ramp("short"), "byte"), r"after the 60 bytes of 5 × 4 × 3 voxels"),
+    "much behind": (amira(ramp()) + b" " * 5000, "the file goes on"),
     "huge": (amira(ramp()).replace(b"5 4 3", b"99999999 99999999 99"), "but its voxels need"),
     "unit": (amira(ramp(), parameters="Units { Coordinates ell }"), "'ell'"),
     "infinite": (amira(ramp(), box="BoundingBox 0 inf 0 9 0 9,"), "not finite"),

@@ -23,6 +23,7 @@ REAL = pytest.mark.skipif(not DATA.is_dir(), reason="shared real data are not on
 GRID = Sampling((100, 250, 240), (10.0, 10.0, 10.0))
 ONE = TomoContext("TS_01", GRID, 2.5, (960, 1000, 400))
 TWO = TomoContext("TS_02_13.60Apx", Sampling((60, 90, 80), (13.6,) * 3))
+NAMES = {1: "TS_01", 2: "TS_02_13.60Apx"}
 LINE = Filament("microtubule", 3, GRID.to_angstrom([(40, 100.5, 60.25), (44.8, 106.9, 66.25)]))
 OPTIONS = WriteOptions({"microtubule": 100.0})
 
@@ -111,7 +112,7 @@ def test_the_tilt_range_and_the_origin_are_options() -> None:
 
 
 def test_filaments_of_a_session_come_back() -> None:
-    back = Dynamo().read(written(LINES), [ONE, TWO], name="microtubule")
+    back = Dynamo(NAMES).read(written(LINES), [ONE, TWO], name="microtubule")
     for found, truth in zip(back, LINES, strict=True):
         assert not found.particles
         assert [f.number for f in found.filaments] == [f.number for f in truth.filaments]
@@ -123,7 +124,7 @@ def test_filaments_of_a_session_come_back() -> None:
 
 
 def test_particles_of_a_session_come_back() -> None:
-    back = Dynamo().read(written(PICKS), [ONE, TWO], name="ribosome")
+    back = Dynamo(NAMES).read(written(PICKS), [ONE, TWO], name="ribosome")
     for found, truth in zip(back, PICKS, strict=True):
         [[one], [other]] = found.particles, truth.particles
         np.testing.assert_allclose(one.points_angstrom, other.points_angstrom, atol=1e-4)
@@ -145,8 +146,10 @@ def test_a_doc_says_which_number_is_which_tomogram() -> None:
 
 
 def test_docs_are_read() -> None:
-    text = "1 /a b/TS_01_10.00Apx.mrc\n 12  C:\\tomo\\TS_02.rec \n\n3 plain\n"
-    assert read_doc(text) == {1: "TS_01_10.00Apx", 12: "TS_02", 3: "plain"}
+    text = "1 /a b/TS_01_10.00Apx.mrc\n 12  C:\\tomo\\TS_02.rec \n\n3\tplain\n4 \t TS_04.mrc\n"
+    assert read_doc(text) == {1: "TS_01_10.00Apx", 12: "TS_02", 3: "plain", 4: "TS_04"}
+    with pytest.raises(FormatError, match="number 1 is TS_01 and TS_02"):
+        read_doc("1 TS_01.mrc\n1 TS_02.mrc\n")
     for wrong in ("one TS_01.mrc", "1", "-1 TS_01.mrc"):
         with pytest.raises(FormatError, match="not a number and a tomogram's file"):
             read_doc(wrong)
@@ -155,11 +158,11 @@ def test_docs_are_read() -> None:
 @pytest.mark.parametrize(
     ("numbers", "names", "contexts", "fact"),
     [
-        ((1, 3), {}, [ONE, TWO], r"\[3\] are none of"),
-        ((4, 5), {}, [ONE], r"\[4, 5\] are none of"),
-        ((0,), {}, [ONE, TWO], r"\[0\] are none of"),
-        ((1, 2), {1: "TS_01"}, [ONE], r"\[2\] are none of"),
-        ((1,), {1: "TS_07"}, [ONE], r"\[1\] are none of"),
+        ((1, 2), {}, [ONE, TWO], r"are \[1, 2\], and no .doc says which of them are TS_01, TS_02"),
+        ((1, 2), {}, [ONE], r"are \[1, 2\], and no .doc says which of them are TS_01"),
+        ((1,), {}, [ONE, TWO], r"are \[1\], and no .doc says"),
+        ((1, 2), {1: "TS_01"}, [ONE], r"by the .doc \[2\] are none of"),
+        ((1,), {1: "TS_07"}, [ONE], r"by the .doc \[1\] are none of"),
     ],
 )
 def test_a_tomogram_that_is_unknown_is_named(
@@ -173,6 +176,11 @@ def test_a_tomogram_that_is_unknown_is_named(
 def test_the_only_tomogram_of_a_file_is_the_only_one_given() -> None:
     [back] = Dynamo().read(table(line(c20=51, c24=1.5)), [ONE], name="x")
     np.testing.assert_allclose(back.particles[0].points_angstrom, [[-5, -5, 10]])
+    assert back.says == (
+        "no .doc says which tomogram is number 51: taken to be this one",
+        "column 36 states no pixel size: positions taken as the tomogram's voxels",
+        "counted from the corner of the first voxel (--origin centre changes it)",
+    )
 
 
 def test_the_shift_is_added_and_the_pixel_may_be_another() -> None:
@@ -182,6 +190,7 @@ def test_the_shift_is_added_and_the_pixel_may_be_another() -> None:
     np.testing.assert_allclose(back.particles[0].points_angstrom, [[315, 185, 100]])
     binned = table(f"{base} 20")
     [back] = Dynamo().read(binned, [ONE], name="x")
+    assert "pixels of 20 Å by column 36" in back.says
     np.testing.assert_allclose(back.particles[0].points_angstrom, [[635, 375, 205]])
     [back] = Dynamo(origin="centre").read(binned, [ONE], name="x")
     np.testing.assert_allclose(back.particles[0].points_angstrom, [[640, 380, 210]])
@@ -247,7 +256,9 @@ def test_a_real_table_is_read_as_dynamotable_reads_it() -> None:
     theirs = dynamotable.read(str(DATA / "t_double.tbl"))
     voxels = Sampling((400, 400, 400), (4.0, 4.0, 4.0))
     contexts = [TomoContext("one", voxels), TomoContext("two", voxels)]
-    back = Dynamo().read((DATA / "t_double.tbl").read_bytes(), contexts, name="x")
+    back = Dynamo({1: "one", 2: "two"}).read(
+        (DATA / "t_double.tbl").read_bytes(), contexts, name="x"
+    )
     assert [len(each.particles[0]) for each in back] == theirs["tomo"].value_counts()[
         [1, 2]
     ].tolist()

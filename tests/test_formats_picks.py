@@ -13,7 +13,7 @@ from tomoseg.coordinates import Particles
 from tomoseg.errors import FormatError
 from tomoseg.formats import picks
 from tomoseg.formats.dialects import TomoContext
-from tomoseg.formats.picks import read_picks
+from tomoseg.formats.picks import read_picks, read_points
 from tomoseg.formats.relion import micrograph_table, optics_table, particles_table
 from tomoseg.formats.star import write_star
 from tomoseg.formats.tables import particles_csv
@@ -240,13 +240,70 @@ def test_tables_by_the_names_of_their_columns(content) -> None:
     np.testing.assert_allclose(points(content, "a.csv"), WORKED)
 
 
-def test_kinds_are_classes() -> None:
-    content = "x_px,y_px,kind,score\n10,20,ok,0.5\n1,2,edge,\n11,21,ok,1\n"
-    good, edge = read_picks(content.encode(), "a.csv", MICROGRAPH)
-    assert (good.name, edge.name) == ("ok", "edge")
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("60.25 100.5 40\n66.25 106.9 44.8\n", "without names taken as x, y, z in voxels from 0"),
+        ("60.25\t100.5\t40\n66.25\t106.9\t44.8", "without names taken as x, y, z in voxels"),
+        ("60.25,100.5,40\n\n66.25,106.9,44.8\n", "without names taken as x, y, z in voxels"),
+        ("# picked by hand\n60.25 100.5 40\n66.25 106.9 44.8\n", "without names taken as"),
+        ("# x y z\n60.25 100.5 40\n# end\n66.25 106.9 44.8\n", "x, y, z taken as voxels"),
+        (
+            "index,axis-0,axis-1,axis-2\n0,40,100.5,60.25\n1,44.8,106.9,66.25\n",
+            "axis-2, axis-1, axis-0 of napari taken as x, y, z in voxels from 0",
+        ),
+        ("x_nm,y_nm,z_nm\n60.25,100.5,40\n66.25,106.9,44.8\n", "positions are x_nm, y_nm, z_nm"),
+        ("X (nm),Y (nm),Z (nm)\n60.25,100.5,40\n66.25,106.9,44.8\n", "x (nm), y (nm), z (nm)"),
+        ("X[Å];Y[Å];Z[Å]\n602.5;1005;400\n662.5;1069;448\n", "positions are x[å], y[å], z[å]"),
+        ("pos_x,pos_y,pos_z\n60.25,100.5,40\n66.25,106.9,44.8\n", "call them x_angstrom … or"),
+        (
+            "CoordinateX CoordinateY CoordinateZ\n60.25 100.5 40\n66.25 106.9 44.8\n",
+            "voxels from 0",
+        ),
+        ("x,y,z,radius,kind\n60.25,100.5,40,9,a\n66.25,106.9,44.8,9,b\n", "not read: radius, kind"),
+        (
+            "tomogram,x,y,z\nTS_02,1,2,3\nTS_01.mrc,60.25,100.5,40\nTS_01,66.25,106.9,44.8\n",
+            "1 rows of TS_02 left out",
+        ),
+    ],
+)
+def test_how_a_table_was_read_is_said(content, says) -> None:
+    context = TomoContext("TS_01", TOMOGRAM)
+    [found] = read_points(content.encode(), "a.csv", [context])
+    assert says in "; ".join(found.says)
+    (picks,) = found.particles
+    np.testing.assert_allclose(picks.points_angstrom, WORKED)
+
+
+def test_on_a_micrograph_two_columns_are_enough() -> None:
+    for content in ("20 10\n", "axis-0,axis-1\n10,20\n", "x,y\n20,10\n"):
+        assert points(content, "a.coords", MICROGRAPH) == [[0, 20, 40]]
+
+
+def test_classes_are_named_by_class_alone() -> None:
+    content = "x_px,y_px,class,score\n10,20,NA,0.5\n1,2,,\n11,21,NA,1\n"
+    good, rest = read_picks(content.encode(), "a.csv", MICROGRAPH)
+    assert (good.name, rest.name) == ("NA", "particle")
     assert good.points_angstrom.tolist() == [[0, 40, 20], [0, 42, 22]]
-    assert edge.points_angstrom.tolist() == [[0, 4, 2]]
+    assert rest.points_angstrom.tolist() == [[0, 4, 2]]
     assert good.scores.tolist() == [0.5, 1.0]
+    content = content.replace("class", "kind")
+    (every,) = read_picks(content.encode(), "a.csv", MICROGRAPH)
+    assert (every.name, len(every)) == ("particle", 3)
+
+
+def test_rows_of_other_tomograms_are_never_taken() -> None:
+    written = particles_csv([Particles.at("ribosome", np.array(WORKED))], TOMOGRAM)
+    head, one, two = written.splitlines()
+    content = f"tomogram,{head}\nTS_01,{one}\nTS_02,{two}\n"
+    for tomogram, row in (("TS_01", 0), ("TS_02", 1)):
+        found = points(content, "a.csv", tomogram=tomogram)
+        np.testing.assert_allclose(found, [WORKED[row]])
+    with pytest.raises(FormatError, match="names TS_01, TS_02, and none alone is TS_03"):
+        points(content, "a.csv", tomogram="TS_03")
+    contexts = [TomoContext(name, TOMOGRAM) for name in ("TS_02", "TS_01", "TS_03")]
+    found = read_points(content.encode(), "a.csv", contexts)
+    assert [sum(len(table) for table in one.particles) for one in found] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("content", ["x,y,z\n", "x,y,z,class\n"])
@@ -263,8 +320,12 @@ LOOP = "data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n"
     ("name", "content", "message"),
     [
         ("a.csv", "", "cannot be read"),
-        ("a.csv", "1,2\n3,4\n", r"lacks the columns x, y; it has 1, 2"),
-        ("a.csv", "x,z\n3,4\n", r"lacks the columns y; it has x, z"),
+        ("a.csv", "1,2,3,4\n3,4,5,6\n", r"4 columns without names, and x, y and z are three"),
+        ("a.csv", "x,z\n3,4\n", r"none of the columns x, z is known as a position"),
+        ("a.csv", "left,top\n3,4\n", r"none of the columns left, top is known as a position"),
+        ("a.csv", "x,y\n1,2,3\n", r"cannot be read: .*does not match"),
+        ("a.csv", "x,y,pos_x\n1,2,3\n", "x and pos_x both are x"),
+        ("a.csv", "axis-0,axis-1,axis-2,axis-3\n1,2,3,4\n", "axis-3 are 4 axes"),
         ("a.csv", "x,y\n1,2\n,3\n4,nan\n", r"2 of 3 positions are not finite, the first in row 2"),
         ("a.csv", "x,X,y\n1,2,3\n", "two columns have one name: x, x, y"),
         ("a.csv", "x,y\n1,inf\n", "1 of 1 positions are not finite"),
@@ -347,6 +408,6 @@ def test_the_centres_of_the_real_micrographs() -> None:
     grid = Sampling((1, 1200, 1240), (1.5, 1.5, 1.5))
     for path in sorted((DATA / "micrographs").glob("*.csv")):
         found = read_picks(path.read_bytes(), str(path), grid)
-        assert {each.name for each in found} >= {"edge", "ok"}
+        assert [each.name for each in found] == ["particle"]
         assert sum(map(len, found)) == len(path.read_text().splitlines()) - 1
         assert all(grid.contains(each.points_angstrom).all() for each in found)

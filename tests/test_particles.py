@@ -153,6 +153,27 @@ def test_particles_cut_by_the_border_go_if_asked(border, count):
     assert len(picked(score, replace(RIBOSOME, border=border))) == count
 
 
+@pytest.mark.parametrize(("x", "least", "most"), [(0, 0.65, 0.8), (-3, 0.5, 0.6), (102, 0.5, 0.6)])
+def test_a_particle_cut_by_the_border_lies_inside_and_scores_less(x, least, most):
+    score = balls((60, 60, 100), [(30, 30, 50), (30, 30, x)])
+    found = picked(score)
+    voxels = found.points_angstrom / VOXEL
+    assert (voxels >= 0).all() and (voxels <= (59, 59, 99)).all()
+    best, cut = found.scores
+    assert best == pytest.approx(1.0, abs=0.06)
+    assert least < cut < most
+    # It is where the part of it is that is seen.
+    assert abs(voxels[1, 2] - np.clip(x, 0, 99)) < 6
+
+
+def test_evidence_along_the_border_is_picked_in_the_outermost_voxels():
+    score = np.zeros((60, 60, 60), np.float32)
+    score[:5] = 1
+    found = picked(score, replace(RIBOSOME, threshold=0.05))
+    assert len(found)
+    assert (found.points_angstrom >= 0).all()
+
+
 def test_near_border_is_measured_from_the_outer_face():
     grid = Sampling((10, 10, 10), (VOXEL,) * 3)
     points = [(45, 45, 45), (4.9, 45, 45), (5, 45, 45), (45, 45, 85.1), (45, 45, 85)]

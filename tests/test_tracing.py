@@ -257,6 +257,84 @@ def test_a_table_of_several_classes_is_asked_for_one(tomoseg, tmp_path):
     assert away(line.points_angstrom, ENDS[:1]).max() < 0.2 * RADIUS
 
 
+def across(kind, width, number, rng):
+    """Where hits lie across their filament: a ribbon 20 Å thick, two rows, a wall, all of it."""
+    turn = rng.uniform(0, 2 * np.pi, number)
+    away = width / 2 * (np.sqrt(rng.uniform(0, 1, number)) if kind == "full" else 1)
+    flat = rng.uniform(-10, 10, number)
+    return np.stack(
+        {
+            "ribbon": (rng.uniform(-width / 2, width / 2, number), flat),
+            "rows": (width / 2 * rng.choice([-1, 1], number), flat),
+            "wall": (away * np.cos(turn), away * np.sin(turn)),
+            "full": (away * np.cos(turn), away * np.sin(turn)),
+        }[kind],
+        axis=1,
+    )
+
+
+def hit_table(lines, *, apart, kind, width, gap=0, strays=0, is_oriented=False):
+    """Hits at random along straight lines and across them; strays anywhere."""
+    rng = np.random.default_rng(5)
+    points, turned = [], []
+    for begin, end in np.array(lines, float):
+        length, frame = np.linalg.norm(end - begin), frames(np.array([begin, end]))[0]
+        track = rng.uniform(0, length, int(length / apart))
+        track = track[np.abs(track - length / 2) >= gap / 2]
+        beside = across(kind, width, len(track), rng) @ frame[:, :2].T
+        points.append(begin + track[:, None] * frame[::-1, 2] + beside[:, ::-1])
+        wobble = Rotation.from_rotvec(rng.normal(0, 0.1, (len(track), 3))).as_matrix()
+        turned.append(wobble @ frame)
+    low, high = np.min(lines, axis=(0, 1)) - 500, np.max(lines, axis=(0, 1)) + 500
+    points.append(rng.uniform(low, high, (strays, 3)))
+    turned.append(Rotation.random(strays, rng=1).as_matrix().reshape(-1, 3, 3))
+    columns = [f"rlnCoordinate{a}" for a in "ZYX"]
+    table = pd.DataFrame(np.concatenate(points), columns=columns).assign(rlnDetectorPixelSize=1.0)
+    if is_oriented:
+        names = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
+        table[names] = relion_angles(np.concatenate(turned))
+    return table
+
+
+APART = [[(0, 0, 0), (600, 0, 4950)], [(1500, 800, 0), (900, 1200, 4950)]]
+LONG = [[(0, 0, 0), (0, 900, 8955)], [(300, 2000, 0), (600, 1000, 8940)]]
+BESIDE = [[(0, 0, 0), (0, 0, 5000)], [(0, 350, 0), (0, 350, 5000)]]
+CROSSING = [[(0, 0, -2500), (0, 0, 2500)], [(60, -1800, -1800), (60, 1800, 1800)]]
+
+
+# A line stays in its tube; of few hits in a wide ribbon, in that. At its very end, where hits are
+# few, one on one side or a stray draws it somewhat further.
+@pytest.mark.parametrize(
+    ("lines", "how", "furthest"),
+    [
+        (LONG, {"apart": 7.2, "kind": "ribbon", "width": 400}, 125),
+        (LONG, {"apart": 58, "kind": "ribbon", "width": 400}, 200),
+        (APART, {"apart": 7.2, "kind": "ribbon", "width": 500, "is_oriented": True}, 125),
+        (APART, {"apart": 20, "kind": "ribbon", "width": 60, "strays": 30}, 160),
+        (APART, {"apart": 20, "kind": "ribbon", "width": 250, "gap": 400}, 125),
+        (APART, {"apart": 30, "kind": "rows", "width": 250, "strays": 5}, 160),
+        (APART, {"apart": 30, "kind": "wall", "width": 250, "is_oriented": True}, 125),
+        (APART, {"apart": 20, "kind": "full", "width": 250}, 125),
+        (BESIDE, {"apart": 20, "kind": "ribbon", "width": 150}, 125),
+        (BESIDE, {"apart": 58, "kind": "rows", "width": 60, "is_oriented": True}, 125),
+        (CROSSING, {"apart": 20, "kind": "ribbon", "width": 60}, 125),
+        (CROSSING, {"apart": 20, "kind": "ribbon", "width": 250, "is_oriented": True}, 125),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_hits_across_a_tube_are_one_line(tomoseg, tmp_path, lines, how, furthest):
+    starfile.write({"particles": hit_table(lines, **how)}, tmp_path / "picks.star")
+    code, said, _ = tomoseg("trace", tmp_path / "picks.star", "--as", "microtubule", "-o", tmp_path)
+    assert (code, "2 filaments" in said) == (0, True)
+    found = read_filaments_csv((tmp_path / "picks__microtubule.csv").read_text())
+    for line in found:
+        off = away(line.points_angstrom, np.array(lines, float))
+        assert np.median(off) < 0.4 * 125
+        assert off.max() < furthest
+        length = np.linalg.norm(np.subtract(*lines[0]))
+        assert line.length_angstrom == pytest.approx(length, rel=0.08)
+
+
 @pytest.mark.skipif(not DATA.exists(), reason="the real data are not beside the repository")
 def test_real_template_matching_picks_lie_on_ten_microtubules(tomoseg, tmp_path):
     name = "SPEF1MT2_001_8.48Apx"

@@ -32,7 +32,7 @@ from tomoseg.filaments.evidence import (
     correlation_scale,
     guessed_scale,
 )
-from tomoseg.filaments.picks import PickTubes, between_picks, pick_directions
+from tomoseg.filaments.picks import PickTubes, between_picks, pick_axes
 from tomoseg.formats import relion, tables
 from tomoseg.formats.dialects import (
     READ_AS_IS,
@@ -244,13 +244,13 @@ def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
         found = _placed(data, request, TomoContext(stem, room))
     picks = _together(found.particles, request)
     radius = request.settings.radius_angstrom
-    directions, known_from = pick_directions(picks, radius)
-    notes = {"table": found.told(), "picks": len(picks), "directions_from": known_from}
-    if not np.isfinite(directions).all(axis=1).any():
+    axes = pick_axes(picks, radius)
+    notes = {"table": found.told(), "picks": len(picks), "directions_from": axes.known_from}
+    if not len(axes.points_angstrom):
         return Traced(stem, [], room, notes)
-    tubes = PickTubes.of(picks.points_angstrom, directions, request.settings, room)
+    tubes = PickTubes.of(axes, request.settings, room)
     lines = [
-        between_picks(line, picks.points_angstrom, radius)
+        between_picks(line, axes.points_angstrom, radius)
         for line in _by_blocks(tubes.read, tubes.sampling, request, progress, block=PICK_BLOCK)
     ]
     shortest = request.settings.minimum_length_angstrom

@@ -63,6 +63,10 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         Literal["corner", "centre"] | None,
         typer.Option(help="From where Dynamo counts in the first voxel; else as the recipe."),
     ] = None,
+    minimum_score: Annotated[
+        float | None,
+        typer.Option("--minimum-score", help="Leave out filaments and particles that score less."),
+    ] = None,
 ) -> None:
     """Convert the filaments and particles of a finished session for another program.
 
@@ -88,6 +92,7 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         flip_z=flip_z,
         origin=origin,
         spacing_angstrom=_spacings(spacing or []),
+        minimum_score=minimum_score,
     )
     done = export_points(output, request)
     for note in done.notes:
@@ -139,6 +144,18 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     block: BlockOption = None,
     pixel_size: PixelSizeOption = None,
     rows_of: RowsOfOption = None,
+    doc: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Says which number of a table (Dynamo, STOPGAP, AV3) is which tomogram; else the "
+            ".doc beside it.",
+        ),
+    ] = None,
+    filaments: Annotated[
+        bool,
+        typer.Option("--filaments", help="The points of a table were clicked along filaments."),
+    ] = False,
 ) -> None:
     """Take another program's picks, traces or mask into a project.
 
@@ -161,6 +178,8 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         origin=origin,
         voxel_size_angstrom=voxel_size,
         options=ReadOptions(block, pixel_size, rows_of),
+        doc=doc,
+        filaments=filaments,
     )
     _say_imported(import_file(request), name)
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from tomoseg.errors import RequestError
+from tomoseg.evaluation.clicks import read_pair
 from tomoseg.evaluation.options import USUAL, Options, Scores
 from tomoseg.evaluation.tables import (
     evaluate_czii,
@@ -13,7 +14,6 @@ from tomoseg.evaluation.tables import (
     evaluate_particles,
     evaluate_tables,
     read_exported,
-    read_table,
 )
 from tomoseg.evaluation.volumes import (
     evaluate_instances,
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 OTHER_TABLES = ("__measures.csv", "__surroundings.csv", "__contacts.csv")
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".star", ".box", ".cbox")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".coords", ".star", ".box", ".cbox")
 
 
 def is_folder(place: str) -> bool:
@@ -78,7 +78,7 @@ def evaluate_files(
     if are_tables[0] != are_tables[1]:
         raise RequestError(f"{found} and {truth} are not of one kind: two volumes, or two tables")
     if all(are_tables):
-        tables = read_table(found, options), read_table(truth, options)
+        tables = read_pair(found, truth, options)
         for table in tables:
             for line in table.says:
                 say(f"{table.place}: {line}")

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from tomoseg.bounds import check_bounds
+from tomoseg.coordinates import Points
 from tomoseg.errors import RequestError
 from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.places import (
@@ -56,6 +59,8 @@ class ExportRequest:
         Instead of the recipe's ``export.flip_z`` and ``export.dynamo_origin``.
     spacing_angstrom
         Class → distance of segments along its filaments, before the recipe's.
+    minimum_score
+        Filaments and particles with less are left out; those whose score is unknown are kept.
 
     Raises
     ------
@@ -72,6 +77,7 @@ class ExportRequest:
     flip_z: bool | None = None
     origin: Origin | None = None
     spacing_angstrom: Mapping[str, Spacing] = field(default_factory=dict)
+    minimum_score: float | None = None
 
     def __post_init__(self) -> None:
         """Check bounds."""
@@ -153,6 +159,9 @@ def export_points(place: str, request: ExportRequest) -> Exported:
     chosen(names, list(request.spacing_angstrom), "class")
     kept = [each.select(classes) for each in found.found]
     notes = [f"left out, as it is not done: {name}" for name in found.left_out]
+    if request.minimum_score is not None:
+        every, kept = kept, [each.scoring(request.minimum_score) for each in kept]
+        notes += _below(every, kept, request.minimum_score)
     notes += _without_particles(known, kept)
     options = _options(found, request)
     flip = found.recipe.export.flip_z if request.flip_z is None else request.flip_z
@@ -269,6 +278,27 @@ def _files(
         folder = f"{each.name}/{request.to}" if request.into is None else ""
         files |= tomogram_files(known, each, folder, options)
     return files
+
+
+def _below(
+    every: Sequence[FoundPoints], kept: Sequence[FoundPoints], least: float
+) -> Iterator[str]:
+    """Say how many were left out for their score, and how many have none."""
+    for what, counts in (("filaments", _filament_scores), ("particles", _particle_scores)):
+        scores, left = counts(every), counts(kept)
+        if len(scores):
+            unknown = int(np.isnan(left).sum())
+            also = f"; {unknown} without a score are kept" if unknown else ""
+            yield f"{len(scores) - len(left)} of {len(scores)} {what} score below {least:g}{also}"
+
+
+def _filament_scores(found: Sequence[FoundPoints]) -> Points:
+    return np.array([line.score for each in found for line in each.points.filaments])
+
+
+def _particle_scores(found: Sequence[FoundPoints]) -> Points:
+    tables = [table.scores for each in found for table in each.points.particles]
+    return np.concatenate([np.zeros(0), *tables])
 
 
 def _without_particles(known: Known, found: Sequence[FoundPoints]) -> Iterator[str]:

@@ -15,8 +15,9 @@ from tomoseg.exchange.imported import checked_class, note_import, write_mask, wr
 from tomoseg.exchange.masks import count, opened_on, reading, rule_of
 from tomoseg.exchange.places import Places, places_at
 from tomoseg.formats.dialects import READ_AS_IS, Origin, ReadOptions, TomogramPoints
-from tomoseg.formats.picks import read_points
+from tomoseg.formats.picks import read_clicks, read_points
 from tomoseg.formats.registry import DIALECTS, dialect_of, reader
+from tomoseg.formats.star import decoded
 from tomoseg.sources import AMIRA_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 from tomoseg.stores import Folder, checked_url, fingerprint, read_file
 
@@ -25,7 +26,7 @@ PICKS = "picks"
 """Tables of pickers, which are read and not written: :mod:`tomoseg.formats.picks`."""
 MASK = "mask"
 Read = TypeVar("Read")
-_PICK_SUFFIXES = (".cbox", ".box")
+_PICK_SUFFIXES = (".cbox", ".box", ".coords", ".xml")
 _COMPRESSED = (".gz", ".bz2")
 
 
@@ -55,8 +56,12 @@ class ImportRequest:
         From where a table of Dynamo counts.
     voxel_size_angstrom
         Of the tomograms, where their headers do not say it.
+    doc
+        The file that says which number of the table is which tomogram; None takes the .doc beside.
+    filaments
+        Whether a table holds points that were clicked along filaments, in order.
     options
-        What a table in STAR does not say itself.
+        What a table does not say itself.
     """
 
     url: str
@@ -70,6 +75,8 @@ class ImportRequest:
     flip_z: bool = False
     origin: Origin = "corner"
     voxel_size_angstrom: float | None = None
+    doc: str | None = None
+    filaments: bool = False
     options: ReadOptions = READ_AS_IS
 
 
@@ -120,6 +127,11 @@ def import_file(request: ImportRequest) -> Imported:
         request.into, wanted=request.tomograms, voxel_size_angstrom=request.voxel_size_angstrom
     )
     dialect = _dialect(request)
+    if request.filaments and dialect != PICKS:
+        raise RequestError(
+            f"--filaments is for a table of clicked points, and {request.url} is {dialect}",
+            remedy="Leave out --filaments, or --from",
+        )
     if dialect == MASK:
         return _import_mask(request, places)
     if request.value is not None or request.threshold is not None:
@@ -137,6 +149,8 @@ def _dialect(request: ImportRequest) -> str:
                 remedy=f"Choose one of {', '.join(known)}",
             )
         return request.dialect
+    if request.filaments:
+        return PICKS
     place = request.url.lower().rstrip("/")
     plain = place.removesuffix(PurePosixPath(place).suffix) if _is_packed(place) else place
     if plain.endswith(VOLUMES):
@@ -201,9 +215,10 @@ def _read(request: ImportRequest, dialect: str, places: Places) -> list[Tomogram
     contexts = [place.context for place in places.tomograms]
     data = _content(request.url)
     if dialect == PICKS:
-        return read_points(data, request.url, contexts, request.options)
+        read = read_clicks if request.filaments else read_points
+        return read(data, request.url, contexts, request.options)
     options = replace(request.options, file=request.url)
-    known = reader(dialect, doc=_doc(request.url), origin=request.origin, options=options)
+    known = reader(dialect, doc=_doc(request), origin=request.origin, options=options)
     found = _named(request.url, lambda: known.read(data, contexts, name=request.name))
     by_name = {points.context.tomo_name: points for points in found}
     return [by_name.get(one.tomo_name, TomogramPoints(one)) for one in contexts]
@@ -217,11 +232,13 @@ def _named(url: str, read: Callable[[], Read]) -> Read:
         raise FormatError(f"{url}: {error.message}", remedy=error.remedy) from error
 
 
-def _doc(url: str) -> str:
-    """Return the text beside a table that says which number is which tomogram, if it is there."""
-    folder, _, file = checked_url(url).rpartition("/")
+def _doc(request: ImportRequest) -> str:
+    """Return the text that says which number is which tomogram, if there is one."""
+    if request.doc is not None:
+        return decoded(_content(request.doc))
+    folder, _, file = checked_url(request.url).rpartition("/")
     name = f"{PurePosixPath(file).stem}.doc"
-    return Folder(folder).read(name).decode() if Folder(folder).exists(name) else ""
+    return decoded(Folder(folder).read(name)) if Folder(folder).exists(name) else ""
 
 
 def _of_class(points: TomogramPoints, request: ImportRequest) -> TomogramPoints:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from tomoseg.formats.ranges import StoredArray, byte_count
 from tomoseg.sampling import Header, Sampling, Shape, Triple
 
 KINDS = ("byte", "sbyte", "short", "ushort", "float")
+# Behind the voxels, where white space ends a file and a mark begins the next section.
+_REST_BYTES = 4096
 
 
 class AmiraReader(BoxReader):
@@ -66,12 +68,7 @@ class AmiraReader(BoxReader):
         field = _lattice_field(self._head)
         dtype = np.dtype(TYPES[field.kind]).newbyteorder(self._head.byte_order or "=")
         stored = StoredArray(self._head.data_offset, _shape(self._head), dtype)
-        end, present = stored.offset + stored.byte_count, byte_count(self._file)
-        if end > present:
-            raise FormatError(
-                f"the file has {present} bytes, but its voxels need {end}",
-                remedy="Copy the file again, or wait until it is written completely",
-            )
+        _check_length(self._file, stored, self._head)
         return stored
 
 
@@ -106,6 +103,26 @@ def _lattice_field(head: AmiraHeader) -> AmiraField:
     if field.section != head.first_section:
         raise FormatError(f"section {field.section} of the AmiraMesh volume is not its first")
     return field
+
+
+def _check_length(file: BinaryIO, stored: StoredArray, head: AmiraHeader) -> None:
+    """Refuse a file in which the voxels do not end where the lattice does."""
+    end, present = stored.offset + stored.byte_count, byte_count(file)
+    if end > present:
+        raise FormatError(
+            f"the file has {present} bytes, but its voxels need {end}",
+            remedy="Copy the file again, or wait until it is written completely",
+        )
+    file.seek(end)
+    rest = file.read(_REST_BYTES)
+    is_next = len(head.fields) > 1 and rest.lstrip().startswith(b"@")
+    if (rest.strip() or len(rest) == _REST_BYTES) and not is_next:
+        x, y, z = head.counts["Lattice"]
+        raise FormatError(
+            f"after the {stored.byte_count} bytes of {x} × {y} × {z} voxels (xyz) the file goes "
+            f"on, to {present - stored.offset}: the lattice, or the type of its voxels, is wrong",
+            remedy="Save the volume in Amira again",
+        )
 
 
 def _shape(head: AmiraHeader) -> Shape:

@@ -183,6 +183,14 @@ class TomogramPoints:
         name = self.context.tomo_name
         return "; ".join(filter(None, (f"{name}: {head}", *self.says, *self.doubts)))
 
+    def named(self, old: str, new: str) -> TomogramPoints:
+        """Return the points with one class called otherwise."""
+        return replace(
+            self,
+            filaments=[replace(f, name=new) if f.name == old else f for f in self.filaments],
+            particles=[replace(p, name=new) if p.name == old else p for p in self.particles],
+        )
+
     def flip_z(self) -> TomogramPoints:
         """Return the points in the tomogram with its slices in the opposite order."""
         sampling = self.context.sampling

@@ -9,6 +9,7 @@ the first voxel ("Volume center"), so that its centre is at 0.5; the shift is ad
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -88,7 +89,7 @@ class Dynamo:
             If a line is too short or has no numbers, or a tomogram's number is unknown.
         """
         table = _read_table(decoded(data))
-        tomogram = places(whole(table[:, _TOMOGRAM], "column 20"), contexts, self.tomo_names)
+        tomogram, says = places(whole(table[:, _TOMOGRAM], "column 20"), contexts, self.tomo_names)
         rows = Rows(
             tomogram,
             _positions(table, tomogram, contexts, self.origin),
@@ -98,7 +99,9 @@ class Dynamo:
             np.arange(len(table), dtype=np.float64),
             np.zeros(len(table), np.bool_),
         )
-        return points_of(lines_alone(rows), contexts, name)
+        found = points_of(lines_alone(rows), contexts, name)
+        says += _said(table[:, _PIXEL], contexts, self.origin)
+        return [replace(each, says=says) for each in found]
 
 
 def _table(rows: Rows, contexts: Sequence[TomoContext], options: WriteOptions) -> Points:
@@ -173,3 +176,16 @@ def _angstrom(voxels: Points, pixel: Points, context: TomoContext, origin: Origi
     other = xyz(voxels) * stated[:, None] - first * voxel
     is_same = abs(stated / voxel - 1) < _TOLERANCE
     return np.where(is_same[:, None], sampling.to_angstrom(xyz(voxels) - first), other)
+
+
+def _said(pixel: Points, contexts: Sequence[TomoContext], origin: Origin) -> tuple[str, ...]:
+    """Say in what unit and from where positions were counted."""
+    stated = sorted({f"{size:g}" for size in pixel if size > 0})
+    own = {f"{context.sampling.voxel_angstrom:g}" for context in contexts}
+    if len(pixel) and not stated:
+        unit = "column 36 states no pixel size: positions taken as the tomogram's voxels"
+    else:
+        unit = f"pixels of {', '.join(stated)} Å by column 36" if set(stated) - own else ""
+    other = "centre" if origin == "corner" else "corner"
+    start = f"counted from the {origin} of the first voxel (--origin {other} changes it)"
+    return tuple(filter(None, (unit, start)))

@@ -8,6 +8,7 @@ the; the object is the filament. Sources: STOPGAP, ``sg_get_motl_fields.m``, ``s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -199,7 +200,7 @@ def _points(
     name: str,
     tomo_names: Mapping[int, str],
 ) -> list[TomogramPoints]:
-    tomogram = places(whole(table["tomo_num"].to_numpy(), "tomo_num"), contexts, tomo_names)
+    tomogram, says = places(whole(table["tomo_num"].to_numpy(), "tomo_num"), contexts, tomo_names)
     voxels = finite(table[_POSITION].to_numpy() + table[_SHIFT].to_numpy(), "a position")
     points: Points = np.zeros((len(table), 3))
     for place, context in enumerate(contexts):
@@ -214,4 +215,5 @@ def _points(
         np.arange(len(table), dtype=np.float64),
         np.zeros(len(table), np.bool_),
     )
-    return points_of(lines_alone(rows), contexts, name)
+    found = points_of(lines_alone(rows), contexts, name)
+    return [replace(each, says=says) for each in found]

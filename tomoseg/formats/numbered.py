@@ -28,21 +28,27 @@ def read_doc(text: str) -> dict[int, str]:
     Raises
     ------
     FormatError
-        If a line is no number and a file.
+        If a line is no number and a file, or a number stands twice.
     """
-    names = {}
+    names: dict[int, str] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
-        number, _, file = line.partition(" ")
+        number, _, file = line.replace("\t", " ").partition(" ")
         if not number.isdecimal() or not file.strip():
-            raise FormatError(f"{line!r} is not a number and a tomogram's file")
+            raise FormatError(
+                f"{line!r} is not a number and a tomogram's file", remedy="Correct the .doc"
+            )
         path = PurePosixPath(file.strip().replace("\\", "/"))
-        names[int(number)] = _SUFFIX.sub("", path.name)
+        name = _SUFFIX.sub("", path.name)
+        if names.setdefault(int(number), name) != name:
+            raise FormatError(
+                f"number {number} is {names[int(number)]} and {name}", remedy="Correct the .doc"
+            )
     return names
 
 
 def places(
     numbers: Integers, contexts: Sequence[TomoContext], tomo_names: Mapping[int, str]
-) -> Integers:
+) -> tuple[Integers, tuple[str, ...]]:
     """Return the place of each row's tomogram among those given, -1 where it is none of them.
 
     Parameters
@@ -52,8 +58,12 @@ def places(
     contexts
         The tomograms wanted.
     tomo_names
-        Number → name. Where it is empty, tomogram 1 is the first of those given, 2 the second;
-        and a file of one tomogram alone, whatever its number, is that of the only one given.
+        Number → name. Where it is empty, a file of one tomogram alone, whatever its number, is
+        that of the only one given.
+
+    Returns
+    -------
+    The places, and what was taken for granted, for people.
 
     Raises
     ------
@@ -62,17 +72,24 @@ def places(
     """
     used = [int(number) for number in np.unique(numbers)]
     wanted = {context.tomo_name: place for place, context in enumerate(contexts)}
-    if tomo_names:
+    says: tuple[str, ...] = ()
+    if tomo_names or not used:
         place_of = {number: wanted.get(name, -1) for number, name in tomo_names.items()}
     elif len(used) == len(contexts) == 1:
         place_of = {used[0]: 0}
+        says = (f"no .doc says which tomogram is number {used[0]}: taken to be this one",)
     else:
-        place_of = {number: number - 1 for number in range(1, len(contexts) + 1)}
+        raise FormatError(
+            f"the table's tomograms are {used[:5]}, and no .doc says which of them are "
+            f"{', '.join(list(wanted)[:5])}",
+            remedy="Put a .doc of the table's name beside it, or give one with --doc: a line a "
+            "tomogram, such as '1 TS_01.mrc'",
+        )
     unknown = [number for number in used if number not in place_of]
     if unknown or (used and max(place_of[number] for number in used) < 0):
         raise FormatError(
-            f"the table's tomograms are {used[:5]}, and {(unknown or used)[:5]} are none of "
-            f"{', '.join(list(wanted)[:5])}",
-            remedy="Give the .doc that says which number is which tomogram",
+            f"the table's tomograms are {used[:5]}, and by the .doc {(unknown or used)[:5]} are "
+            f"none of {', '.join(list(wanted)[:5])}",
+            remedy="Correct the .doc that says which number is which tomogram",
         )
-    return np.array([place_of[number] for number in numbers.tolist()], np.int64)
+    return np.array([place_of[number] for number in numbers.tolist()], np.int64), says

@@ -69,8 +69,13 @@ def is_alike(one: str, other: str) -> bool:
     return _tilt_series(one) == _tilt_series(other)
 
 
-def owned(table: pd.DataFrame, contexts: Sequence[TomoContext], options: ReadOptions) -> Owned:
-    """Tell whose the rows of a table are, by its column of tomograms' names.
+def owned(
+    table: pd.DataFrame,
+    contexts: Sequence[TomoContext],
+    options: ReadOptions,
+    columns: Sequence[str] = NAME_COLUMNS,
+) -> Owned:
+    """Tell whose the rows of a table are, by the first of these columns that it has.
 
     A tomogram's rows are those of its very name, else of the only name of the same tilt series.
     Rows that name none go by :func:`unnamed_owner`.
@@ -86,10 +91,10 @@ def owned(table: pd.DataFrame, contexts: Sequence[TomoContext], options: ReadOpt
             remedy="Give the one tomogram that it is",
         )
     if options.rows_of == EVERY:
-        return Owned(np.zeros(len(table), np.int64), ("all rows taken, as --rows-of says",))
+        return Owned(np.zeros(len(table), np.int64), ("all rows taken, whatever they name",))
     if not len(table):
         return Owned(np.empty(0, np.int64), ("",) * len(contexts))
-    column = next((column for column in NAME_COLUMNS if column in table), None)
+    column = next((column for column in columns if column in table), None)
     if column is None:
         place, said = unnamed_owner(contexts, options.file)
         says = tuple(said if p == place else "" for p in range(len(contexts)))

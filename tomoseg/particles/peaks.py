@@ -104,7 +104,8 @@ def candidate_peaks(
     -----
     G(σ1) − G(σ2) with σ1 = 0.9 r/√d in d dimensions, σ2 = 1.6 σ1, over its value in the middle of
     an ideal ball (disc) of radius r that has no neighbour. Maxima are refined by a parabola along
-    each axis. Beyond the volume's border the score map is taken to go on as its outermost voxels.
+    each axis. Beyond the volume's border there is no evidence: a particle that the border cuts
+    scores the less, the less of it is seen.
     """
     factor = picking_factor(settings, sampling)
     halo = picking_halo(settings, sampling)
@@ -118,6 +119,8 @@ def candidate_peaks(
     peaks = ndimage.maximum_filter(response, size=3, mode="nearest")[1:-1, 1:-1, 1:-1] == inner
     index = np.argwhere(peaks & (inner >= settings.threshold))
     at = index + np.array(block.core.begin) + _parabolas(response, index + 1)
+    # Beyond the outermost bins there is nothing to refine by: what is cut there stays in them.
+    at = at.clip(0, np.array(grid.shape) - 1)
     return Peaks(grid.to_angstrom(at), inner[tuple(index.T)].astype(np.float64))
 
 
@@ -150,10 +153,10 @@ def _difference(
     """Difference of Gaussians of the read box, scaled so that an ideal ball (disc) gives 1."""
     sizes = np.array(grid.voxel_size_angstrom)
     sigmas = _sigmas_angstrom(settings, axes)
+    # The only slice of a micrograph has no border above and below.
+    modes = ["nearest" if grid.is_flat else "constant", "constant", "constant"]
     inner, outer = (
-        ndimage.gaussian_filter(
-            block.values, sigma / sizes, mode="nearest", truncate=TRUNCATE_SIGMAS
-        )
+        ndimage.gaussian_filter(block.values, sigma / sizes, mode=modes, truncate=TRUNCATE_SIGMAS)
         for sigma in sigmas
     )
     ideal = [_share_within(settings.label_angstrom / sigma, axes) for sigma in sigmas]

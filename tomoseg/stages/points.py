@@ -62,6 +62,15 @@ class FoundPoints:
         )
         return FoundPoints(points, traced, picked)
 
+    def scoring(self, least: float) -> FoundPoints:
+        """Return the points that score so much at least, and those whose score is unknown."""
+        points = replace(
+            self.points,
+            filaments=[line for line in self.points.filaments if not line.score < least],
+            particles=[table.select(~(table.scores < least)) for table in self.points.particles],
+        )
+        return replace(self, points=points)
+
     def flip_z(self) -> FoundPoints:
         """Return the points in the tomogram with its slices in the opposite order."""
         return replace(self, points=self.points.flip_z())
