@@ -134,7 +134,7 @@ def test_info_says_what_the_header_says(tomoseg, tomogram):
         "type              float32",
         "origin (xyz)      1.5, -2, 3 Å",
         "start (xyz)       -7, 0, 0 voxels",
-        "values            -3.8994 to 3.145, mean 0.018196, spread 1.0026, of three slices",
+        "values            -3.8994 to 3.145, mean 0.018196, spread 1.0026, in 3 of 10 slices",
     ]
     _, given, _ = tomoseg("info", path, "--voxel-size", "10")
     assert "voxel size (xyz)  10 × 10 × 10 Å" in given

@@ -214,7 +214,7 @@ def test_the_scheduler_of_the_environment_goes_before_every_recipe(site):
 
 
 def test_masks_and_tilt_series_beside_tomograms_are_none(site, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="tomoseg.watching.looks")
     for name in ("a.mrc", "a.st", "a_seg.mrc", "a_inside.mrc"):
         site.put("one", name)
     site.put("one", "tomoseg.yaml", b"source: {mask: '{folder}/{name}_inside.mrc'}")

@@ -138,11 +138,12 @@ def _tomograms_at(place: str, remove: Sequence[str], companions: Sequence[str]) 
     if known := kind_by_name(url):
         raise RequestError(f"{url} is {known[0]}, which is not read", remedy=known[1])
     try:
-        return tomograms_among(listing(url), name_remove=remove, companions=companions)
+        entries = listing(url)
     except RequestError as error:
         raise RequestError(
             f"{error.message}, nor a file of a known kind", remedy=f"Give {KINDS}."
         ) from error
+    return tomograms_among(entries, name_remove=remove, companions=companions)
 
 
 def _matching(pattern: str, remove: Sequence[str], companions: Sequence[str]) -> Among:

@@ -39,7 +39,7 @@ def info(
     typer.echo(f"start (xyz)       {sx}, {sy}, {sz} voxels")
     typer.echo(
         f"values            {values.minimum:.5g} to {values.maximum:.5g}, mean {values.mean:.5g}, "
-        f"spread {(values.squares / max(1, values.count)) ** 0.5:.5g}, of three slices"
+        f"spread {(values.squares / max(1, values.count)) ** 0.5:.5g}, in {min(z, 3)} of {z} slices"
     )
     for note in look.notes:
         typer.echo(f"note              {note}")
