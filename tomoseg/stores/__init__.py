@@ -9,7 +9,6 @@ from tomoseg.stores.claims import Claim, Owner, claimed, living_owner
 from tomoseg.stores.folders import (
     Entry,
     Folder,
-    check_writable,
     fingerprint,
     free_bytes,
     listing,
@@ -37,7 +36,6 @@ __all__ = [
     "OmeZarrReader",
     "Owner",
     "Volume",
-    "check_writable",
     "checked_url",
     "claimed",
     "digest",
