@@ -497,6 +497,7 @@ def test_train_tells_its_progress(tomoseg, tiny_session, tmp_path):
     code, out, err = tomoseg("train", path)
     assert (code, err) == (0, "")
     lines = out.splitlines()
+    assert lines[0].startswith("labels are read from {folder}/truth/{name}__labels.mrc; ")
     assert re.match(
         r"100\.0% +\d+\.\d min, 0\.0 left  step 1  loss .*  mean F1 \d\.\d{3} \(kept\): ", lines[-2]
     )
@@ -522,6 +523,9 @@ def test_evaluate_prints_a_column_a_class(tomoseg, tmp_path, tiny_session):
     code, _, err = tomoseg("evaluate", labels, tmp_path / "a.csv")
     assert code == 2
     assert "not of one kind" in err
+    code, _, err = tomoseg("evaluate", labels, labels, "--value", "actin")
+    assert code == 2
+    assert "--value actin is not N=CLASS" in err
 
 
 def test_evaluate_has_a_dash_for_what_is_not_defined(tomoseg, tmp_path):

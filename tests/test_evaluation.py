@@ -89,6 +89,13 @@ def test_masks_with_soft_edges_are_compared_above_a_threshold(mrc):
         evaluate_files(found, truth, Options(threshold=127, classes=("a", "b")))
 
 
+def test_values_are_of_the_classes_that_are_compared(mrc):
+    found, truth = mrc("found.mrc", volume((1, 5))), mrc("truth.mrc", volume((9, 10)))
+    options = Options(classes=("actin",), values={9: "membrane"})
+    with pytest.raises(RequestError, match="--value names membrane, but the classes are actin"):
+        evaluate_files(found, truth, options)
+
+
 def test_values_that_nobody_named_are_refused(mrc):
     found, truth = mrc("found.mrc", volume((1, 5))), mrc("truth.mrc", volume((9, 10)))
     with pytest.raises(RequestError, match="what was found holds the value 1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +33,7 @@ from tomoseg.stages.context import IMAGE, Progress
 from tomoseg.stages.findings import empty_notes
 from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
 from tomoseg.stages.progress import noted
-from tomoseg.stores import Folder, check_writable, claimed
+from tomoseg.stores import Folder, claimed
 
 # Starting workers takes some seconds; fewer blocks than this are done by then.
 BLOCKS_FOR_WORKERS = 8
@@ -102,7 +103,7 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
             "no output is given", remedy="Use --output, or session.output in the recipe."
         )
     output = Folder(recipe.session.output)
-    check_writable(output)
+    _check_writable(output)
     networks = load_networks(recipe.segment)
     if tomograms is None:
         tomograms = discover(
@@ -120,6 +121,25 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     is_deep = any(network.card.architecture.dimensions == 3 for network in networks)
     recipe = recipe.resolved(tuple(colours_of(networks)), is_deep=is_deep)
     return Session(recipe, output, networks, tuple(tomograms))
+
+
+def _check_writable(folder: Folder) -> None:
+    """Refuse a local output where a file is in its place, or that may only be read."""
+    if not folder.is_local:
+        return
+    place = folder.path
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise RequestError(
+            f"{folder} cannot be a folder for results: {place} is a file",
+            remedy="Choose another --output (session.output), or move the file.",
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"nothing can be written into {folder}: {place} may only be read here",
+            remedy="Choose another --output (session.output), or have it opened for writing.",
+        )
 
 
 def _check_apart(found: Found, output: Folder) -> None:

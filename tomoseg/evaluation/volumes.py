@@ -179,7 +179,7 @@ def evaluate_label_pairs(pairs: Sequence[tuple[str, str]], options: Options = US
     counts = LabelCounts.none(len(known))
     for found, truth in pairs:
         counts += _label_counts(found, truth, known, options)
-    _check_compared(counts, pairs, options)
+    _check_compared(counts, pairs[0][1], known[0] if names else "membrane", options)
     scores: Scores = {}
     for row, surfaces in zip(class_scores(counts.voxels, known), counts.surfaces, strict=True):
         if names or counts.voxels[:, known.index(row.name) + 1].any() or row.support:
@@ -189,12 +189,8 @@ def evaluate_label_pairs(pairs: Sequence[tuple[str, str]], options: Options = US
     return scores
 
 
-def _check_compared(
-    counts: LabelCounts, pairs: Sequence[tuple[str, str]], options: Options
-) -> None:
-    """Refuse a truth that says nothing of any class; guess that 255 was meant as one."""
-    truth = pairs[0][1]
-    name = (options.classes or ("membrane",))[0]
+def _check_compared(counts: LabelCounts, truth: str, name: str, options: Options) -> None:
+    """Refuse a truth that says nothing of any class; guess that 255 was meant as one, ``name``."""
     remedy = (
         f"If 255 is a class, say --value 255={name}, or above which value it is, --threshold 127; "
         "if it is not, say --value 255=not_annotated."
@@ -269,7 +265,7 @@ def _classes_of(pairs: Sequence[tuple[str, str]], options: Options) -> tuple[str
     """Return the classes that the truth knows; none if no file says them."""
     if options.classes:
         return options.classes
-    if options.values:
+    if options.values and not any(class_names(truth) for _, truth in pairs):
         meant = dict.fromkeys(options.values.values())
         return tuple(name for name in meant if name not in (BACKGROUND, UNKNOWN))
     known = {truth: class_names(truth) or class_names(found) or () for found, truth in pairs}
@@ -314,7 +310,13 @@ def _legend(place: str, names: tuple[str, ...], options: Options) -> Legend | No
     """Return what a person said of the values in a volume that does not say its classes."""
     if class_names(place) is not None or (not options.values and options.threshold is None):
         return None
-    if options.threshold is None:
+    if options.threshold is None and options.values:
+        unknown = sorted({*options.values.values()} - {*names, BACKGROUND, UNKNOWN})
+        if unknown:
+            raise RequestError(
+                f"--value names {', '.join(unknown)}, but the classes are {', '.join(names)}",
+                remedy=f"Choose among these, {BACKGROUND} and {UNKNOWN}.",
+            )
         return Legend.of(options.values, (), names)
     if options.values or len(options.classes or names[:1]) != 1:
         raise RequestError(

@@ -9,7 +9,6 @@ from tomoseg.stores.claims import Claim, Owner, claimed, living_owner
 from tomoseg.stores.folders import (
     Entry,
     Folder,
-    check_writable,
     fingerprint,
     free_bytes,
     is_folder,
@@ -39,7 +38,6 @@ __all__ = [
     "OmeZarrReader",
     "Owner",
     "Volume",
-    "check_writable",
     "checked_url",
     "claimed",
     "digest",

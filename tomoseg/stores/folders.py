@@ -364,31 +364,6 @@ def free_bytes(folder: Folder) -> int | None:
     return shutil.disk_usage(place).free
 
 
-def check_writable(folder: Folder) -> None:
-    """See whether a local folder is there and may be written to, or could be made.
-
-    Raises
-    ------
-    RequestError
-        If a file is in its place, or what is there may only be read.
-    """
-    if not folder.is_local:
-        return
-    place = folder.path
-    while not os.path.lexists(place):
-        place = place.parent
-    if not place.is_dir():
-        raise RequestError(
-            f"{folder} cannot be a folder for results: {place} is a file",
-            remedy="Choose another --output (session.output), or move the file.",
-        )
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise RequestError(
-            f"nothing can be written into {folder}: {place} may only be read here",
-            remedy="Choose another --output (session.output), or have it opened for writing.",
-        )
-
-
 def spool_bytes(folder: Folder) -> int:
     """Return the free space of the disk that a file written here takes while it is written."""
     free = free_bytes(folder)
