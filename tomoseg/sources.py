@@ -18,6 +18,8 @@ from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.amira_lattice import AmiraReader
 from tomoseg.formats.compressed import beginning, compression_of, decompress
+from tomoseg.formats.em import HEADER_BYTES as EM_HEADER_BYTES
+from tomoseg.formats.em_volume import EmReader, is_motive_list
 from tomoseg.formats.mrc import MrcReader
 from tomoseg.formats.mrc_header import HEADER_BYTES, announced_bytes
 from tomoseg.formats.png import PngReader
@@ -44,18 +46,21 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_SUFFIXES = (".zarr",)
 PNG_SUFFIXES = (".png",)
 AMIRA_SUFFIXES = (".am",)
+EM_SUFFIXES = (".em",)
 _SUFFIXES = {
     "mrc": MRC_SUFFIXES,
     "tiff": TIFF_SUFFIXES,
     "zarr": ZARR_SUFFIXES,
     "png": PNG_SUFFIXES,
     "amira": AMIRA_SUFFIXES,
+    "em": EM_SUFFIXES,
 }
-_READERS: dict[str | None, type[MrcReader | TiffReader | PngReader | AmiraReader]] = {
+_READERS: dict[str | None, type[MrcReader | TiffReader | PngReader | AmiraReader | EmReader]] = {
     "mrc": MrcReader,
     "tiff": TiffReader,
     "png": PngReader,
     "amira": AmiraReader,
+    "em": EmReader,
 }
 # They end a path, a quotation or a cell of a table, begin markup, or are no part of a name in
 # Windows.
@@ -99,7 +104,8 @@ def discover(inputs: Sequence[str], *, name_remove: Sequence[str] = ()) -> list[
     inputs
         Paths or URLs; a folder stands for the tomograms directly in it, and for PNG images only
         where it has nothing else: beside tomograms they are pictures of them. AmiraMesh files
-        in it count if they are of a lattice: others hold lines and surfaces.
+        in it count if they are of a lattice: others hold lines and surfaces; EM files if they are
+        no motive lists.
     name_remove
         Regular expressions cut out of the file's stem.
 
@@ -287,6 +293,7 @@ def tomograms_among(urls: Iterable[str]) -> list[str]:
     """Return those of a folder's files that are tomograms, as :func:`discover` says."""
     items = [item for item in urls if _kind(item) is not None]
     items = [item for item in items if _kind(item) != "amira" or _is_lattice(item)]
+    items = [item for item in items if _kind(item) != "em" or _is_em_volume(item)]
     return [item for item in items if _kind(item) != "png"] or items
 
 
@@ -295,6 +302,13 @@ def _is_lattice(url: str) -> bool:
         return True  # told when it is unpacked
     with open_file(url) as file:
         return b"define Lattice" in file.read(_AMIRA_BYTES)
+
+
+def _is_em_volume(url: str) -> bool:
+    if compression_of(url):
+        return True  # told when it is unpacked
+    with open_file(url) as file:
+        return not is_motive_list(file.read(EM_HEADER_BYTES))
 
 
 def _kind(url: str) -> str | None:
