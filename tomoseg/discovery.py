@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.compressed import compression_of
+from tomoseg.formats.em import HEADER_BYTES as EM_HEADER_BYTES
+from tomoseg.formats.em_volume import is_motive_list
 from tomoseg.formats.foreign import kind_by_name
 from tomoseg.lookalikes import TILT_LISTS, seeming, stem_of, tilt_count
 from tomoseg.sources import (
@@ -194,6 +196,7 @@ def tomograms_among(
         and (kind == "zarr" or not entry.is_folder)
     ]
     items = [item for item in items if kind_of(item) != "amira" or _is_lattice(item)]
+    items = [item for item in items if kind_of(item) != "em" or _is_em_volume(item)]
     items = [item for item in items if kind_of(item) != "png"] or items
     left_out = _left_out(items, entries.keys(), name_remove, companions)
     return Among(tuple(item for item in items if item not in left_out), left_out)
@@ -254,3 +257,10 @@ def _is_lattice(url: str) -> bool:
         return True  # told when it is unpacked
     with open_file(url) as file:
         return b"define Lattice" in file.read(_AMIRA_BYTES)
+
+
+def _is_em_volume(url: str) -> bool:
+    if compression_of(url):
+        return True  # told when it is unpacked
+    with open_file(url) as file:
+        return not is_motive_list(file.read(EM_HEADER_BYTES))

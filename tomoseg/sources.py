@@ -19,6 +19,7 @@ from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.formats.amira_lattice import AmiraReader
 from tomoseg.formats.compressed import beginning, compression_of, decompress
+from tomoseg.formats.em_volume import EmReader
 from tomoseg.formats.mrc import MrcReader
 from tomoseg.formats.mrc_header import HEADER_BYTES, Integers, announced_bytes, parse_header
 from tomoseg.formats.png import PngReader
@@ -51,18 +52,21 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_SUFFIXES = (".zarr",)
 PNG_SUFFIXES = (".png",)
 AMIRA_SUFFIXES = (".am",)
+EM_SUFFIXES = (".em",)
 _SUFFIXES = {
     "mrc": MRC_SUFFIXES,
     "tiff": TIFF_SUFFIXES,
     "zarr": ZARR_SUFFIXES,
     "png": PNG_SUFFIXES,
     "amira": AMIRA_SUFFIXES,
+    "em": EM_SUFFIXES,
 }
-_READERS: dict[str | None, type[MrcReader | TiffReader | PngReader | AmiraReader]] = {
+_READERS: dict[str | None, type[MrcReader | TiffReader | PngReader | AmiraReader | EmReader]] = {
     "mrc": MrcReader,
     "tiff": TiffReader,
     "png": PngReader,
     "amira": AmiraReader,
+    "em": EmReader,
 }
 # They end a path, a quotation or a cell of a table, begin markup, or are no part of a name in
 # Windows.

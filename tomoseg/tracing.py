@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 from tomoseg import __version__
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.coordinates import Filament, Particles, numbered
-from tomoseg.errors import FormatError, RequestError
+from tomoseg.errors import RequestError
+from tomoseg.evidence import opened, opened_evidence
 from tomoseg.filaments import (
     RidgePoints,
     TracingSettings,
@@ -23,14 +23,6 @@ from tomoseg.filaments import (
     trace,
     tracing_halo,
     working_factor,
-)
-from tomoseg.filaments.evidence import (
-    CORRELATION,
-    SCALES,
-    Scale,
-    ValueRange,
-    correlation_scale,
-    guessed_scale,
 )
 from tomoseg.filaments.picks import PickTubes, between_picks, pick_axes
 from tomoseg.formats import relion, tables
@@ -44,8 +36,8 @@ from tomoseg.formats.measures import measures_csv
 from tomoseg.formats.picks import named_tomograms, read_points
 from tomoseg.formats.star import write_star
 from tomoseg.sampling import Sampling, Shape
-from tomoseg.sources import Source, open_source, safe_name, tomogram_name, unpacked
-from tomoseg.stores import Folder, checked_url, read_file, scratch_folder
+from tomoseg.sources import safe_name, tomogram_name
+from tomoseg.stores import Folder, read_file
 
 TABLES = (".star", ".csv", ".tsv", ".txt", ".cbox")
 # Of the score map that picks are drawn in.
@@ -182,54 +174,17 @@ def _anywhere(points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _from_volume(request: TraceRequest, progress: Progress) -> Traced:
-    stem = tomogram_name(request.url)
-    with _opened(request.url, request.voxel_size_angstrom) as source:
-        sampling = source.header.sampling
-        scale = _scale(source, request)
-        read = _scores(source, scale, request.label)
-        found = _by_blocks(read, sampling, request, progress)
-    notes = {"read_as": asdict(scale), "sampling": sampling.as_dict()}
-    return Traced(stem, found, sampling, notes)
-
-
-def _scale(source: Source, request: TraceRequest) -> Scale:
-    """Return what the volume's values mean; look through it where that is not said."""
-    given = request.scale
-    if request.label is not None:
-        if given is not None:
-            raise RequestError("--label names the voxels to trace: leave out --scale")
-        return Scale(f"label {request.label}", 0, 0)
-    if given in SCALES:
-        return SCALES[given]
-    if given not in (None, CORRELATION):
-        return _range_scale(given)
-    grid = BlockGrid(source.header.sampling.shape, request.block_shape)
-    found = ValueRange.of(source.read(block.write) for block in grid)
-    if given == CORRELATION:
-        return correlation_scale((source.read(block.write) for block in grid), found)
-    return guessed_scale(found, np.dtype(source.header.dtype))
-
-
-def _range_scale(text: str) -> Scale:
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise RequestError(
-            f"--scale {text} is none of {', '.join(SCALES)}, {CORRELATION}, nor LOW,HIGH"
-        ) from error
-    if not -np.inf < low <= high < np.inf:
-        raise RequestError(f"--scale {text}: the first value must not be above the second")
-    return Scale("range", low, high)
-
-
-def _scores(
-    source: Source, scale: Scale, label: int | None
-) -> Callable[[Box], NDArray[np.float32]]:
-    def read(box: Box) -> NDArray[np.float32]:
-        values = source.read(box)
-        return scale.scores(values if label is None else values == label)
-
-    return read
+    with opened_evidence(
+        request.url,
+        scale=request.scale,
+        label=request.label,
+        block_shape=request.block_shape,
+        voxel_size_angstrom=request.voxel_size_angstrom,
+    ) as evidence:
+        sampling = evidence.header.sampling
+        found = _by_blocks(evidence.read, sampling, request, progress)
+        notes = {"read_as": asdict(evidence.scale), "sampling": sampling.as_dict()}
+    return Traced(tomogram_name(request.url), found, sampling, notes)
 
 
 def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
@@ -239,7 +194,7 @@ def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
         stem = found.context.tomo_name
     else:
         stem = tomogram_name(request.tomogram)
-        with _opened(request.tomogram, request.voxel_size_angstrom) as source:
+        with opened(request.tomogram, request.voxel_size_angstrom) as source:
             room = source.header.sampling
         found = _placed(data, request, TomoContext(stem, room))
     picks = _together(found.particles, request)
@@ -332,15 +287,3 @@ def _by_blocks(
         progress(PurePosixPath(request.url).name, "trace", done, len(grid))
     points = RidgePoints.concatenate(parts)
     return trace(points, name=request.name, sampling=sampling, settings=settings)
-
-
-@contextmanager
-def _opened(url: str, voxel_size_angstrom: float | None) -> Iterator[Source]:
-    """Open a volume, unpacked into a temporary folder if it is compressed."""
-    with scratch_folder() as scratch:
-        plain = unpacked(checked_url(url), Folder(scratch))
-        try:
-            with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
-                yield source
-        except FormatError as error:
-            raise error.within(tomogram=url) from error

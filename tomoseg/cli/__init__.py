@@ -17,7 +17,7 @@ from tomoseg.attempts import explaining
 from tomoseg.cli.exchange import export, import_
 from tomoseg.cli.networks import evaluate, train
 from tomoseg.cli.sessions import run, status, validate
-from tomoseg.cli.tracing import trace
+from tomoseg.cli.tracing import sample, trace
 from tomoseg.cli.volumes import info, simulate
 from tomoseg.cli.words import SOME_FAILED, WRONG_REQUEST, complain
 from tomoseg.devices import share_heap
@@ -73,6 +73,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "trace": trace,
+    "sample": sample,
     "export": export,
     "import": import_,
 }

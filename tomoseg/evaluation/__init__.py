@@ -20,7 +20,7 @@ from tomoseg.evaluation.volumes import (
     evaluate_label_pairs,
     evaluate_labels,
 )
-from tomoseg.sources import MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
+from tomoseg.sources import EM_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 from tomoseg.stores import Folder
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".coords", ".star", ".box", ".cbox")
 
 def is_folder(place: str) -> bool:
     """Tell whether a place is a folder of results or truth, not a volume or a table."""
-    known = TABLE_SUFFIXES + MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
+    known = TABLE_SUFFIXES + MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES + EM_SUFFIXES
     return not place.lower().rstrip("/").endswith(known) and ".zarr/" not in place
 
 

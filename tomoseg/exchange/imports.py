@@ -18,7 +18,7 @@ from tomoseg.formats.dialects import READ_AS_IS, Origin, ReadOptions, TomogramPo
 from tomoseg.formats.picks import read_clicks, read_points
 from tomoseg.formats.registry import DIALECTS, dialect_of, reader
 from tomoseg.formats.star import decoded
-from tomoseg.sources import AMIRA_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
+from tomoseg.sources import AMIRA_SUFFIXES, EM_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 from tomoseg.stores import Folder, checked_url, fingerprint, read_file
 
 VOLUMES = MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
@@ -158,7 +158,7 @@ def _dialect(request: ImportRequest) -> str:
     if plain.endswith(_PICK_SUFFIXES):
         return PICKS
     guessed = _named(request.url, lambda: dialect_of(_content(request.url), place))
-    if guessed is None and plain.endswith(AMIRA_SUFFIXES):
+    if guessed is None and plain.endswith(AMIRA_SUFFIXES + EM_SUFFIXES):
         return MASK
     if guessed is None:
         raise RequestError(

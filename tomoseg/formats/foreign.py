@@ -28,7 +28,6 @@ _BY_SUFFIX = {
     **dict.fromkeys((".ali", ".preali"), ("a tilt series (IMOD)", _FRAMES)),
     ".mdoc": ("a tilt series' metadata", "Give the tomogram"),
     **dict.fromkeys((".spi", ".img", ".hed"), ("SPIDER or IMAGIC", f"{_MRC}: of EMAN2, e2proc3d")),
-    ".em": ("an EM volume", f"{_MRC}: of EMAN2, e2proc3d.py FILE.em FILE.mrc"),
     ".ccp4": ("a map as MRC has it", "Rename it to .mrc"),
     ".raw": ("numbers without a header", f"{_MRC}: of IMOD, raw2mrc"),
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd", ".vti", ".vtk"), ("a volume", _FIJI)),

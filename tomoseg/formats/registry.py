@@ -12,6 +12,7 @@ from tomoseg.formats.copick import Copick
 from tomoseg.formats.csv_dialects import TARDIS_COLUMNS, Csv, Tardis
 from tomoseg.formats.dialects import READ_AS_IS, Dialect, Origin, ReadOptions
 from tomoseg.formats.dynamo import Dynamo
+from tomoseg.formats.em_volume import is_motive_list
 from tomoseg.formats.eman2 import Eman2
 from tomoseg.formats.imod import Imod
 from tomoseg.formats.motive_lists import BLOCK, Av3, Stopgap
@@ -107,7 +108,7 @@ def dialect_of(data: bytes, name: str) -> str | None:
         return None
     if suffix in _BY_CONTENT:
         return _BY_CONTENT[suffix](data)
-    return {".tbl": "dynamo", ".em": "av3", ".mod": "imod", ".ndjson": "portal"}.get(suffix)
+    return {".tbl": "dynamo", ".mod": "imod", ".ndjson": "portal"}.get(suffix)
 
 
 def _star_dialect(data: bytes) -> str | None:
@@ -151,7 +152,12 @@ def _amira_dialect(data: bytes) -> str | None:
     return "amira" if CONTENT.encode() in data[: 2**16] else None
 
 
+def _em_dialect(data: bytes) -> str | None:
+    return "av3" if is_motive_list(data) else None
+
+
 _BY_CONTENT = {
+    ".em": _em_dialect,
     ".star": _star_dialect,
     ".csv": _table_dialect,
     ".json": _json_dialect,

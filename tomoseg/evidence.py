@@ -1,0 +1,126 @@
+"""Volumes of other programs as evidence: masks and maps of scores, read by boxes as scores 0..1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.blocks import BlockGrid, Box
+from tomoseg.errors import FormatError, RequestError
+from tomoseg.filaments.evidence import (
+    CORRELATION,
+    SCALES,
+    Scale,
+    ValueRange,
+    correlation_scale,
+    guessed_scale,
+)
+from tomoseg.sampling import Header, Shape
+from tomoseg.sources import Source, open_source, unpacked
+from tomoseg.stores import Folder, checked_url, scratch_folder
+
+ReadScores = Callable[[Box], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A volume that is open: its header, what its values mean, and how scores are read.
+
+    Parameters
+    ----------
+    header
+        Of the file.
+    scale
+        What its values mean.
+    read
+        Gives the scores of a box, float32, 0..1.
+    """
+
+    header: Header
+    scale: Scale
+    read: ReadScores
+
+
+@contextmanager
+def opened_evidence(
+    url: str,
+    *,
+    scale: str | None,
+    label: int | None,
+    block_shape: Shape,
+    voxel_size_angstrom: float | None,
+) -> Iterator[Evidence]:
+    """Open a volume, unpacked into a temporary folder if it is compressed.
+
+    Parameters
+    ----------
+    scale
+        What its values mean: a name of :data:`tomoseg.filaments.evidence.SCALES`,
+        ``correlation``, or ``LOW,HIGH``; None guesses where that is beyond doubt.
+    label
+        Of a volume of labels, the one that is meant.
+    block_shape
+        Voxels that are looked at in one piece.
+    voxel_size_angstrom
+        Instead of the file's own.
+
+    Raises
+    ------
+    RequestError
+        If what the values mean must be said.
+    FormatError, VoxelSizeError
+        As the reader of the file says.
+    """
+    with opened(url, voxel_size_angstrom) as source:
+        meaning = _scale(source, scale, label, block_shape)
+
+        def read(box: Box) -> NDArray[np.float32]:
+            values = source.read(box)
+            return meaning.scores(values if label is None else values == label)
+
+        yield Evidence(source.header, meaning, read)
+
+
+@contextmanager
+def opened(url: str, voxel_size_angstrom: float | None) -> Iterator[Source]:
+    """Open a volume, unpacked into a temporary folder if it is compressed."""
+    with scratch_folder() as scratch:
+        plain = unpacked(checked_url(url), Folder(scratch))
+        try:
+            with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
+                yield source
+        except FormatError as error:
+            raise error.within(tomogram=url) from error
+
+
+def _scale(source: Source, given: str | None, label: int | None, block_shape: Shape) -> Scale:
+    """Return what the volume's values mean; look through it where that is not said."""
+    if label is not None:
+        if given is not None:
+            raise RequestError("--label names the voxels that are meant: leave out --scale")
+        return Scale(f"label {label}", 0, 0)
+    if given in SCALES:
+        return SCALES[given]
+    if given not in (None, CORRELATION):
+        return _range_scale(given)
+    grid = BlockGrid(source.header.sampling.shape, block_shape)
+    found = ValueRange.of(source.read(block.write) for block in grid)
+    if given == CORRELATION:
+        return correlation_scale((source.read(block.write) for block in grid), found)
+    return guessed_scale(found, np.dtype(source.header.dtype))
+
+
+def _range_scale(text: str) -> Scale:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise RequestError(
+            f"--scale {text} is none of {', '.join(SCALES)}, {CORRELATION}, nor LOW,HIGH"
+        ) from error
+    if not -np.inf < low <= high < np.inf:
+        raise RequestError(f"--scale {text}: the first value must not be above the second")
+    return Scale("range", low, high)
