@@ -88,6 +88,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         grid = BlockGrid(level.shape, recipe.blocks.shape)
         context.run_pass(ledger, f"level{number}", halve, grid)
     context.records.write_json("statistics.json", statistics.as_dict())
+    skewness = intensity.detail_skewness(volumes[0].read, sampling)
     write_image_metadata(context.image, context.name, levels, header)
     context.records.remove("unpacked")
     return {
@@ -95,6 +96,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         "source": fingerprint(context.source_url),
         "levels": len(levels),
         "left_out": left_out,
+        "detail_skewness": skewness,
+        "measured_contrast": intensity.measured_contrast(skewness),
         "notes": [*header.notes, *_notes(statistics, left_out, sampling.shape, dtype)],
     }
 
