@@ -21,7 +21,16 @@ from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.errors import FormatError
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import open_source, unpacked
-from tomoseg.stages.context import HALVED, Context, Stage, halved_box, pair, pyramid, receipt_name
+from tomoseg.stages.context import (
+    HALVED,
+    IMAGE,
+    Context,
+    Stage,
+    halved_box,
+    pair,
+    pyramid,
+    receipt_name,
+)
 from tomoseg.stages.networks import check_fit
 from tomoseg.stores import Ledger, Volume, fingerprint, write_image_metadata
 
@@ -38,10 +47,6 @@ def _settings(context: Context) -> Any:
         "bin": context.recipe.ingest.bin,
         "blocks": context.recipe.blocks.shape,
     }
-
-
-def _begin(context: Context) -> None:
-    context.folder.remove("tomogram.zarr")
 
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         grid = BlockGrid(level.shape, recipe.blocks.shape)
         context.run_pass(ledger, f"level{number}", halve, grid)
     context.records.write_json("statistics.json", statistics.as_dict())
-    write_image_metadata(context.image, context.name, levels, header)
+    write_image_metadata(context.staged / IMAGE, context.name, levels, header)
     context.records.remove("unpacked")
     return {
         "header": header.as_dict(),
@@ -219,4 +224,5 @@ def _strip(shape: Shape, block: Shape) -> Shape:
     return (block[0], block[1], -(-shape[2] // block[2]) * block[2])
 
 
-INGEST = Stage("ingest", (), _settings, _run, begin=_begin, arrays=lambda context: ("0",))
+# Whatever is an array while it works is its own: nothing was there before.
+INGEST = Stage("ingest", (), _settings, _run, owns=("",), arrays=lambda context: ("0",))

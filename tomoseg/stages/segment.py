@@ -36,6 +36,7 @@ from tomoseg.stages.networks import (
 )
 from tomoseg.stores import Ledger, Volume
 
+SCORES = "scores/"
 OUTSIDE_MASK, EMPTY = "outside the mask", "empty"
 # A few equal voxels are no padding, however short the halo is.
 SMALLEST_MARGIN = (1, 16, 16)
@@ -167,7 +168,7 @@ def _highest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _score_path(name: str) -> str:
-    return f"scores/{name}"
+    return f"{SCORES}{name}"
 
 
 def _arrays(context: Context) -> tuple[str, ...]:
@@ -177,7 +178,6 @@ def _arrays(context: Context) -> tuple[str, ...]:
 
 def _begin(context: Context) -> None:
     shape, shard = context.sampling.shape, context.recipe.blocks.shape
-    context.folder.remove(f"tomogram.zarr/{MASK}")
     for path in _arrays(context):
         context.volume(path).create(shape, "uint8", shard=shard, is_labels=True)
 
@@ -276,4 +276,5 @@ def read_evidence(volume: Volume, label: int | None, box: Box) -> NDArray[np.flo
     return np.asarray(values == label, np.float32)
 
 
-SEGMENT = Stage("segment", ("ingest",), _settings, _run, begin=_begin, arrays=_arrays)
+OWNS = (RAW_LABELS, MASK, SCORES)
+SEGMENT = Stage("segment", ("ingest",), _settings, _run, OWNS, begin=_begin, arrays=_arrays)

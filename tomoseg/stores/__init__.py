@@ -16,7 +16,8 @@ from tomoseg.stores.folders import (
     read_file,
     spool_bytes,
 )
-from tomoseg.stores.ledger import READERS, Ledger, digest
+from tomoseg.stores.ledger import READERS, WRITTEN, Ledger, digest
+from tomoseg.stores.moves import discard, is_array, items_below, seals, stands, transfer
 from tomoseg.stores.omezarr import (
     OmeZarrReader,
     label_names,
@@ -26,9 +27,11 @@ from tomoseg.stores.omezarr import (
 )
 from tomoseg.stores.urls import checked_url, local_path, scratch_folder
 from tomoseg.stores.volumes import Volume, inner_chunk
+from tomoseg.stores.written import noted_writes
 
 __all__ = [
     "READERS",
+    "WRITTEN",
     "Claim",
     "Entry",
     "Folder",
@@ -39,17 +42,24 @@ __all__ = [
     "checked_url",
     "claimed",
     "digest",
+    "discard",
     "fingerprint",
     "free_bytes",
     "inner_chunk",
+    "is_array",
+    "items_below",
     "label_names",
     "listing",
     "living_owner",
     "local_path",
+    "noted_writes",
     "open_file",
     "read_file",
     "scratch_folder",
+    "seals",
     "spool_bytes",
+    "stands",
+    "transfer",
     "write_image_metadata",
     "write_label_metadata",
     "write_mask_metadata",
