@@ -17,8 +17,9 @@ from tomoseg.clusters import cluster_address, described, local_workers, runner_a
 from tomoseg.devices import share_heap
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.events import at
-from tomoseg.exchange.exports import TOGETHER, write_session
+from tomoseg.exchange.exports import TOGETHER, renew_exports, write_session
 from tomoseg.exchange.imported import IMPORTED
+from tomoseg.exchange.places import DONE
 from tomoseg.formats.compressed import compression_of
 from tomoseg.recipe import Recipe
 from tomoseg.report.page import session_page
@@ -29,6 +30,7 @@ from tomoseg.sources import Found, discover, open_source
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
 from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
+from tomoseg.stages.publishing import sweep
 from tomoseg.stores import Folder, claimed
 
 # Starting workers takes some seconds; fewer blocks than this are done by then.
@@ -229,6 +231,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
         "picture": f"{context.name}/report/overview.png",
         "notes": [note for r in records.values() for note in r["summary"].get("notes", [])],
     }
+    sweep(context.folder)
     context.folder.write_json(
         "manifest.json",
         {
@@ -318,9 +321,14 @@ class Journal:
 
         What another program cannot read of them is told, not raised: every tomogram is done.
         """
+        done = {row["name"] for row in self.values["tomograms"] if row["state"] in DONE}
+        for name in sorted(done & {found.name for found in self.session.tomograms}):
+            with explaining():
+                sweep(self.session.output / name)
         try:
             with explaining():
                 self.values["together"] = write_session(self.session.output)
+                renew_exports(self.session.output)
         except TomosegError as error:
             log.warning("session/: %s", error)
             self.values["together"] = {"error": error.message, "remedy": error.remedy}

@@ -12,7 +12,7 @@ from tomoseg.capacity import Times, capacity, times_of
 from tomoseg.errors import RequestError
 from tomoseg.stages import STAGES
 from tomoseg.stages.segment import skipped_notes
-from tomoseg.stores import Folder, living_owner
+from tomoseg.stores import Folder, ledgers, living_owner
 
 JOURNAL = "session.json"
 DEPTH = 3
@@ -120,11 +120,8 @@ def _said(folder: Folder, row: dict[str, Any]) -> str:
         return f"{aside}{row['error']}. {row['remedy']}".rstrip()
     if row["state"] != "running":
         return "; ".join(skipped_notes(row["blocks"])) if "blocks" in row else ""
-    records = f"{row['name']}/.tomoseg"
-    stages = {name.removesuffix(".json") for name in folder.names(records)}
+    records = folder / f"{row['name']}/.tomoseg"
+    stages = {name.removesuffix(".json") for name in records.names()}
     at = next((name for name in STAGES if name not in stages), "report")
-    places = [name for name in folder.names(records) if name.startswith(f"{at}-")]
-    blocks = sum(
-        name.endswith(".json") for place in places for name in folder.files(f"{records}/{place}")
-    )
+    blocks = sum(ledger.count() for ledger in ledgers(records, at))
     return f"stage {at}, {blocks} receipts"

@@ -78,16 +78,10 @@ def _written(context: Context, stage: Stage) -> list[str]:
 
 
 def _clear(folder: Folder, name: str, kept: str) -> None:
-    """Remove a file or an array, or put it below a folder, and remove folders left empty."""
+    """Remove a file or an array, or put it below a folder."""
     if kept:
         transfer(folder, name, folder / kept)
     discard(folder, name)
-    if folder.is_local:
-        for above in (folder.path / name).parents:
-            if above == folder.path or (above.exists() and any(above.iterdir())):
-                break
-            if above.exists():
-                above.rmdir()
 
 
 def _reason(context: Context) -> str:

@@ -29,6 +29,7 @@ from tomoseg.stores import (
     discard,
     is_array,
     items_below,
+    ledgers,
     seals,
     stands,
     transfer,
@@ -86,8 +87,27 @@ def publish(context: Context, ledger: Ledger) -> dict[str, Any]:
             discard(ledger.staged, item)
     context.progress(context.name, f"{ledger.stage} publish", len(items), len(items))
     context.records.write_json(f"{ledger.stage}.json", record)
+    ledger.unmark(PUBLISHING)
     context.records.remove(f"{ledger.place}/{STAGED}")
     return record
+
+
+def sweep(folder: Folder) -> None:
+    """Remove from a tomogram's folder what late and killed writers left; no block may be at work.
+
+    What belongs to a stage that is not finished stays: it is gone on with.
+    """
+    records = folder / RECORDS
+    names = records.names()
+    for stage in {name.partition("-")[0] for name in names if "-" in name}:
+        record = f"{stage}.json"
+        if record not in names:
+            continue
+        standing = Ledger.of(records, stage, records.read_json(record)["digest"]).place
+        for ledger in ledgers(records, stage):
+            is_litter = ledger.place != standing
+            records.remove(ledger.place if is_litter else f"{ledger.place}/{STAGED}")
+    folder.remove_parts()
 
 
 def is_concluded(ledger: Ledger) -> bool:
@@ -184,7 +204,7 @@ def _states(folder: Folder) -> Callable[[str, int], str]:
             return ABSENT
         if found == size:
             return WRITTEN
-        return EDITED if _can_be_read(folder, name) else CUT
+        return EDITED if found and _can_be_read(folder, name) else CUT
 
     return state_of
 

@@ -16,7 +16,7 @@ from tomoseg.stores.folders import (
     read_file,
     spool_bytes,
 )
-from tomoseg.stores.ledger import READERS, WRITTEN, Ledger, digest
+from tomoseg.stores.ledger import READERS, WRITTEN, Ledger, digest, ledgers
 from tomoseg.stores.moves import discard, is_array, items_below, seals, stands, transfer
 from tomoseg.stores.omezarr import (
     OmeZarrReader,
@@ -49,6 +49,7 @@ __all__ = [
     "is_array",
     "items_below",
     "label_names",
+    "ledgers",
     "listing",
     "living_owner",
     "local_path",

@@ -140,16 +140,14 @@ class Ledger:
 
         Their folders are not used again.
         """
-        places = [name for name in self.folder.names() if name.startswith(f"{self.stage}-")]
-        generations = _generations(self.folder)
-        for place in places:
-            digest_, _, number = place.removeprefix(f"{self.stage}-").partition("-")
-            first = f"{self.stage}-{digest_}"
-            generations[first] = max(generations.get(first, 0), int(number or 0) + 1)
-        if places:
+        old, generations = list(ledgers(self.folder, self.stage)), _generations(self.folder)
+        for one in old:
+            first = replace(one, generation=0).place
+            generations[first] = max(generations.get(first, 0), one.generation + 1)
+        if old:
             self.folder.write_json(GENERATIONS, generations)
-        for place in places:
-            self.folder.remove(place)
+        for one in old:
+            self.folder.remove(one.place)
 
     def blocks(self) -> Iterator[str]:
         """Yield the names of all finished blocks of all passes: a listing a layer of the grid."""
@@ -212,6 +210,14 @@ class Ledger:
     def _folders(self, below: str) -> list[str]:
         entries = self.folder.entries(f"{self.place}/{below}".rstrip("/"))
         return [e.name for e in entries if e.is_folder and (below or e.name != STAGED)]
+
+
+def ledgers(folder: Folder, stage: str) -> Iterator[Ledger]:
+    """Yield the ledgers of a stage that have a folder, whatever their digests."""
+    for name in folder.names():
+        if name.startswith(f"{stage}-"):
+            digest_, _, number = name.removeprefix(f"{stage}-").partition("-")
+            yield Ledger(folder, stage, digest_, int(number or 0))
 
 
 def _generations(folder: Folder) -> dict[str, int]:

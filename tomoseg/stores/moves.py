@@ -75,10 +75,18 @@ def transfer(source: Folder, name: str, target: Folder) -> None:
 
 
 def discard(folder: Folder, name: str) -> None:
-    """Remove a file or an array, whose metadata goes first: the rest is litter, if that is all."""
+    """Remove a file or an array, and the folders between that are empty then.
+
+    An array's metadata goes first: whatever interrupts this, what is left is no array.
+    """
     for metadata in METADATA if not folder.is_file(name) else ():
         folder.remove(f"{name}/{metadata}")
     folder.remove(name)
+    for above in (folder.path / name).parents if folder.is_local else ():
+        if above == folder.path or (above.exists() and any(above.iterdir())):
+            break
+        if above.exists():
+            above.rmdir()
 
 
 def seals(folder: Folder, name: str) -> dict[str, str]:
@@ -118,16 +126,16 @@ def _layers(folder: Folder, name: str) -> Iterator[dict[str, int]]:
             continue
         for inner in folder.entries(path):
             below = f"{path}/{inner.name}"
-            yield _files(folder, below) if inner.is_folder else {below: inner.size}
+            yield sizes_below(folder, below) if inner.is_folder else {below: inner.size}
     yield direct
 
 
-def _files(folder: Folder, below: str) -> dict[str, int]:
-    """Return the bytes of all files in a folder below, by their names here: one listing."""
+def sizes_below(folder: Folder, below: str = "") -> dict[str, int]:
+    """Return the bytes of all files in a folder or one below, at any depth: one listing."""
     system, path = located(inside(folder.url, below))
-    start = path.strip("/").removesuffix(below)
+    start = path.strip("/").removesuffix(below).strip("/")
     return {
-        name.strip("/").removeprefix(start): int(item["size"])
+        name.strip("/").removeprefix(f"{start}/"): int(item["size"])
         for name, item in system.find(path, detail=True).items()
     }
 
