@@ -19,7 +19,6 @@ from tomoseg.errors import RequestError, TomosegError
 from tomoseg.events import at
 from tomoseg.exchange.exports import TOGETHER, renew_exports, write_session
 from tomoseg.exchange.imported import IMPORTED
-from tomoseg.exchange.places import DONE
 from tomoseg.formats.compressed import compression_of
 from tomoseg.recipe import Recipe
 from tomoseg.report.page import session_page
@@ -273,6 +272,7 @@ class Journal:
     session: Session
     values: dict[str, Any]
     thumbnails: dict[str, bytes] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
 
     @classmethod
     def begin(cls, session: Session, earlier: Sequence[dict[str, Any]] = ()) -> Journal:
@@ -307,6 +307,8 @@ class Journal:
         started = rows[place].get("started") or _now()
         ended = {} if row["state"] == "running" else {"finished": _now()}
         rows[place] = {**row, "started": started, **ended}
+        if row["state"] == "done":
+            self.done.add(row["name"])
         self._read_thumbnail(row)
         self._write()
 
@@ -321,8 +323,7 @@ class Journal:
 
         What another program cannot read of them is told, not raised: every tomogram is done.
         """
-        done = {row["name"] for row in self.values["tomograms"] if row["state"] in DONE}
-        for name in sorted(done & {found.name for found in self.session.tomograms}):
+        for name in sorted(self.done):
             with explaining():
                 sweep(self.session.output / name)
         try:

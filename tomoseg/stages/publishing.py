@@ -61,8 +61,8 @@ def conclude(
     files = [item for item in items if item not in arrays and not _is_known(context, ledger, item)]
     start = f"{context.folder.url}/"
     names = (url.removeprefix(start) for url in written if url.startswith(start))
-    inside = f"{RECORDS}/{ledger.place}/"
-    kept = [n for n in names if not n.startswith(inside) and context.folder.exists(n)]
+    inside = tuple(f"{RECORDS}/{place}/" for place in (ledger.place, STAGED))
+    kept = [name for name in names if not name.startswith(inside) and context.folder.exists(name)]
     published = {"arrays": arrays, "files": files, "written": kept}
     ledger.mark(PUBLISHING, {"record": {**record, "published": published}, "moved": 0})
     ledger.unmark(REOPENED)
@@ -88,7 +88,7 @@ def publish(context: Context, ledger: Ledger) -> dict[str, Any]:
     context.progress(context.name, f"{ledger.stage} publish", len(items), len(items))
     context.records.write_json(f"{ledger.stage}.json", record)
     ledger.unmark(PUBLISHING)
-    context.records.remove(f"{ledger.place}/{STAGED}")
+    discard(context.records, f"{STAGED}/{ledger.place}")
     return record
 
 
@@ -105,8 +105,9 @@ def sweep(folder: Folder) -> None:
             continue
         standing = Ledger.of(records, stage, records.read_json(record)["digest"]).place
         for ledger in ledgers(records, stage):
-            is_litter = ledger.place != standing
-            records.remove(ledger.place if is_litter else f"{ledger.place}/{STAGED}")
+            if ledger.place != standing:
+                ledger.remove()
+            discard(records, f"{STAGED}/{ledger.place}")
     folder.remove_parts()
 
 

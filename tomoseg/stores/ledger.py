@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tomoseg.errors import StoreError
 from tomoseg.overlap import overlapped
 from tomoseg.stores.folders import Folder
+from tomoseg.stores.moves import discard
 
 BEGUN, PUBLISHING, REOPENED = "begun", "publishing", "reopened"
 STAGED = "staged"
@@ -28,13 +29,12 @@ class Ledger:
     """The receipts of one stage under one digest: ``<folder>/<stage>-<digest>/<block>.json``.
 
     A block's name may hold folders. Of many blocks it should: a listing is held as a whole.
-    What blocks write for others than their own stage lies in ``staged`` beside the receipts until
-    all of it is published::
+    What blocks write for others than their own stage is staged until all of it is published::
 
         segment-0123456789abcdef/begun                          arrays have been created
                                  predict/0/0-1-1.json           receipts, sidecars
-                                 staged/tomogram.zarr/work/…    arrays, as in <tomogram>/
                                  publishing                     all is computed and goes out
+        staged/segment-0123456789abcdef/tomogram.zarr/work/…    arrays, as in <tomogram>/
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Ledger:
     @property
     def staged(self) -> Folder:
         """What stands here is published under the same names below the tomogram's folder."""
-        return self.folder / f"{self.place}/{STAGED}"
+        return self.folder / f"{STAGED}/{self.place}"
 
     def done(self, below: str = "") -> set[str]:
         """Return the names, there, of finished blocks in one folder of receipts: one listing.
@@ -147,7 +147,7 @@ class Ledger:
         if old:
             self.folder.write_json(GENERATIONS, generations)
         for one in old:
-            self.folder.remove(one.place)
+            one.remove()
 
     def blocks(self) -> Iterator[str]:
         """Yield the names of all finished blocks of all passes: a listing a layer of the grid."""
@@ -160,11 +160,19 @@ class Ledger:
         """Return how many blocks are finished, of all passes."""
         return sum(1 for _ in self.blocks())
 
+    def remove(self) -> None:
+        """Remove the receipts, then what is staged: its writers look for the former."""
+        self.folder.remove(self.place)
+        discard(self.folder, f"{STAGED}/{self.place}")
+
     def own(self, written: Mapping[str, int]) -> dict[str, int]:
-        """Return of files, URL → bytes, those in this ledger's folder, by their names there."""
-        start = f"{self.folder.url}/{self.place}/"
+        """Return of files, URL → bytes, the sidecars and what is staged, as ``staged/<path>``."""
+        starts = {f"{self.folder.url}/{self.place}/": "", f"{self.staged.url}/": f"{STAGED}/"}
         return {
-            url.removeprefix(start): size for url, size in written.items() if url.startswith(start)
+            url.replace(start, short, 1): size
+            for url, size in written.items()
+            for start, short in starts.items()
+            if url.startswith(start)
         }
 
     def lost(self, is_there: Callable[[str, int], bool]) -> Iterator[str]:
@@ -173,7 +181,7 @@ class Ledger:
         Parameters
         ----------
         is_there
-            Tells of a name in this ledger's folder and its bytes whether they stand.
+            Tells of a name, as :meth:`own` gives them, and its bytes whether they stand.
 
         Raises
         ------
@@ -209,7 +217,7 @@ class Ledger:
 
     def _folders(self, below: str) -> list[str]:
         entries = self.folder.entries(f"{self.place}/{below}".rstrip("/"))
-        return [e.name for e in entries if e.is_folder and (below or e.name != STAGED)]
+        return [entry.name for entry in entries if entry.is_folder]
 
 
 def ledgers(folder: Folder, stage: str) -> Iterator[Ledger]:
