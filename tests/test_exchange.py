@@ -20,7 +20,12 @@ from tomoseg import cli
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError, VoxelSizeError
 from tomoseg.evaluation import evaluate_folders
-from tomoseg.exchange.exports import ExportRequest, export_points, write_session
+from tomoseg.exchange.exports import (
+    ExportRequest,
+    export_points,
+    renew_exports,
+    write_session,
+)
 from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.imports import ImportRequest, import_file
 from tomoseg.exchange.places import finished_context, places_at
@@ -505,6 +510,45 @@ def test_points_of_other_classes_stay_and_the_same_class_is_replaced(finished, o
     mixed = output / "imported" / "t1__particles.csv"
     with pytest.raises(RequestError, match="several classes: one, two"):
         import_file(ImportRequest(str(mixed), f"{output}/t1", "three"))
+
+
+def test_what_an_export_wrote_follows_its_points(output, caplog):
+    """It is left alone while they stay, written anew when they change, and goes with its class."""
+    folder = Folder(str(output))
+    request = ExportRequest("dynamo", tomograms=("t1",), classes=("ribosome",))
+    (table,) = (path for path in export_points(folder.url, request).files if path.endswith(".tbl"))
+    folder.write("t1/dynamo/mine.tbl", b"a person's")
+    folder.write(table, b"edited")
+    renew_exports(folder)
+    assert folder.read(table) == b"edited"
+    records = folder / "t1" / ".tomoseg"
+    picks = records.read_arrays("particles/ribosome.npz")
+    records.write_arrays("particles/ribosome.npz", {key: rows[:2] for key, rows in picks.items()})
+    records.write_json("pick.json", {**records.read_json("pick.json"), "digest": "another"})
+    renew_exports(folder)
+    assert len(folder.read(table).splitlines()) == 2
+    assert "as dynamo was of earlier points and is written anew" in caplog.text
+    manifest = folder.read_json("t1/manifest.json")
+    del manifest["recipe"]["pick"]["ribosome"]
+    folder.write_json("t1/manifest.json", manifest)
+    records.write_json("pick.json", {**records.read_json("pick.json"), "digest": "a third"})
+    renew_exports(folder)
+    assert folder.names("t1/dynamo") == ["mine.tbl"]
+    assert "is removed: there is no class ribosome" in caplog.text
+
+
+def test_the_session_s_files_that_are_not_written_any_more_go(output):
+    folder = Folder(str(output))
+    assert {"csv", "relion5"} <= set(folder.names("session"))
+    folder.write("session/csv/mine.csv", b"a person's")
+    for name in TRUTH:
+        manifest = folder.read_json(f"{name}/manifest.json")
+        manifest["recipe"]["export"]["dialects"] = ["csv"]
+        del manifest["recipe"]["pick"]["ribosome"]
+        folder.write_json(f"{name}/manifest.json", manifest)
+    write_session(folder)
+    assert folder.names("session") == ["csv"]
+    assert folder.names("session/csv") == ["actin.csv", "carbon_edge.csv", "mine.csv"]
 
 
 def test_points_outside_are_said(finished, output, tmp_path, tomoseg):

@@ -47,11 +47,14 @@ class SessionSection(Section):
     tomogram_name_remove
         Regular expressions cut out of a file's stem to get the tomogram's name, such as
         ``"^rec_"`` or ``"_10.00Apx$"``; the name is also ``rlnTomoName``.
+    keep_previous
+        Whether results that other settings replace are kept, under ``<tomogram>/previous/``.
     """
 
     input: tuple[str, ...] = ()
     output: str = ""
     tomogram_name_remove: tuple[str, ...] = ()
+    keep_previous: bool = False
 
     @field_validator("input", mode="before")
     @classmethod

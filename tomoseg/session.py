@@ -19,7 +19,7 @@ from tomoseg.devices import share_heap
 from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.events import at
-from tomoseg.exchange.exports import TOGETHER, write_session
+from tomoseg.exchange.exports import TOGETHER, renew_exports, write_session
 from tomoseg.exchange.imported import IMPORTED
 from tomoseg.formats.compressed import compression_of
 from tomoseg.recipe import Recipe
@@ -33,6 +33,7 @@ from tomoseg.stages.context import IMAGE, Progress
 from tomoseg.stages.findings import empty_notes
 from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
 from tomoseg.stages.progress import noted
+from tomoseg.stages.publishing import sweep
 from tomoseg.stores import Folder, claimed
 
 # Starting workers takes some seconds; fewer blocks than this are done by then.
@@ -276,6 +277,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
             *empty_notes(classes, context.recipe, voxel_angstrom=voxel),
         ],
     }
+    sweep(context.folder)
     context.folder.write_json(
         "manifest.json",
         {
@@ -317,6 +319,7 @@ class Journal:
     session: Session
     values: dict[str, Any]
     thumbnails: dict[str, bytes] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
 
     @classmethod
     def begin(cls, session: Session, earlier: Sequence[dict[str, Any]] = ()) -> Journal:
@@ -351,6 +354,8 @@ class Journal:
         started = rows[place].get("started") or _now()
         ended = {} if row["state"] == "running" else {"finished": _now()}
         rows[place] = {**row, "started": started, **ended}
+        if row["state"] == "done":
+            self.done.add(row["name"])
         self._read_thumbnail(row)
         self._write()
 
@@ -365,9 +370,13 @@ class Journal:
 
         What another program cannot read of them is told, not raised: every tomogram is done.
         """
+        for name in sorted(self.done):
+            with explaining():
+                sweep(self.session.output / name)
         try:
             with explaining():
                 self.values["together"] = write_session(self.session.output)
+                renew_exports(self.session.output)
         except TomosegError as error:
             log.warning("session/: %s", error)
             self.values["together"] = {"error": error.message, "remedy": error.remedy}

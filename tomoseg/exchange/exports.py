@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tomoseg.bounds import check_bounds
 from tomoseg.coordinates import Points
-from tomoseg.errors import RequestError
+from tomoseg.errors import RequestError, TomosegError
 from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.places import (
     Places,
@@ -28,14 +29,19 @@ from tomoseg.stages.points import (
     COPICK,
     FoundPoints,
     found_points,
+    point_digests,
     session_files,
     tomogram_files,
     write_options,
 )
-from tomoseg.stores import Folder
+from tomoseg.stores import Folder, digest, discard
 
 TOGETHER = "session"
 CSV = "csv"
+# What was written into an output, so that it can be taken away again.
+EXPORTS, WRITTEN = ".tomoseg/exports.json", ".tomoseg/together.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,8 @@ def export_points(place: str, request: ExportRequest) -> Exported:
     files = _files(known, seen, options, request)
     for path, content in files.items():
         folder.write(path, content)
+    if request.into is None and not request.imported:
+        _note_export(folder, request, list(files))
     return Exported(
         folder,
         tuple(files),
@@ -183,7 +191,8 @@ def write_session(output: Folder) -> dict[str, Any]:
     """Write a session's points in its recipe's dialects, all tomograms of a class together.
 
     They stand in ``session/<dialect>/<class>.*``, made anew from what the tomograms hold; a file
-    that did not change is not touched, and files of classes that are gone are removed. Dialects
+    that did not change is not touched, and files that it wrote before and does not write now are
+    removed; those of others stay. Dialects
     that have a file a tomogram are not among them, nor micrographs, which RELION takes one by one.
 
     Returns
@@ -212,13 +221,72 @@ def write_session(output: Folder) -> dict[str, Any]:
     return {"files": list(files), "left_out": list(found.left_out)}
 
 
+def renew_exports(output: Folder) -> None:
+    """Write anew what :func:`export_points` wrote into an output before its points changed.
+
+    What can no longer be written, such as a class that is not looked for any more, is removed. Both
+    are told.
+    """
+    for key, export in _read_exports(output).items():
+        if export["points"] == _points_of(output, export["points"]):
+            continue
+        request = ExportRequest(**{**export["request"], **_tuples(export["request"])})
+        _write_exports(output, key, None)
+        for path in export["files"]:
+            discard(output, path)
+        try:
+            export_points(output.url, request)
+        except TomosegError as error:
+            log.warning(
+                "what tomoseg export wrote as %s was of earlier points and is removed: %s",
+                request.to,
+                error.message,
+            )
+        else:
+            log.warning(
+                "what tomoseg export wrote as %s was of earlier points and is written anew",
+                request.to,
+            )
+
+
+def _note_export(output: Folder, request: ExportRequest, files: list[str]) -> None:
+    rows, _ = finished_rows(output)
+    names = [
+        row["name"] for row in rows if not request.tomograms or row["name"] in request.tomograms
+    ]
+    entry = {
+        "request": asdict(request),
+        "files": files,
+        "points": _points_of(output, names),
+    }
+    _write_exports(output, digest(asdict(request))[:16], entry)
+
+
+def _points_of(output: Folder, names: Iterable[str]) -> dict[str, list[str]]:
+    """Return under which digests the points of some tomograms were found."""
+    return {name: point_digests(output / name) for name in names}
+
+
+def _read_exports(output: Folder) -> dict[str, Any]:
+    return dict(output.read_json(EXPORTS)) if output.exists(EXPORTS) else {}
+
+
+def _write_exports(output: Folder, key: str, entry: Mapping[str, Any] | None) -> None:
+    kept = {name: one for name, one in _read_exports(output).items() if name != key}
+    output.write_json(EXPORTS, kept if entry is None else {**kept, key: entry})
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(values[name]) for name in ("classes", "tomograms")}
+
+
 def _replace(output: Folder, files: Mapping[str, bytes]) -> None:
     """Make ``session/`` hold these files; what was written last time and is gone goes."""
-    for name in DIALECTS:
-        folder = f"{TOGETHER}/{name}"
-        wanted = {path.removeprefix(f"{folder}/").partition("/")[0] for path in files}
-        for stale in set(output.names(folder)) - wanted:
-            output.remove(f"{folder}/{stale}")
+    before = output.read_json(WRITTEN) if output.exists(WRITTEN) else []
+    for stale in sorted(set(before) - set(files)):
+        discard(output, stale)
+    if before != sorted(files):
+        output.write_json(WRITTEN, sorted(files))
     for path, content in files.items():
         if not output.exists(path) or output.read(path) != content:
             output.write(path, content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,15 +12,17 @@ from tomoseg import __version__
 from tomoseg.errors import StoreError
 from tomoseg.events import working
 from tomoseg.stages.clean import CLEAN
-from tomoseg.stages.context import Context, Stage
+from tomoseg.stages.context import Context, Stage, Staging
 from tomoseg.stages.export import EXPORT
 from tomoseg.stages.ingest import INGEST
 from tomoseg.stages.pick import PICK
 from tomoseg.stages.picture import REPORT, class_summaries
+from tomoseg.stages.previous import retire
+from tomoseg.stages.publishing import can_go_on, conclude, is_concluded, is_whole, publish, reopen
 from tomoseg.stages.sample import SAMPLE
 from tomoseg.stages.segment import SEGMENT
 from tomoseg.stages.trace import TRACE
-from tomoseg.stores import Ledger, digest
+from tomoseg.stores import Ledger, digest, noted_writes
 
 __all__ = ["STAGES", "Context", "Stage", "class_summaries", "digest_of", "run_stage"]
 
@@ -64,30 +67,42 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
     TomosegError
         With the tomogram's name; finished blocks stay and are not computed again.
     """
-    stage = STAGES[name]
-    wanted = digest_of(context, name)
+    stage, wanted = STAGES[name], digest_of(context, name)
+    ledger = Ledger.of(context.records, name, wanted)
     record = _record_there(context, name)
-    if record is not None and record["digest"] == wanted and _stands(context, stage, record):
-        return {**record, "is_reused": True}
-    ledger = Ledger(context.records, name, wanted)
+    if record is not None and record["digest"] == wanted:
+        if is_whole(context, ledger, record):
+            return {**record, "is_reused": True}
+        reopen(context, ledger, record)
+    elif record is not None:
+        retire(context, name, STAGES)
+    if not is_concluded(ledger):
+        ledger = _computed(context, stage, ledger)
+    return {**publish(context, ledger), "is_reused": False}
+
+
+def _computed(context: Context, stage: Stage, ledger: Ledger) -> Ledger:
+    """Do what is missing of a stage and return its ledger, from which it can be published."""
     begun = time.monotonic()
-    context.records.remove(f"{name}.json")
-    if not (ledger.has_begun and _has_arrays(context, stage)):
+    work = replace(context, staging=Staging(ledger.staged, stage.owns))
+    if not can_go_on(work, ledger, stage):
         ledger.forget_all()
-        stage.begin(context)
+        ledger = Ledger.of(ledger.folder, ledger.stage, ledger.digest)
+        work = replace(context, staging=Staging(ledger.staged, stage.owns))
+        stage.begin(work)
         ledger.begin()
-    with working("stage", tomogram=context.name, stage=name):
-        summary = stage.run(context, ledger)
+    with working("stage", tomogram=context.name, stage=stage.name), noted_writes() as written:
+        summary = stage.run(work, ledger)
         log.info("done in %.1f s", time.monotonic() - begun)
     record = {
-        "stage": name,
-        "digest": wanted,
+        "stage": stage.name,
+        "digest": ledger.digest,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - begun, 2),
         "summary": summary,
     }
-    context.records.write_json(f"{name}.json", record)
-    return {**record, "is_reused": False}
+    conclude(context, ledger, record, written)
+    return ledger
 
 
 def _record_there(context: Context, name: str) -> dict[str, Any] | None:
@@ -96,13 +111,3 @@ def _record_there(context: Context, name: str) -> dict[str, Any] | None:
         return context.record(name)
     except StoreError:
         return None
-
-
-def _has_arrays(context: Context, stage: Stage) -> bool:
-    return all(context.volume(path).exists for path in stage.arrays(context))
-
-
-def _stands(context: Context, stage: Stage, record: dict[str, Any]) -> bool:
-    """Tell whether a finished stage's results are still there."""
-    files = record["summary"].get("files", [])
-    return _has_arrays(context, stage) and all(context.folder.exists(path) for path in files)

@@ -25,6 +25,7 @@ from tomoseg.overlap import overlapped
 from tomoseg.sampling import Sampling
 from tomoseg.stages.context import (
     HALVED,
+    IMAGE,
     RAW_LABELS,
     Context,
     Stage,
@@ -65,8 +66,6 @@ def _begin(context: Context) -> None:
         for name, dtype in IMAGES.items():
             volume = context.volume(context.label_path(name, number))
             volume.create(level.shape, dtype, shard=shard, is_labels=True)
-    for path in (SMOOTHED, FILLED):
-        context.folder.remove(f"tomogram.zarr/{path}")
 
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
@@ -93,7 +92,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
             },
         )
     for path in (SMOOTHED, FILLED):
-        context.folder.remove(f"tomogram.zarr/{path}")
+        context.staged.remove(f"{IMAGE}/{path}")
     return {
         "classes": {
             name: _found(context, kept.table.voxels[rows]) for name, rows in classes.items()
@@ -378,8 +377,8 @@ def _relabel(
         thin = partial(_thin, pairs=tuple(zip(images[number - 1], images[number], strict=True)))
         context.run_pass(ledger, f"level{number}", thin, BlockGrid(level.shape, grid.block_shape))
     colours = dict(enumerate(context.colours.values(), start=1))
-    write_label_metadata(context.image, "semantic", levels, colours)
-    write_label_metadata(context.image, "instances", levels, {})
+    write_label_metadata(context.staged / IMAGE, "semantic", levels, colours)
+    write_label_metadata(context.staged / IMAGE, "instances", levels, {})
 
 
 @dataclass(frozen=True)
@@ -443,4 +442,5 @@ def _thin(block: Block, *, pairs: tuple[tuple[Volume, Volume], ...]) -> Mapping[
     return {}
 
 
-CLEAN = Stage("clean", ("segment",), _settings, _run, begin=_begin, arrays=_arrays)
+OWNS = ("labels/", SMOOTHED, FILLED)
+CLEAN = Stage("clean", ("segment",), _settings, _run, OWNS, begin=_begin, arrays=_arrays)

@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.blocks import Block, BlockGrid, Box
+from tomoseg.errors import StoreError
 from tomoseg.events import working
 from tomoseg.recipe import Recipe
 from tomoseg.runners import Runner
 from tomoseg.sampling import Header, Sampling, Shape, as_shape
 from tomoseg.stages.networks import AppliedNetwork, colours_of
-from tomoseg.stores import Folder, Ledger, Volume
+from tomoseg.stores import WRITTEN, Folder, Ledger, Volume, noted_writes
 
 Progress = Callable[[str, str, int, int], None]
 """Called with tomogram, stage and pass, the blocks done and all blocks."""
 
-IMAGE = "tomogram.zarr"
+IMAGE, RECORDS = "tomogram.zarr", ".tomoseg"
 RAW_LABELS = "work/segmented"
 SMALLEST_LEVEL = 128
 HALVED = (2, 2, 2)
@@ -55,6 +56,22 @@ def halved_box(box: Box, shape: Shape) -> Box:
 
 
 @dataclass(frozen=True)
+class Staging:
+    """Where a stage writes while it works.
+
+    Parameters
+    ----------
+    folder
+        What stands here is published under the same names below the tomogram's folder.
+    owns
+        How the paths of the stage's own arrays begin; it reads all others where they are published.
+    """
+
+    folder: Folder
+    owns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Context:
     """One tomogram on its way through the stages.
 
@@ -72,6 +89,8 @@ class Context:
         Where blocks run.
     progress
         Told of each finished block.
+    staging
+        Of the stage that works; None between stages.
     """
 
     name: str
@@ -81,6 +100,7 @@ class Context:
     networks: tuple[AppliedNetwork, ...]
     runner: Runner
     progress: Progress
+    staging: Staging | None = None
 
     @property
     def image(self) -> Folder:
@@ -88,13 +108,22 @@ class Context:
         return self.folder / IMAGE
 
     @property
+    def staged(self) -> Folder:
+        """Where a stage puts what it makes: :attr:`folder`, but unseen until the stage has ended.
+
+        A late writer whose stage has ended, or was begun anew, finds other folders than these.
+        """
+        return self.folder if self.staging is None else self.staging.folder
+
+    @property
     def records(self) -> Folder:
         """Receipts and summaries of stages."""
-        return self.folder / ".tomoseg"
+        return self.folder / RECORDS
 
     def volume(self, path: str) -> Volume:
-        """Return an array of the tomogram's OME-Zarr group."""
-        return Volume(self.image, path)
+        """Return an array of the tomogram's OME-Zarr group; a stage's own while it works."""
+        is_own = self.staging is not None and path.startswith(self.staging.owns)
+        return Volume(self.staged / IMAGE if is_own else self.image, path)
 
     def record(self, stage: str) -> dict[str, Any]:
         """Return what was recorded of a finished stage; raise StoreError if it has not run."""
@@ -176,7 +205,7 @@ class Context:
         -----
         What is held here are bytes a block, and the blocks in flight.
         """
-        step = Step(ledger, label, work)
+        step = Step(ledger, label, work, is_fenced=self.staging is not None)
         if wanted is None:
             wanted = np.ones(len(grid), np.bool_)
         is_missing = wanted & ~step.done(grid)
@@ -210,12 +239,18 @@ class Step:
     """A pass's work on one block, followed by its receipt.
 
     A block whose receipt stands is not worked on: a worker may be lost after it wrote the receipt
-    and before it told, and the block is then sent out again.
+    and before it told, and the block is then sent out again. The receipt says what was written.
+
+    Parameters
+    ----------
+    is_fenced
+        Whether nothing is done once the stage was given up: its driver may be dead.
     """
 
     ledger: Ledger
     label: str
     work: Callable[[Block], Mapping[str, Any]]
+    is_fenced: bool = False
 
     def name(self, block: Block) -> str:
         """Return what a block is called in errors and logs."""
@@ -237,12 +272,18 @@ class Step:
         there = self.ledger.find(name)
         if there is not None:
             return there
+        if self.is_fenced and not self.ledger.has_begun:
+            raise StoreError(
+                f"{self.ledger.place} was given up: another run works with other settings",
+                remedy="Nothing is to be done: the block belongs to a run that has ended.",
+            )
         begun = time.monotonic()
         names = {"stage": self.ledger.stage, "block": self.name(block)}
-        with working("block", voxels=block.write.size, **names):
+        with working("block", voxels=block.write.size, **names), noted_writes() as written:
             receipt = dict(self.work(block))
             log.debug("done in %.2f s", time.monotonic() - begun)
         receipt["seconds"] = round(time.monotonic() - begun, 3)
+        receipt[WRITTEN] = self.ledger.own(written)
         self.ledger.write(name, receipt)
         return receipt
 
@@ -259,6 +300,8 @@ class Stage:
         Stages whose results it reads; their digests are part of its own.
     settings
         What else decides its result: sections of the recipe, hashes of inputs.
+    owns
+        How the paths of the arrays begin that it makes.
     begin
         Creates the stage's arrays, empty.
     arrays
@@ -271,5 +314,6 @@ class Stage:
     needs: tuple[str, ...]
     settings: Callable[[Context], Any]
     run: Callable[[Context, Ledger], dict[str, Any]]
+    owns: tuple[str, ...] = ()
     begin: Callable[[Context], None] = lambda context: None
     arrays: Callable[[Context], tuple[str, ...]] = lambda context: ()

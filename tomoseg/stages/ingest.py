@@ -24,9 +24,18 @@ from tomoseg.binning import bin_mean
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import open_source, unpacked
-from tomoseg.stages.context import HALVED, Context, Stage, halved_box, pair, pyramid, receipt_name
+from tomoseg.stages.context import (
+    HALVED,
+    IMAGE,
+    Context,
+    Stage,
+    halved_box,
+    pair,
+    pyramid,
+    receipt_name,
+)
 from tomoseg.stages.fit import check_recipe
-from tomoseg.stages.masks import MASK, is_inside, mask_settings, store_mask, stored_mask
+from tomoseg.stages.masks import is_inside, mask_settings, store_mask, stored_mask
 from tomoseg.stores import Ledger, Volume, fingerprint, write_image_metadata
 from tomoseg.turns import Axes
 
@@ -47,14 +56,6 @@ def _settings(context: Context) -> Any:
         "blocks": context.recipe.blocks.shape,
         "mask": mask_settings(context),
     }
-
-
-def _arrays(context: Context) -> tuple[str, ...]:
-    return ("0", MASK) if context.recipe.source.mask else ("0",)
-
-
-def _begin(context: Context) -> None:
-    context.folder.remove("tomogram.zarr")
 
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         context.run_pass(ledger, f"level{number}", halve, grid)
     context.records.write_json("statistics.json", statistics.as_dict())
     skewness = intensity.detail_skewness(volumes[0].read, sampling)
-    write_image_metadata(context.image, context.name, levels, header)
+    write_image_metadata(context.staged / IMAGE, context.name, levels, header)
     context.records.remove("unpacked")
     return {
         "header": header.as_dict(),
@@ -303,4 +304,5 @@ def _strip(shape: Shape, block: Shape) -> Shape:
     return (block[0], block[1], -(-shape[2] // block[2]) * block[2])
 
 
-INGEST = Stage("ingest", (), _settings, _run, begin=_begin, arrays=_arrays)
+# Whatever is an array while it works is its own: nothing was there before.
+INGEST = Stage("ingest", (), _settings, _run, owns=("",), arrays=lambda context: ("0",))

@@ -15,10 +15,11 @@ from tomoseg.formats.registry import Known
 from tomoseg.recipe import Recipe
 from tomoseg.sampling import Header
 from tomoseg.sections import ExportSection
-from tomoseg.stages.context import Context
+from tomoseg.stages.context import RECORDS, Context
 from tomoseg.stages.pick import read_particles
 from tomoseg.stages.sample import read_samples
 from tomoseg.stages.trace import read_filaments
+from tomoseg.stores import Folder
 
 COPICK = "copick"
 
@@ -122,6 +123,12 @@ def found_points(context: Context) -> FoundPoints:
         [*(read_particles(context, name) for name in picked), *surfaces],
     )
     return FoundPoints(points, traced, (*picked, *sampled.values()))
+
+
+def point_digests(folder: Folder) -> list[str]:
+    """Return under which digests the points of a tomogram, by its folder, were found."""
+    records = (f"{RECORDS}/{stage}.json" for stage in ("trace", "pick", "sample"))
+    return [folder.read_json(one)["digest"] for one in records if folder.exists(one)]
 
 
 def tomogram_files(

@@ -37,6 +37,7 @@ from tomoseg.stages.networks import (
 )
 from tomoseg.stores import Ledger, Volume
 
+SCORES = "scores/"
 OUTSIDE_MASK, EMPTY = "outside the mask", "empty"
 # A few equal voxels are no padding, however short the halo is.
 SMALLEST_MARGIN = (1, 16, 16)
@@ -172,7 +173,7 @@ def _highest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _score_path(name: str) -> str:
-    return f"scores/{name}"
+    return f"{SCORES}{name}"
 
 
 def _arrays(context: Context) -> tuple[str, ...]:
@@ -293,4 +294,5 @@ def read_evidence(volume: Volume, label: int | None, box: Box) -> NDArray[np.flo
     return np.asarray(values == label, np.float32)
 
 
-SEGMENT = Stage("segment", ("ingest",), _settings, _run, begin=_begin, arrays=_arrays)
+OWNS = (RAW_LABELS, SCORES)
+SEGMENT = Stage("segment", ("ingest",), _settings, _run, OWNS, begin=_begin, arrays=_arrays)

@@ -18,7 +18,8 @@ from tomoseg.stores.folders import (
     read_file,
     spool_bytes,
 )
-from tomoseg.stores.ledger import READERS, Ledger, digest
+from tomoseg.stores.ledger import READERS, WRITTEN, Ledger, digest, ledgers
+from tomoseg.stores.moves import discard, is_array, items_below, seals, stands, transfer
 from tomoseg.stores.omezarr import (
     OmeZarrReader,
     label_names,
@@ -28,9 +29,11 @@ from tomoseg.stores.omezarr import (
 )
 from tomoseg.stores.urls import checked_url, local_path, scratch_folder
 from tomoseg.stores.volumes import Volume, inner_chunk
+from tomoseg.stores.written import noted_writes
 
 __all__ = [
     "READERS",
+    "WRITTEN",
     "Claim",
     "Entry",
     "Folder",
@@ -41,19 +44,27 @@ __all__ = [
     "checked_url",
     "claimed",
     "digest",
+    "discard",
     "fingerprint",
     "free_bytes",
     "inner_chunk",
+    "is_array",
     "is_folder",
+    "items_below",
     "label_names",
+    "ledgers",
     "listing",
     "living_owner",
     "local_path",
     "matching",
+    "noted_writes",
     "open_file",
     "read_file",
     "scratch_folder",
+    "seals",
     "spool_bytes",
+    "stands",
+    "transfer",
     "write_image_metadata",
     "write_label_metadata",
     "write_mask_metadata",

@@ -183,7 +183,9 @@ def claimed(folder: Folder, *, silent_minutes: float = SILENT_MINUTES) -> Iterat
     (``If-None-Match``) two runs never both begin. A store that ignores the condition lets two
     begin that ask within the same moment; the first learns it at its next sign of life.
     The clocks of hosts that share an output must agree to well under ``silent_minutes``.
-    What a run that was taken for dead had in flight may still be written.
+    What a run that was taken for dead had in flight lies under its stages' digests and is not
+    published: its blocks find no arrays, and the run itself looks at its claim before each step of
+    publishing. On a file system its half-written files are removed when it is taken over.
     """
     claim = _take(folder, Owner.here(silent_minutes))
     is_over = threading.Event()

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import fsspec
 from numpy.typing import NDArray
 
 from tomoseg.errors import RequestError, StoreError
 from tomoseg.stores.arrays import npz_arrays, npz_bytes
+from tomoseg.stores.systems import located, sync
 from tomoseg.stores.urls import checked_url, inside
+from tomoseg.stores.written import note_write
 
 LARGEST_TABLE_BYTES = 2**28
 """A table of points has some 100 bytes a row."""
@@ -99,7 +100,7 @@ class Folder:
         StoreError
             If it is not there.
         """
-        system, path = _located(inside(self.url, name))
+        system, path = located(inside(self.url, name))
         try:
             return cast(bytes, system.cat_file(path))
         except (FileNotFoundError, IsADirectoryError) as error:
@@ -117,7 +118,7 @@ class Folder:
         conditional write in object storage. A store that ignores the condition keeps the last
         content, and all but those who read it back before it came are told False.
         """
-        system, path = _located(inside(self.url, name))
+        system, path = located(inside(self.url, name))
         if self.is_local:
             return _linked(Path(path), content)
         try:
@@ -136,7 +137,7 @@ class Folder:
 
         What is published before lasts before what is published after, even through a power cut.
         """
-        system, path = _located(inside(self.url, name))
+        system, path = located(inside(self.url, name))
         if self.is_local:
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,18 +146,21 @@ class Folder:
             try:
                 with part.open("w+b") as file:
                     yield file
+                    size = file.seek(0, os.SEEK_END)
                     file.flush()
                     os.fsync(file.fileno())
                 part.replace(target)
-                _sync(target.parent)
+                sync(target.parent)
             finally:
                 part.unlink(missing_ok=True)
-            return
-        with tempfile.TemporaryFile() as file:
-            yield file
-            file.seek(0)
-            with system.open(path, "wb") as remote:
-                shutil.copyfileobj(file, remote, 8 << 20)
+        else:
+            with tempfile.TemporaryFile() as file:
+                yield file
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                with system.open(path, "wb") as remote:
+                    shutil.copyfileobj(file, remote, 8 << 20)
+        note_write(inside(self.url, name), size)
 
     def remove_parts(self) -> None:
         """Remove what writers that were killed left half-written; none may be at work here."""
@@ -176,7 +180,7 @@ class Folder:
         folders = {folder for file in there for folder in file.parents}
         outside = set(self.path.parent.parents)
         for place in (*there, *sorted(folders - outside, reverse=True)):
-            _sync(place)
+            sync(place)
 
     def has_empty(self, names: Iterable[str]) -> bool:
         """Tell whether a file of no bytes is among these; object storage never leaves one."""
@@ -187,8 +191,21 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file or a folder of that name."""
-        system, path = _located(inside(self.url, name))
+        system, path = located(inside(self.url, name))
         return bool(system.exists(path))
+
+    def is_file(self, name: str) -> bool:
+        """Tell whether there is a file of that name."""
+        system, path = located(inside(self.url, name))
+        return bool(system.isfile(path))
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file; None if it is not there."""
+        system, path = located(inside(self.url, name))
+        try:
+            return int(system.info(path)["size"])
+        except FileNotFoundError:
+            return None
 
     def names(self, below: str = "") -> list[str]:
         """Return the names directly in this folder or one below, sorted; empty if absent."""
@@ -203,7 +220,7 @@ class Folder:
 
         It is empty if there is no such folder.
         """
-        system, path = _located(inside(self.url, below))
+        system, path = located(inside(self.url, below))
         try:
             items = system.ls(path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
@@ -214,13 +231,13 @@ class Folder:
 
     def files(self, below: str = "") -> Iterator[str]:
         """Yield the names of all files in this folder or one below, at any depth."""
-        system, path = _located(inside(self.url, below))
+        system, path = located(inside(self.url, below))
         for _, _, names in system.walk(path):
             yield from names
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with everything in it, if it is there."""
-        system, path = _located(inside(self.url, name))
+        system, path = located(inside(self.url, name))
         # Object stores take a name as a pattern: "[1]" must not remove what is called "1".
         with contextlib.suppress(FileNotFoundError):
             system.rm(path if self.is_local else glob.escape(path), recursive=True)
@@ -267,7 +284,7 @@ def open_file(url: str) -> BinaryIO:
     RequestError
         If there is no such file.
     """
-    system, path = _located(checked_url(url))
+    system, path = located(checked_url(url))
     try:
         return cast(BinaryIO, system.open(path, "rb", **_reading(url)))
     except FileNotFoundError as error:
@@ -304,7 +321,7 @@ def fingerprint(url: str) -> dict[str, Any]:
     RequestError
         If there is nothing at that URL.
     """
-    system, path = _located(checked_url(url))
+    system, path = located(checked_url(url))
     try:
         info = system.info(path)
     except FileNotFoundError as error:
@@ -328,7 +345,7 @@ def listing(url: str) -> dict[str, Entry]:
         If the folder does not exist.
     """
     folder = Folder(url)
-    system, path = _located(folder.url)
+    system, path = located(folder.url)
     if not system.isdir(path):
         raise RequestError(f"{folder} is not a folder")
     return {f"{folder.url}/{entry.name}": entry for entry in folder.entries()}
@@ -336,7 +353,7 @@ def listing(url: str) -> dict[str, Entry]:
 
 def is_folder(url: str) -> bool:
     """Tell whether there is a folder at a URL."""
-    system, path = _located(checked_url(url))
+    system, path = located(checked_url(url))
     return bool(system.isdir(path))
 
 
@@ -349,7 +366,7 @@ def matching(pattern: str) -> list[str]:
         As :func:`tomoseg.stores.urls.checked_url` does, of every match.
     """
     protocol = pattern.partition("://")[0]
-    system, path = _located(checked_url(pattern))
+    system, path = located(checked_url(pattern))
     found = sorted(str(name) for name in system.glob(path))
     return [checked_url(name if "://" in name else f"{protocol}://{name}") for name in found]
 
@@ -402,21 +419,6 @@ def _linked(target: Path, content: bytes) -> bool:
     return True
 
 
-def _sync(place: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk.
-
-    Some network file systems know no such thing for folders.
-    """
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def _entry(item: Mapping[str, Any]) -> Entry:
     name = str(item["name"]).rstrip("/").rsplit("/", 1)[-1]
     if item["type"] == "directory":
@@ -429,16 +431,6 @@ def _version(info: Mapping[str, Any]) -> str:
         if info.get(key) is not None:
             return f"{key} {info[key]} size {info.get('size')}"
     return f"size {info.get('size')}"
-
-
-def _located(url: str) -> tuple[Any, str]:
-    """Return the file system and the path of a checked URL.
-
-    The protocol is taken literally: fsspec's own parser follows ``::`` wherever it stands, also
-    in a folder's name. Other processes write into the same folders, so no listing is remembered.
-    """
-    protocol, _, path = url.partition("://")
-    return fsspec.filesystem(protocol, use_listings_cache=False), path
 
 
 def _reading(url: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tomoseg.errors import StoreError
 from tomoseg.sampling import Shape, as_shape
 from tomoseg.stores.folders import Folder
 from tomoseg.stores.unpacking import bounded
+from tomoseg.stores.written import is_noting, note_write
 
 LARGEST_CHUNK = (64, 128, 128)
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
@@ -196,6 +197,10 @@ class Volume:
                 self.folder.remove(name)
             array.set_basic_selection(box.slices, voxels, prototype=prototype)
         self.folder.settle(names)
+        for name in names if is_noting() else ():
+            stored = self.folder.size(name)
+            if stored is not None:
+                note_write(f"{self.folder.url}/{name}", stored)
 
     def _shard_names(self, array: zarr.Array[Any], place: Iterable[slice]) -> Iterator[str]:
         """Yield the files of the shards that a box touches, whether they are there or not."""

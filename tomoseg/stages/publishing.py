@@ -1,0 +1,228 @@
+"""Publishing: what a stage computed goes out at once, and is looked after from then on.
+
+While a stage works, all that its blocks write lies under its digest (:mod:`tomoseg.stores.ledger`),
+where no other run writes and nobody looks. When all of it is there, the driver moves it to where
+people find it and then writes the stage's record, the one last small write. A writer that comes
+late, because its driver was killed, finds no array to write into. Every step may be killed and is
+gone on with by the next run::
+
+    begun ─→ blocks ─→ publishing ─→ <stage>.json          something lost of what is recorded:
+      ↑                                    │ reopened      moved back, and its blocks done again
+      └────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from tomoseg.blocks import Box
+from tomoseg.errors import StoreError
+from tomoseg.sampling import as_shape
+from tomoseg.stages.context import IMAGE, RECORDS, Context, Stage
+from tomoseg.stages.progress import PLACE as PROGRESS
+from tomoseg.stores import (
+    Folder,
+    Ledger,
+    Volume,
+    discard,
+    is_array,
+    items_below,
+    ledgers,
+    seals,
+    stands,
+    transfer,
+)
+from tomoseg.stores.ledger import PUBLISHING, REOPENED, STAGED
+
+# Listings of folders that are held while receipts are compared with what is there.
+LISTINGS = 64
+# How a shard or a sidecar stands: as it was written, otherwise but well, cut, or not at all.
+WRITTEN, EDITED, CUT, ABSENT = "written", "edited", "cut", "absent"
+
+log = logging.getLogger(__name__)
+
+
+def conclude(
+    context: Context, ledger: Ledger, record: Mapping[str, Any], written: Mapping[str, int]
+) -> None:
+    """Note that all of a stage is computed: what is staged goes out, whoever is killed.
+
+    Parameters
+    ----------
+    record
+        The stage's record; what is published is added, with what tells whether it still stands.
+    written
+        URL → bytes of what the driver wrote, of which that counts which stands in its place.
+    """
+    items = list(items_below(ledger.staged))
+    arrays = {item: seals(ledger.staged, item) for item in items if is_array(ledger.staged, item)}
+    files = [item for item in items if item not in arrays and not _is_known(context, ledger, item)]
+    start = f"{context.folder.url}/"
+    names = (url.removeprefix(start) for url in written if url.startswith(start))
+    inside = (PROGRESS, *(f"{RECORDS}/{place}/" for place in (ledger.place, STAGED)))
+    kept = [name for name in names if not name.startswith(inside) and context.folder.exists(name)]
+    published = {"arrays": arrays, "files": files, "written": kept}
+    ledger.mark(PUBLISHING, {"record": {**record, "published": published}, "moved": 0})
+    ledger.unmark(REOPENED)
+
+
+def publish(context: Context, ledger: Ledger) -> dict[str, Any]:
+    """Move what is staged to where people find it, then write the stage's record and return it.
+
+    A group's metadata comes after its arrays. Before each move the run's claim is looked at, as
+    after each block.
+    """
+    values = ledger.marked(PUBLISHING)
+    record = dict(values["record"])
+    items = [*record["published"]["arrays"], *record["published"]["files"]]
+    for number, item in enumerate(items):
+        context.progress(context.name, f"{ledger.stage} publish", number, len(items))
+        if number < values["moved"]:
+            continue
+        transfer(ledger.staged, item, context.folder)
+        if not ledger.folder.is_local:
+            ledger.mark(PUBLISHING, {**values, "moved": number + 1})
+            discard(ledger.staged, item)
+    context.progress(context.name, f"{ledger.stage} publish", len(items), len(items))
+    context.records.write_json(f"{ledger.stage}.json", record)
+    ledger.unmark(PUBLISHING)
+    discard(context.records, f"{STAGED}/{ledger.place}")
+    return record
+
+
+def sweep(folder: Folder) -> None:
+    """Remove from a tomogram's folder what late and killed writers left; no block may be at work.
+
+    What belongs to a stage that is not finished stays: it is gone on with.
+    """
+    records = folder / RECORDS
+    names = records.names()
+    for stage in {name.partition("-")[0] for name in names if "-" in name}:
+        record = f"{stage}.json"
+        if record not in names:
+            continue
+        standing = Ledger.of(records, stage, records.read_json(record)["digest"]).place
+        for ledger in ledgers(records, stage):
+            if ledger.place != standing:
+                ledger.remove()
+            discard(records, f"{STAGED}/{ledger.place}")
+    folder.remove_parts()
+
+
+def is_concluded(ledger: Ledger) -> bool:
+    """Tell whether a stage is computed and was killed while it was published."""
+    return ledger.has(PUBLISHING) and not ledger.has(REOPENED)
+
+
+def is_whole(context: Context, ledger: Ledger, record: Mapping[str, Any]) -> bool:
+    """Tell whether everything that is recorded of a finished stage still stands.
+
+    Files must be there and not be empty; an array's shards must be those that were written. One
+    of another size is lost if it cannot be read; what a person put there is told and left alone.
+    """
+    published = record.get("published", {})
+    names = {*published.get("files", ()), *published.get("written", ())}
+    names |= set(record["summary"].get("files", ()))
+    if any(not context.folder.exists(name) or context.folder.size(name) == 0 for name in names):
+        return False
+    arrays: Mapping[str, Any] = published.get("arrays", {})
+    if not all(is_array(context.folder, path) for path in arrays):
+        return False
+    changed = [path for path, were in arrays.items() if seals(context.folder, path) != were]
+    found: dict[str, set[str]] = {path: set() for path in changed}
+    state_of = _states(context.folder)
+
+    def note(name: str, size: int) -> bool:
+        path = name.removeprefix(f"{STAGED}/")
+        for array in changed:
+            if path.startswith(f"{array}/"):
+                found[array].add(state_of(path, size))
+        return True
+
+    for _ in ledger.lost(note) if changed else ():
+        pass
+    for path in (path for path, states in found.items() if EDITED in states):
+        log.warning("%s: %s is not what the run wrote; it is left as it is", context.name, path)
+    # zarr stores no empty shards: who rewrote some may have emptied others.
+    return not any(
+        CUT in states or (ABSENT in states and EDITED not in states) for states in found.values()
+    )
+
+
+def reopen(context: Context, ledger: Ledger, record: Mapping[str, Any]) -> None:
+    """Have a finished stage go on, since something of it is lost."""
+    ledger.mark(REOPENED, record.get("published", {}))
+    context.records.remove(f"{ledger.stage}.json")
+    ledger.unmark(PUBLISHING)
+
+
+def can_go_on(context: Context, ledger: Ledger, stage: Stage) -> bool:
+    """Bring a stage into the state in which its passes do what is missing; or tell that it cannot.
+
+    What was published of a stage that is opened again is staged again. Receipts of blocks whose
+    shards or sidecars are gone are removed.
+    """
+    if not ledger.has_begun:
+        return False
+    if ledger.has(REOPENED):
+        published = ledger.marked(REOPENED)
+        for item in (*published.get("arrays", ()), *published.get("files", ())):
+            if not stands(ledger.staged, item):
+                transfer(context.folder, item, ledger.staged)
+            discard(context.folder, item)
+    if not all(context.volume(path).exists for path in stage.arrays(context)):
+        return False
+    of_staged, of_ledger = _states(ledger.staged), _states(ledger.folder / ledger.place)
+
+    def is_there(name: str, size: int) -> bool:
+        path = name.removeprefix(f"{STAGED}/")
+        state = of_ledger(name, size) if path == name else of_staged(path, size)
+        return state in (WRITTEN, EDITED)
+
+    for block in ledger.lost(is_there):
+        ledger.forget(block)
+    return True
+
+
+def _is_known(context: Context, ledger: Ledger, item: str) -> bool:
+    """Tell whether a group without attributes, made beside an array, is published with some."""
+    if not item.endswith("/zarr.json") or ledger.staged.read_json(item).get("attributes"):
+        return False
+    there = context.folder
+    return there.exists(item) and bool(there.read_json(item).get("attributes"))
+
+
+def _states(folder: Folder) -> Callable[[str, int], str]:
+    """Return what tells of a file in a folder, and of the bytes that it had, how it stands."""
+    sizes = lru_cache(LISTINGS)(folder.sizes)
+
+    def state_of(name: str, size: int) -> str:
+        place, _, file = name.rpartition("/")
+        found = sizes(place).get(file)
+        if found is None:
+            return ABSENT
+        if found == size:
+            return WRITTEN
+        return EDITED if found and _can_be_read(folder, name) else CUT
+
+    return state_of
+
+
+def _can_be_read(folder: Folder, name: str) -> bool:
+    """Tell whether a file is a shard of labels or grey values that is not cut."""
+    path, _, key = name.rpartition("/c/")
+    if not path:
+        return False
+    volume = Volume(folder / IMAGE, path.removeprefix(f"{IMAGE}/"))
+    array = volume.array()
+    shard = array.shards or array.chunks
+    begin = [int(index) * step for index, step in zip(key.split("/"), shard, strict=True)]
+    box = Box(as_shape(begin), as_shape(b + step for b, step in zip(begin, shard, strict=True)))
+    try:
+        volume.read(box.clip(as_shape(array.shape)))
+    except StoreError:
+        return False
+    return True
