@@ -141,8 +141,8 @@ def test_a_mask_with_soft_edges_is_read_above_a_threshold(tmp_path, top):
     path = write_mrc(tmp_path / "soft.mrc", voxels if top == 1 else voxels.view(np.int8))
     tomogram = Sampling(SHAPE, (12.0,) * 3)
     with pytest.raises(RequestError, match="mask_values"):
-        open_mask(str(path), MaskValues(), tomogram).check_values(SHAPE)
-    mask = open_mask(str(path), MaskValues(threshold=top / 2), tomogram)
+        open_mask(str(path), SourceSection(), tomogram).check_values(SHAPE)
+    mask = open_mask(str(path), SourceSection(mask_values=MaskValues(threshold=top / 2)), tomogram)
     assert np.array_equal(mask.read(Box.whole(SHAPE)), voxels > top / 2)
 
 
