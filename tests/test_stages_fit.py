@@ -60,6 +60,10 @@ def flat():
             {"sample": {"membrane": {"thickness_angstrom": 20}}},
             r"sample\.membrane: .* 1\.67 voxels",
         ),
+        (
+            {"trace": {"actin": {"radius_angstrom": 200}}, "blocks": {"shape": [9, 101, 33]}},
+            r"trace\.actin: block \(9, 101, 33\) is not a multiple .* blocks\.shape",
+        ),
         ({"ingest": {"bin": 16}}, "2.5 times apart is not rescaled, so that it takes 4.8 to 30 Å"),
         ({"ingest": {"bin": 2}, "trace": {"a": {"radius_angstrom": 20}}}, r"trace\.a: .* 0\.83"),
         (

@@ -124,7 +124,7 @@ def test_contacts_are_told_if_they_are_asked_for(tmp_path, tiny_model):
     run_stage(context, "export")
     assert not context.folder.exists("surfaces/tomo__single_membrane__contacts.csv")
     assert read_contacts(context, "single_membrane") is None
-    with pytest.raises(RequestError, match="contact_angstrom -1"):
+    with pytest.raises(RequestError, match=r"single_membrane\.contact_angstrom: .*not '-1'"):
         recipe_from({"sample": {"single_membrane": {"contact_angstrom": -1}}})
 
 

@@ -148,7 +148,7 @@ def test_any_blocks_give_the_same_lines(tomoseg, tmp_path, tubes):
         ([0, 1], ["--radius", 60, "--scale", "2,1"], "must not be above"),
         ([0, 1], ["--radius", 60, "--scale", "mask", "--label", 1], "leave out --scale"),
         ([0, 1], ["--radius", 5], "at least 1 is needed"),
-        ([0, 1], ["--radius", -5], "must not be negative"),
+        ([0, 1], ["--radius", -5], "radius_angstrom: Input should be greater than 0"),
         ([0, 1], ["--radius", 60, "--tomogram", "a.mrc"], "for tables of picks"),
     ],
 )

@@ -11,6 +11,7 @@ from functools import partial
 from math import prod
 from typing import Any
 
+from tomoseg.blocks import BlockGrid
 from tomoseg.coordinates import Filament, Particles
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.filaments import working_factor
@@ -31,6 +32,7 @@ from tomoseg.surfaces import surface_factor
 
 # Of a voxel at least the normalised float32 and the best score so far are held.
 BLOCK_BYTES = 8
+PICKING_FACTORS = {"peaks": picking_factor, "watershed": basin_factor}
 
 Check = Callable[[], Any]
 
@@ -78,12 +80,24 @@ def check_recipe(
 
 def _of_classes(recipe: Recipe, stored: Sampling) -> Iterator[Check]:
     """Yield what has to hold of each class that is traced, picked or sampled."""
+    grid = partial(_check_grid, recipe, stored)
     for name, tracing in (recipe.trace or {}).items():
-        yield partial(_keyed, f"trace.{name}", partial(working_factor, tracing, stored))
+        yield partial(_keyed, f"trace.{name}", partial(grid, working_factor, tracing))
     for name, picking in (recipe.pick or {}).items():
-        yield partial(_keyed, f"pick.{name}", partial(_check_picking, picking, stored))
+        yield partial(_keyed, f"pick.{name}", partial(_check_volumes, picking, stored))
+        if picking.method in PICKING_FACTORS:
+            factor = PICKING_FACTORS[picking.method]
+            yield partial(_keyed, f"pick.{name}", partial(grid, factor, picking))
     for name, sampling in (recipe.sample or {}).items():
-        yield partial(_keyed, f"sample.{name}", partial(surface_factor, sampling, stored))
+        yield partial(_keyed, f"sample.{name}", partial(grid, surface_factor, sampling))
+
+
+def _check_grid(
+    recipe: Recipe, stored: Sampling, factor_of: Callable[..., int], settings: Any
+) -> None:
+    """Bin the voxels as a class's settings want it, and see whether blocks are whole bins."""
+    factor = factor_of(settings, stored)
+    BlockGrid(stored.shape, recipe.blocks.compact, stride=(factor,) * 3)
 
 
 def _keyed(key: str, check: Check) -> None:
@@ -93,10 +107,7 @@ def _keyed(key: str, check: Check) -> None:
         raise RequestError(f"{key}: {error.message}", remedy=error.remedy) from error
 
 
-def _check_picking(settings: PickingSettings, stored: Sampling) -> None:
-    factors = {"peaks": picking_factor, "watershed": basin_factor}
-    if settings.method in factors:
-        factors[settings.method](settings, stored)
+def _check_volumes(settings: PickingSettings, stored: Sampling) -> None:
     least, most = settings.volumes_nm3(stored)
     if least > most:
         raise RequestError(
