@@ -396,6 +396,7 @@ OLD: dict[str, dict[int, bytes]] = {
     "no stamp at all": {208: bytes(8)},
     "an origin where the stamp is now": {208: struct.pack("<3f", -30.0, 10.0, 20.0)},
     "no order of axes either": {64: bytes(12), 208: bytes(8)},
+    "the deviation of today": {208: bytes(8), 216: struct.pack("<f", 2.5)},
     "letters of another program": {208: b"EMAN", 212: b"DD\0\0"},
 }
 
@@ -404,7 +405,7 @@ OLD: dict[str, dict[int, bytes]] = {
 @pytest.mark.parametrize("changes", OLD.values(), ids=OLD.keys())
 def test_headers_of_old_without_a_stamp_are_read(changes: dict[int, bytes], order: str) -> None:
     if order == ">":
-        changes = {at: swapped(at, raw) for at, raw in changes.items()}
+        changes = {at: swapped(raw) for at, raw in changes.items()}
     source = reader(mrc_bytes(ramp(), order, changes))
     np.testing.assert_array_equal(read_all(source), ramp())
     assert source.header.sampling.voxel_size_angstrom == (10.0, 10.0, 10.0)
@@ -413,8 +414,9 @@ def test_headers_of_old_without_a_stamp_are_read(changes: dict[int, bytes], orde
     assert source.header.origin_angstrom == ((-30.0, 20.0, 10.0) if has_origin else (0, 0, 0))
 
 
-def swapped(at: int, raw: bytes) -> bytes:
-    return np.frombuffer(raw, "<f4").astype(">f4").tobytes() if len(raw) == 12 else raw
+def swapped(raw: bytes) -> bytes:
+    is_number = any(raw) and len(raw) in (4, 12)
+    return np.frombuffer(raw, "<f4").astype(">f4").tobytes() if is_number else raw
 
 
 @pytest.mark.parametrize("extended", [160, 131072])

@@ -401,11 +401,13 @@ def _old_origin(fields: Any, notes: list[str]) -> Triple:
     order = fields.dtype["mode"].byteorder
     z, x, y = (float(n) for n in np.frombuffer(fields.tobytes()[208:220], f"{order}f4"))
     now = tuple(float(n) for n in fields["origin_xyz"])
-    # Letters there are another program's stamp.
-    places = (now,) if fields["magic"].isalpha() else ((x, y, z), now)
+    # Letters there are another program's stamp; y alone is the deviation that stands there today.
+    has_moved = (z != 0 or x != 0) and not fields["magic"].isalpha()
+    places = ((x, y, z), now) if has_moved else (now,)
     for xyz in places:
         if any(xyz) and all(n == 0 or 1e-3 <= abs(n) <= _FARTHEST_ANGSTROM for n in xyz):
-            notes.append(f"origin {xyz} Å (xyz) is taken from a header without a stamp")
+            place = ", ".join(f"{n:.6g}" for n in xyz)
+            notes.append(f"origin {place} Å (xyz) is taken from a header without a stamp")
             return xyz[0], xyz[1], xyz[2]
     if any(n != 0 for xyz in places for n in xyz):
         notes.append("the header without a stamp has no origin that makes sense; taken as 0")
