@@ -108,7 +108,8 @@ def cleaned_whole(labels, sampling, settings, allowed):
 def test_cleaning_in_blocks_equals_cleaning_the_whole(tmp_path, tiny_model, with_mask, factor):
     shape = (20, 44, 52)
     source_shape = tuple(factor * n for n in shape)
-    source = write_mrc(tmp_path / "tomo.mrc", np.zeros(source_shape, np.int8))
+    grey = np.random.default_rng(0).integers(-9, 9, source_shape, np.int8)
+    source = write_mrc(tmp_path / "tomo.mrc", grey)
     labels = blobs(shape, seed=3)
     allowed = np.indices(shape).sum(axis=0) % 60 > 12
     allowed &= np.random.default_rng(4).random(shape) > 0.02

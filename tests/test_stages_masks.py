@@ -203,7 +203,7 @@ def test_skipped_blocks_are_told_everywhere(session_of, lamella, tmp_path):
     manifest = json.loads((tmp_path / "out" / "noise" / "manifest.json").read_text())
     assert manifest["stages"]["segment"]["summary"]["blocks"]["skipped"] == {"outside the mask": 15}
     assert said in (tmp_path / "out" / "index.html").read_text()
-    assert session_status(str(tmp_path / "out"))["tomograms"][0]["say"] == said
+    assert said in session_status(str(tmp_path / "out"))["tomograms"][0]["say"]
     masks = tmp_path / "out" / "noise" / "masks"
     found = np.sum([mrcfile.read(path) for path in masks.iterdir()], axis=0)
     assert found[is_kept].any()

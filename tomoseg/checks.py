@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from tomoseg import intensity
 from tomoseg.attempts import explaining
 from tomoseg.clusters import check_cluster
 from tomoseg.errors import RequestError, ResourceError, TomosegError
@@ -40,7 +42,7 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
     Parameters
     ----------
     reads_masks
-        Whether the tomograms' masks are read through as well.
+        Whether the tomograms' masks are read through as well, and samples of their voxels.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
     _check_engine(session.recipe)
     checks = [_checked(session, found) for found in session.tomograms]
     if reads_masks:
-        checks = [_with_mask(session, check) for check in checks]
+        checks = [_looked_into(session, check) for check in checks]
     needed = sum(check.bytes_needed for check in checks)
     free = free_bytes(session.output)
     if free is not None and needed > free:
@@ -116,17 +118,21 @@ def _checked(session: Session, found: Found) -> Check:
     )
 
 
-def _with_mask(session: Session, check: Check) -> Check:
-    """Read a tomogram's mask through, where its grid is known."""
+def _looked_into(session: Session, check: Check) -> Check:
+    """Read a tomogram's mask through and a sample of its voxels, where its grid is known."""
     if check.sampling is None:
         return check
-    recipe, found = session.recipe, Found(check.name, check.url)
+    source, found = session.recipe.source, Found(check.name, check.url)
+    how: Any = {"voxel_size_angstrom": source.voxel_size_angstrom, "integers": source.integers}
     try:
         with explaining():
-            check_mask(recipe.source, found, check.sampling, recipe.blocks.shape)
+            check_mask(source, found, check.sampling, session.recipe.blocks.shape)
+            with open_source(check.url, **how) as opened:
+                skewness = intensity.detail_skewness(opened.read, check.sampling)
     except TomosegError as error:
         return Check(check.name, check.url, problem=str(error))
-    return check
+    notes = intensity.contrast_notes(skewness, source.contrast)
+    return replace(check, notes=(*check.notes, *notes))
 
 
 def _bytes_needed(session: Session, source: Sampling, dtype: str) -> int:

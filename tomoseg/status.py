@@ -11,7 +11,6 @@ from tomoseg.arrivals import Sights
 from tomoseg.capacity import Times, capacity, times_of
 from tomoseg.errors import RequestError
 from tomoseg.stages import STAGES
-from tomoseg.stages.segment import skipped_notes
 from tomoseg.stores import Folder, living_owner
 
 JOURNAL = "session.json"
@@ -119,7 +118,7 @@ def _said(folder: Folder, row: dict[str, Any]) -> str:
         aside = f"set aside after {row['attempts']} attempts: " if row.get("is_set_aside") else ""
         return f"{aside}{row['error']}. {row['remedy']}".rstrip()
     if row["state"] != "running":
-        return "; ".join(skipped_notes(row["blocks"])) if "blocks" in row else ""
+        return "; ".join(row.get("notes", ()))
     records = f"{row['name']}/.tomoseg"
     stages = {name.removesuffix(".json") for name in folder.names(records)}
     at = next((name for name in STAGES if name not in stages), "report")

@@ -11,10 +11,15 @@ that are empty or outside its mask do not count in these:
     a task   normaliser.apply(block, sampling)
 """
 
+from tomoseg.intensity.contrast import (
+    Contrast,
+    contrast_notes,
+    detail_skewness,
+    measured_contrast,
+)
 from tomoseg.intensity.empty import Specimen, empty_voxels, may_be_empty, read_filled
 from tomoseg.intensity.normaliser import (
     ClipScale,
-    Contrast,
     Curve,
     Normaliser,
     contrast_sign,
@@ -67,12 +72,15 @@ __all__ = [
     "ZScore",
     "as_dicts",
     "check_moments",
+    "contrast_notes",
     "contrast_sign",
+    "detail_skewness",
     "empty_voxels",
     "histogram",
     "is_counted",
     "looks_wrapped",
     "may_be_empty",
+    "measured_contrast",
     "merge_moments",
     "moments",
     "parse_steps",

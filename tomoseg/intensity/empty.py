@@ -70,7 +70,7 @@ class Specimen:
         around = box.grow(HALO).clip(self.shape)
         read = self.read(around)
         core = box.within(around).slices
-        is_empty, voxels = _with_rim(empty_voxels(read))[core], read[core]
+        is_empty, voxels = with_rim(empty_voxels(read))[core], read[core]
         is_inside = np.ones(box.shape, np.bool_) if self.inside is None else self.inside(box)
         counts = is_inside & ~is_empty
         return Counted(
@@ -148,7 +148,8 @@ def empty_voxels(voxels: NDArray[Any]) -> Flags:
     return found
 
 
-def _with_rim(found: Flags) -> Flags:
+def with_rim(found: Flags) -> Flags:
+    """Return empty voxels and those beside them, which may be mixed with padding."""
     if found.any():
         for axis, reach in enumerate(RIM):
             found = _spread(found, axis, reach, 2 * reach + 1)
@@ -160,11 +161,11 @@ def _squares(image: NDArray[Any]) -> Flags:
     if image.shape[0] < SQUARE:
         return np.zeros(image.shape, np.bool_)
     beyond = ((0, 0), (SQUARE - 1, SQUARE - 1))
-    found = np.True_
+    found = np.ones((image.shape[0] - SQUARE + 1, image.shape[1] + SQUARE - 1), np.bool_)
     for axis in (0, 1):
         alike = np.pad(_is_alike(image, axis, 2), beyond, constant_values=True)
         alike = _windows(alike, axis, SQUARE - 1, np.logical_and)
-        found = found & _windows(alike, 1 - axis, SQUARE, np.logical_and)
+        found &= _windows(alike, 1 - axis, SQUARE, np.logical_and)
     return _spread(_windows(found, 1, SQUARE, np.logical_or), 0, SQUARE - 1, SQUARE)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.errors import FormatError, ModelError, RequestError
+from tomoseg.intensity.contrast import Contrast
 from tomoseg.intensity.statistics import Reals, Statistics, percentile
 from tomoseg.intensity.steps import (
     Calibrate,
@@ -28,8 +29,6 @@ from tomoseg.intensity.steps import (
     ZScore,
 )
 from tomoseg.sampling import Sampling, Shape, as_shape
-
-Contrast = Literal["dark", "bright"]
 
 CHUNK = 1 << 17  # voxels that stay in the cache while a few operations pass over them
 REACH = 4.0  # standard deviations at which a Gaussian kernel ends

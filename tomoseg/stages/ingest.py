@@ -86,6 +86,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         grid = BlockGrid(level.shape, recipe.blocks.shape)
         context.run_pass(ledger, f"level{number}", halve, grid)
     context.records.write_json("statistics.json", statistics.as_dict())
+    skewness = intensity.detail_skewness(volumes[0].read, sampling)
     write_image_metadata(context.image, context.name, levels, header)
     context.records.remove("unpacked")
     return {
@@ -93,6 +94,8 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         "source": fingerprint(context.source_url),
         "levels": len(levels),
         "left_out": left_out,
+        "detail_skewness": skewness,
+        "measured_contrast": intensity.measured_contrast(skewness),
         "notes": [*header.notes, *_notes(statistics, left_out, sampling.shape, dtype)],
     }
 
@@ -229,7 +232,7 @@ def _statistics(
     not_finite, read = moments.not_finite, image.read
     if told["may_be_empty"] or context.recipe.source.mask:
         mask = stored_mask(context)
-        inside = mask and partial(is_inside, mask=mask)
+        inside = None if mask is None else partial(is_inside, mask=mask)
         specimen = intensity.Specimen(image.read, image.shape, inside)
         counted = list(context.run_pass(ledger, "count", CountBlock(specimen, ledger), blocks))
         moments_there, told_there = _merged(ledger, counted)

@@ -239,7 +239,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     return {
         "voxels": voxels.tolist(),
         "blocks": blocks,
-        "notes": [*skipped_notes(blocks), *sorted(events)],
+        "notes": [*skipped_notes(blocks), *_contrast_notes(context, voxels), *sorted(events)],
         "networks": [
             {
                 "name": network.applied.card.name,
@@ -249,6 +249,20 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
             for network in work.networks
         ],
     }
+
+
+def _contrast_notes(context: Context, voxels: NDArray[np.int64]) -> list[str]:
+    """Return notes of a contrast that does not fit, or that may explain why nothing was found."""
+    declared, ingested = context.recipe.source.contrast, context.summary("ingest")
+    notes = intensity.contrast_notes(ingested["detail_skewness"], declared)
+    if voxels[1:].any() or notes:
+        return notes
+    found = ingested["measured_contrast"] or "neither clearly dark nor bright"
+    other = "bright" if declared == "dark" else "dark"
+    return [
+        f"no voxel was labelled. source.contrast is {declared}, and protein was measured to be "
+        f"{found}: if it is {other}, set source.contrast: {other}"
+    ]
 
 
 def skipped_notes(blocks: Mapping[str, Any]) -> list[str]:
