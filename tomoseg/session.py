@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tomoseg import __version__
 from tomoseg.attempts import explaining
 from tomoseg.blocks import BlockGrid
 from tomoseg.clusters import cluster_address, described, local_workers, runner_at
@@ -32,6 +31,7 @@ from tomoseg.stages.context import Progress
 from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
 from tomoseg.stages.publishing import sweep
 from tomoseg.stores import Folder, claimed
+from tomoseg.version import code_version
 
 # Starting workers takes some seconds; fewer blocks than this are done by then.
 BLOCKS_FOR_WORKERS = 8
@@ -235,7 +235,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
     context.folder.write_json(
         "manifest.json",
         {
-            "tomoseg": __version__,
+            "tomoseg": code_version(),
             "tomogram": context.name,
             "source": {"url": context.source_url, **records["ingest"]["summary"]["source"]},
             "classes": list(context.classes),
@@ -287,7 +287,7 @@ class Journal:
         journal = cls(
             session,
             {
-                "version": __version__,
+                "version": code_version(),
                 "started": _now(),
                 "finished": "",
                 "recipe": "recipe.yaml",

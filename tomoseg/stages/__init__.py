@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from tomoseg import __version__
 from tomoseg.errors import StoreError
 from tomoseg.events import working
 from tomoseg.stages.clean import CLEAN
@@ -23,6 +22,7 @@ from tomoseg.stages.sample import SAMPLE
 from tomoseg.stages.segment import SEGMENT
 from tomoseg.stages.trace import TRACE
 from tomoseg.stores import Ledger, digest, noted_writes
+from tomoseg.version import code_version
 
 __all__ = ["STAGES", "Context", "Stage", "class_summaries", "digest_of", "run_stage"]
 
@@ -48,7 +48,7 @@ def digest_of(context: Context, name: str) -> str:
     return digest(
         {
             "stage": name,
-            "version": __version__,
+            "version": code_version(),
             "settings": stage.settings(context),
             "needs": {need: context.record(need)["digest"] for need in stage.needs},
         }

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg import __version__
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.report.pictures import TomogramPicture, tomogram_figure, tomogram_thumbnail
 from tomoseg.report.sheet import Projection, Slice
@@ -17,6 +16,7 @@ from tomoseg.stages.pick import read_particles
 from tomoseg.stages.sample import read_samples
 from tomoseg.stages.trace import read_filaments
 from tomoseg.stores import Ledger
+from tomoseg.version import code_version
 
 PROJECTED_NM = 60.0
 
@@ -66,7 +66,7 @@ def _picture(context: Context) -> TomogramPicture:
         filaments=tuple(lines),
         particles=tuple(read_particles(context, name) for name in recipe.pick or ()),
         surfaces=tuple(read_samples(context, name) for name in recipe.sample or ()),
-        caption=f"tomoseg {__version__} · {_made_by(context)}",
+        caption=f"tomoseg {code_version()} · {_made_by(context)}",
     )
 
 

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tomoseg import __version__
 from tomoseg.errors import StoreError
 from tomoseg.stages.context import IMAGE, RECORDS, Context, Stage
 from tomoseg.stores import Folder, Ledger, discard, transfer
+from tomoseg.version import code_version
 
 MANIFEST = "manifest.json"
 PREVIOUS = "previous"
@@ -90,8 +90,8 @@ def _reason(context: Context) -> str:
         before = context.folder.read_json(MANIFEST)
     except StoreError:
         return "settings differ from those of a run that was not finished"
-    if before["tomoseg"] != __version__:
-        return f"they are of tomoseg {before['tomoseg']}, this is {__version__}"
+    if before["tomoseg"] != code_version():
+        return f"they are of tomoseg {before['tomoseg']}, this is {code_version()}"
     old, new = (
         dict(_flat(recipe)) for recipe in (before["recipe"], context.recipe.model_dump(mode="json"))
     )
