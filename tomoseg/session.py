@@ -30,11 +30,14 @@ from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
 from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
 from tomoseg.stages.publishing import sweep
+from tomoseg.stages.terms import kept_notes
 from tomoseg.stores import Folder, claimed
-from tomoseg.version import code_version
+from tomoseg.version import code_version, environment
 
 # Starting workers takes some seconds; fewer blocks than this are done by then.
 BLOCKS_FOR_WORKERS = 8
+# Of each stage, in a manifest.
+RECORDED = ("digest", "terms", "environment", "finished", "seconds", "summary")
 
 log = logging.getLogger(__name__)
 
@@ -229,20 +232,25 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
         "blocks": records["segment"]["summary"]["blocks"],
         "files": [f"{context.name}/{path}" for path in [*files, "manifest.json"]],
         "picture": f"{context.name}/report/overview.png",
-        "notes": [note for r in records.values() for note in r["summary"].get("notes", [])],
+        "computed": records["segment"]["summary"]["computed"],
+        "notes": [
+            *kept_notes(records),
+            *(note for r in records.values() for note in r["summary"].get("notes", [])),
+        ],
     }
     sweep(context.folder)
     context.folder.write_json(
         "manifest.json",
         {
             "tomoseg": code_version(),
+            "environment": environment(),
             "tomogram": context.name,
             "source": {"url": context.source_url, **records["ingest"]["summary"]["source"]},
             "classes": list(context.classes),
             "networks": [network.facts for network in context.networks],
             "recipe": context.recipe.model_dump(mode="json"),
             "stages": {
-                name: {key: record[key] for key in ("digest", "finished", "seconds", "summary")}
+                name: {key: record[key] for key in RECORDED if key in record}
                 for name, record in records.items()
             },
         },
