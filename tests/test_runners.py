@@ -323,6 +323,14 @@ def test_every_worker_answers_once(dask):
     assert SerialRunner().ask(Where()) == [{"pid": os.getpid()}]
 
 
+def test_a_worker_that_is_lost_when_it_is_asked_is_not_taken_for_unfit():
+    told = {"first": {"pid": 1}, "second": OSError("in <TCP>: Stream is closed")}
+    client = SimpleNamespace(nthreads=lambda: dict.fromkeys(told, 1), run=lambda *_, **__: told)
+    runner = DaskRunner(client, stall_minutes=1.0)
+    assert runner.ask(Where()) == [{"pid": 1}]
+    assert runner._unfit == set()
+
+
 def test_an_answer_that_all_fail_to_give_is_an_error(tmp_path):
     with pytest.raises(ResourceError, match="no such device"):
         SerialRunner().ask(Where("no such device"))

@@ -186,11 +186,10 @@ class DaskRunner:
     def ask(self, question: Question, *, on_device: bool = False) -> list[dict[str, Any]]:
         """Return what the workers answer; without any yet, what the first does that comes."""
         if question not in self._answers:
-            resources = self._resources() if on_device else None
+            answers = self._asked(question, self._resources() if on_device else None)
             # A cluster that grows with its work grows for a question only if it is sent as work.
-            self._answers[question] = self._asked(question, resources) or list(
-                self.map(Asked(), [question], on_device=on_device)
-            )
+            sent = () if answers else self.map(Asked(), [question], on_device=on_device)
+            self._answers[question] = [*answers, *sent]
         return self._answers[question]
 
     def _asked(
@@ -204,10 +203,11 @@ class DaskRunner:
         except OSError as error:
             raise _without_scheduler() from error
         for worker, answer in told.items():
-            if isinstance(answer, BaseException):
-                self._avoid(worker, unfit(answer), resources)
-            else:
+            if not isinstance(answer, BaseException):
                 answers.append(answer)
+            # A worker that was lost meanwhile says nothing of its code.
+            elif not isinstance(answer, OSError):
+                self._avoid(worker, unfit(answer), resources)
         return answers
 
     def _avoid(self, worker: str, error: TomosegError, resources: dict[str, float] | None) -> None:
