@@ -253,8 +253,10 @@ def receipt_name(label: str, block: Block | Piece) -> str:
     >>> receipt_name("predict", BlockGrid((64, 64, 64), (32, 32, 32)).block((1, 0, 1)))
     'predict/1/1-0-1'
     """
-    folder = f"{label}/{block.index[0]}" if isinstance(block, Block) else label
-    return f"{folder}/{block.name}"
+    if isinstance(block, Piece):
+        # As deep as of a block: a ledger lists its receipts so.
+        return f"{label}/0/{block.name.replace('/', '-')}"
+    return f"{label}/{block.index[0]}/{block.name}"
 
 
 @dataclass(frozen=True)
