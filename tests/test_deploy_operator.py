@@ -15,6 +15,7 @@ import yaml
 from servers import free_port, running, wait_for_http
 
 from tomoseg.clusters import security
+from tomoseg.version import code_version
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -115,6 +116,7 @@ def test_workers_come_and_go_by_http_while_they_speak_tls(
             distributed.Client(at, security=security(tls)) as client,
         ):
             assert client.submit(os.getpid).result(timeout=60) != os.getpid()
+            assert client.submit(code_version).result(timeout=60) == code_version()
             assert all(place.startswith("tls://") for place in client.scheduler_info()["workers"])
             assert client.run_on_scheduler(spans_kept) == 0
             retired = controller.retire_workers(

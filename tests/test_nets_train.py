@@ -136,6 +136,20 @@ def test_a_killed_training_goes_on_as_if_undisturbed(tmp_path):
     assert best_score(tmp_path / "quiet") == best_score(tmp_path / "killed")
 
 
+def test_a_training_that_other_code_began_says_so(tmp_path, monkeypatch, caplog):
+    settings = make_settings(steps=2, validation_steps=1, checkpoint_minutes=1e-9)
+    begun_by = []
+    for steps, code in ((2, "1+old"), (3, "1+new"), (4, "1+new")):
+        monkeypatch.setattr("tomoseg.nets.state.code_version", lambda code=code: code)
+        caplog.clear()
+        train(volumes(), settings.model_copy(update={"steps": steps}), output=tmp_path)
+        _, record = load_state(tmp_path / "training.safetensors")
+        begun_by.append(record["codes"])
+        warned = [line for line in caplog.messages if "goes on with" in line]
+        assert len(warned) == (steps == 3)
+    assert begun_by == [["1+old"], ["1+old", "1+new"], ["1+old", "1+new"]]
+
+
 def test_a_seed_gives_the_same_network_and_another_seed_another(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(volumes(), make_settings(seed=seed), output=tmp_path / name)

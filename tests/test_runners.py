@@ -14,7 +14,7 @@ from distributed import Client, KilledWorker, LocalCluster, get_worker
 
 from tomoseg.attempts import ATTEMPTS, can_pass, explaining
 from tomoseg.clusters import open_cluster
-from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError
+from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError, UnfitWorkerError
 from tomoseg.runners import (
     GPU_SHARE,
     KEPT_MESSAGES,
@@ -294,6 +294,93 @@ def test_only_work_on_devices_waits_for_gpus(dask, tmp_path, monkeypatch):
     list(dask.map(Square(tmp_path), [2], on_device=True))
     list(dask.map(Square(tmp_path), [3]))
     assert asked == [None, {"GPU": GPU_SHARE}, None]
+
+
+@dataclass(frozen=True)
+class Where:
+    """A question: the process that answers, or an error."""
+
+    trouble: str = ""
+
+    def __call__(self) -> dict[str, int]:
+        if self.trouble:
+            raise ResourceError(self.trouble)
+        return {"pid": os.getpid()}
+
+
+def has_other_code():
+    """Stand in for another package on a worker."""
+    import tomoseg.workers
+
+    tomoseg.workers.code_version = lambda: "0+other"
+
+
+def test_every_worker_answers_once(dask):
+    first = dask.ask(Where())
+    assert len({answer["pid"] for answer in first}) == 2
+    assert os.getpid() not in {answer["pid"] for answer in first}
+    assert dask.ask(Where()) is first
+    assert SerialRunner().ask(Where()) == [{"pid": os.getpid()}]
+
+
+def test_a_worker_that_is_lost_when_it_is_asked_is_not_taken_for_unfit():
+    told = {"first": {"pid": 1}, "second": OSError("in <TCP>: Stream is closed")}
+    client = SimpleNamespace(nthreads=lambda: dict.fromkeys(told, 1), run=lambda *_, **__: told)
+    runner = DaskRunner(client, stall_minutes=1.0)
+    assert runner.ask(Where()) == [{"pid": 1}]
+    assert runner._unfit == set()
+
+
+def test_an_answer_that_all_fail_to_give_is_an_error(tmp_path):
+    with pytest.raises(ResourceError, match="no such device"):
+        SerialRunner().ask(Where("no such device"))
+    with (
+        open_cluster(workers=1, memory_gib=1.0) as address,
+        open_runner(address, stall_minutes=2.0) as runner,
+        pytest.raises(ResourceError, match="no such device"),
+    ):
+        runner.ask(Where("no such device"))
+
+
+def test_a_cluster_without_workers_yet_is_asked_when_the_first_comes():
+    with (
+        LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        runner = DaskRunner(client, stall_minutes=5.0)
+        cluster.scale(1)
+        (answer,) = runner.ask(Where())
+    assert answer["pid"] != os.getpid()
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_worker_of_other_code_gets_no_work(tmp_path, caplog, is_asked):
+    """Asked before, or found out by its first block; no attempt of a block's is lost on it."""
+    with (
+        open_cluster(workers=2, memory_gib=1.0) as address,
+        open_runner(address, stall_minutes=2.0) as runner,
+    ):
+        bad, good = runner._client.nthreads()
+        runner._client.run(has_other_code, workers=[bad])
+        if is_asked:
+            assert len(runner.ask(Where())) == 1
+        task = Troubled(tmp_path / "log", "")
+        receipts = list(runner.map(task, range(30)))
+        assert sorted(receipt["item"] for receipt in receipts) == list(range(30))
+        assert {worker for _, worker in task.begun} == {good}
+        (warning,) = [line for line in caplog.messages if "gets no work" in line]
+        assert bad in warning
+        assert "0+other" in warning
+        # It is somebody else's, perhaps: it is left alone.
+        assert bad in runner._client.nthreads()
+        runner._client.run(has_other_code, workers=[good])
+        with pytest.raises(UnfitWorkerError, match=r"0\+other.*Install the same tomoseg"):
+            list(runner.map(task, range(5)))
 
 
 def test_no_scheduler_at_the_address_is_an_error(monkeypatch):

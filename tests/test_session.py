@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
-from tomoseg import __version__, cli
+from tomoseg import cli
 from tomoseg.checks import check_session
 from tomoseg.clusters import local_workers, open_cluster
 from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
@@ -23,6 +23,7 @@ from tomoseg.session import plan_session, run_session, session_address
 from tomoseg.sources import Found
 from tomoseg.status import session_status
 from tomoseg.stores import Claim
+from tomoseg.version import code_version
 
 NAMES = ("simulated_0500", "simulated_0501")
 STAGES = ("ingest", "segment", "clean", "trace", "pick", "sample", "export", "report")
@@ -94,6 +95,16 @@ def reference(tmp_path_factory, tiny_model, tiny_session):
     return output, result
 
 
+@pytest.fixture(scope="module")
+def references(tmp_path_factory, tiny_model, tiny_session, reference):
+    """The output of the session processed serially, by precision."""
+    output = tmp_path_factory.mktemp("bfloat16")
+    values = recipe_values(tiny_model, tiny_session, output)
+    values["segment"]["precision"] = "bfloat16"
+    process(values)
+    return {"float32": reference[0], "bfloat16": output}
+
+
 @pytest.fixture
 def copy_of_reference(reference, values, tmp_path):
     """A copy of the finished session that a test may spoil; returns its recipe's values."""
@@ -120,10 +131,19 @@ def test_the_reference_found_something(reference):
 
 
 @pytest.mark.parametrize(
-    ("workers", "blocks"),
-    [(0, (48, 96, 96)), (1, (24, 48, 96)), (2, (24, 48, 96)), (2, (16, 96, 48))],
+    ("workers", "blocks", "precision"),
+    [
+        (0, (48, 96, 96), "float32"),
+        (1, (24, 48, 96), "float32"),
+        (2, (24, 48, 96), "float32"),
+        (2, (16, 96, 48), "float32"),
+        (2, (16, 96, 48), "bfloat16"),
+    ],
 )
-def test_results_are_the_same_wherever_blocks_run(reference, values, request, workers, blocks):
+def test_results_are_the_same_wherever_blocks_run(
+    references, values, request, workers, blocks, precision
+):
+    values["segment"]["precision"] = precision
     values["blocks"] = {"shape": blocks}
     if workers == 1:
         # A cluster of the session's own.
@@ -132,7 +152,7 @@ def test_results_are_the_same_wherever_blocks_run(reference, values, request, wo
         address = request.getfixturevalue("two_workers")
         values["compute"] = {"runner": "dask", "address": address, "stall_minutes": 5}
     process(values)
-    output, there = Path(values["session"]["output"]), reference[0]
+    output, there = Path(values["session"]["output"]), references[precision]
     assert tables(output) == tables(there)
     assert len(tables(there)) > 20
     for name in NAMES:
@@ -298,12 +318,12 @@ def test_the_journal_and_the_manifest_say_everything(reference, tiny_session, ti
     output, result = reference
     journal = json.loads((output / "session.json").read_text())
     assert journal == json.loads(json.dumps(result))
-    assert journal["version"] == __version__
+    assert journal["version"] == code_version()
     assert journal["started"] <= journal["finished"]
     card = json.loads((tiny_model / "card.json").read_text())
     source = tiny_session / f"{NAMES[0]}.mrc"
     manifest = json.loads((output / NAMES[0] / "manifest.json").read_text())
-    assert manifest["tomoseg"] == __version__
+    assert manifest["tomoseg"] == manifest["environment"]["tomoseg"] == code_version()
     assert manifest["source"]["url"] == source.as_uri()
     assert manifest["source"]["size"] == source.stat().st_size
     assert "mtime" in manifest["source"]["version"]

@@ -233,16 +233,21 @@ def test_filaments_stay_in_place_when_the_tomogram_is_binned(tmp_path, tiny_mode
     assert np.ptp(stops) < 20.0
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("voxel_angstrom", [12.0, 9.0, 15.0])
-def test_labels_and_scores_do_not_depend_on_the_blocks(tmp_path, tiny_model, noise, voxel_angstrom):
+def test_labels_and_scores_do_not_depend_on_the_blocks(
+    tmp_path, tiny_model, noise, voxel_angstrom, precision
+):
     source = write_mrc(
         tmp_path / "tomo.mrc", np.asarray(mrcfile.read(noise)), voxel_angstrom=voxel_angstrom
     )
     found = []
     for shape in (WHOLE, BLOCKS):
-        context = context_for(tiny_model, source, tmp_path / str(shape[0]), **in_blocks(shape))
+        sections = {"segment": {"precision": precision}, **in_blocks(shape)}
+        context = context_for(tiny_model, source, tmp_path / str(shape[0]), **sections)
         summary = run(context, "ingest", "segment")["segment"]["summary"]
-        (network,) = summary["networks"]
+        (network,), (computed,) = summary["networks"], summary["computed"]
+        assert computed.startswith(precision)
         assert network["voxel_angstrom"] == pytest.approx(12.0)
         scores = [stored(context, f"scores/{name}").astype(int) for name in context.scored]
         found.append((stored(context, RAW_LABELS), np.stack(scores)))

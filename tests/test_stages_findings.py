@@ -31,7 +31,7 @@ def test_what_was_found_needs_no_note():
 def test_an_empty_tomogram_names_the_keys_to_look_at(contrast, other):
     recipe = RECIPE.model_copy(update={"source": SourceSection(contrast=contrast)})
     (note,) = notes(found("actin", 0, filaments=0), recipe=recipe)
-    assert f"source.contrast: {other}" in note
+    assert f"source.contrast: {other}; measured: not clear" in note
     assert "13.48 Å (source.voxel_size_angstrom)" in note
 
 

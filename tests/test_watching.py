@@ -225,6 +225,24 @@ def test_masks_and_tilt_series_beside_tomograms_are_none(site, caplog):
     assert "a_inside.mrc (it belongs to a, as the recipe says)" in line
 
 
+def test_an_upgrade_makes_nothing_again_that_is_done(site, monkeypatch):
+    """Neither new code, nor a key that says its default, nor what changes no result."""
+    site.put("s1", "a.mrc")
+    site.settle()
+    site.work("s1")
+    assert site.where() == {"a": "done"}
+    monkeypatch.setattr("tomoseg.stages.terms.code_version", lambda: "0+new")
+    path = site.home / "recipe.yaml"
+    values = json.loads(path.read_text())
+    values["segment"] |= {"precision": "auto", "tta": 1}
+    values["session"] = {"results_of": "any_code", "keep_previous": True}
+    path.write_text(json.dumps(values))
+    assert site.where() == {"a": "done"}
+    values["segment"]["tta"] = 4
+    path.write_text(json.dumps(values))
+    assert site.where() != {"a": "done"}
+
+
 def test_a_file_still_being_written_waits(site):
     half = len(site.tomogram) // 2
     site.put("s1", "a.mrc", site.tomogram[:half])

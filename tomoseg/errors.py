@@ -109,5 +109,12 @@ class ResourceError(TomosegError):
     """The machine ran out of something: disk, memory, workers, time."""
 
 
+class UnfitWorkerError(ResourceError):
+    """A worker would compute otherwise than its run: with other code, another model or precision.
+
+    The work goes to another worker, and it is no attempt of the block's.
+    """
+
+
 class BlockError(TomosegError):
     """A block failed as often as it may; its stage publishes nothing."""

@@ -47,6 +47,9 @@ class SessionSection(Section):
     tomogram_name_remove
         Regular expressions cut out of a file's stem to get the tomogram's name, such as
         ``"^rec_"`` or ``"_10.00Apx$"``; the name is also ``rlnTomoName``.
+    results_of
+        ``this_code``: what another version of tomoseg made, told by its own files, is made again;
+        ``any_code``: it is kept, and notes say whose it is.
     keep_previous
         Whether results that other settings replace are kept, under ``<tomogram>/previous/``.
     """
@@ -54,6 +57,7 @@ class SessionSection(Section):
     input: tuple[str, ...] = ()
     output: str = ""
     tomogram_name_remove: tuple[str, ...] = ()
+    results_of: Literal["this_code", "any_code"] = "this_code"
     keep_previous: bool = False
 
     @field_validator("input", mode="before")
@@ -222,7 +226,8 @@ class SegmentSection(Section):
     score_maps
         Use score maps of classes traced, picked or sampled (6 to 38% more time); else the masks.
     precision
-        ``auto``: bfloat16 where the processor or GPU has it; or ``float32``.
+        ``auto``: bfloat16 where the processor or GPU has it, float32 where workers differ, and of
+        results that stand there already their own; or ``float32``, ``bfloat16``.
     tta
         Test-time augmentation: mirror images of every block are averaged. 4 mirrors x and y and
         takes 4.1 to 4.5 times as long; 8 all axes, 8.5 to 9.1 times; 1 is none.

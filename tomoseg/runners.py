@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from tomoseg.attempts import ATTEMPTS, Named, attempted, can_pass, tried
-from tomoseg.errors import BlockError, ResourceError, TomosegError
-from tomoseg.events import Place, at, here
+from tomoseg.attempts import ATTEMPTS, Named, can_pass, tried
+from tomoseg.errors import BlockError, ResourceError, TomosegError, UnfitWorkerError
+from tomoseg.events import here
 from tomoseg.overlap import overlapped
+from tomoseg.version import code_version
+from tomoseg.workers import Asked, Question, answered, attempted_here, unfit
 
 CONNECT_SECONDS = 20.0
 CONNECTS = 5
@@ -59,6 +61,17 @@ class Runner(Protocol):
             If the machine or the cluster cannot do the work.
         """
 
+    def ask(self, question: Question, *, on_device: bool = False) -> list[dict[str, Any]]:
+        """Return what each process answers that items would go to now, one at least.
+
+        A question is asked once; who answers with an error gets no items.
+
+        Raises
+        ------
+        TomosegError
+            If all answer with an error, such as UnfitWorkerError where their code is another.
+        """
+
 
 class SerialRunner:
     """Items in this process, begun in order.
@@ -83,6 +96,10 @@ class SerialRunner:
         if self._threads == 1:
             return map(work, items)
         return overlapped(work, items, threads=self._threads)
+
+    def ask(self, question: Question, *, on_device: bool = False) -> list[dict[str, Any]]:
+        """Return what this process answers."""
+        return [question()]
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,8 @@ class DaskRunner:
         self._stall_minutes = stall_minutes
         self._ahead = ahead
         self._streaks: dict[str, int] = {}
+        self._unfit: set[str] = set()
+        self._answers: dict[Question, list[dict[str, Any]]] = {}
         self._sent = 0
 
     @property
@@ -150,7 +169,7 @@ class DaskRunner:
                     return
                 for future in self._finished(flight):
                     attempt = flight.pop(future)
-                    outcome = self._outcome(future, attempt, task.name(attempt.item))
+                    outcome = self._outcome(future, attempt, task.name(attempt.item), resources)
                     if isinstance(outcome, Attempt):
                         again.append(outcome)
                     else:
@@ -163,6 +182,46 @@ class DaskRunner:
             if flight:
                 with contextlib.suppress(OSError):
                     self._client.cancel(list(flight))
+
+    def ask(self, question: Question, *, on_device: bool = False) -> list[dict[str, Any]]:
+        """Return what the workers answer; without any yet, what the first does that comes."""
+        if question not in self._answers:
+            answers = self._asked(question, self._resources() if on_device else None)
+            # A cluster that grows with its work grows for a question only if it is sent as work.
+            sent = () if answers else self.map(Asked(), [question], on_device=on_device)
+            self._answers[question] = [*answers, *sent]
+        return self._answers[question]
+
+    def _asked(
+        self, question: Question, resources: dict[str, float] | None
+    ) -> list[dict[str, Any]]:
+        answers = []
+        try:
+            told = self._client.run(
+                answered, question, code_version(), workers=self._fit(resources), on_error="return"
+            )
+        except OSError as error:
+            raise _without_scheduler() from error
+        for worker, answer in told.items():
+            if not isinstance(answer, BaseException):
+                answers.append(answer)
+            # A worker that was lost meanwhile says nothing of its code.
+            elif not isinstance(answer, OSError):
+                self._avoid(worker, unfit(answer), resources)
+        return answers
+
+    def _avoid(self, worker: str, error: TomosegError, resources: dict[str, float] | None) -> None:
+        """Send nothing more to a worker that does not fit; raise if no other is there."""
+        if worker not in self._unfit:
+            log.warning("worker %s gets no work: %s", worker, error)
+        self._unfit.add(worker)
+        if not self._fit(resources):
+            raise error
+
+    def _fit(self, resources: dict[str, float] | None) -> list[str]:
+        """Return the workers that fit, of those that have what an item asks for."""
+        workers = self._gpu_workers() if resources else list(self._client.nthreads())
+        return [one for one in workers if one not in self._unfit]
 
     def _next(
         self, flight: dict[Any, Attempt], again: list[Attempt], waiting: Iterator[Attempt]
@@ -180,23 +239,30 @@ class DaskRunner:
             _forget_keys()
         name = task.name(attempt.item)
         key = f"{type(task).__name__}-{name}-{uuid.uuid4().hex[:8]}"
-        others = []
-        if attempt.failed_on:
-            others = [one for one in self._client.nthreads() if one not in attempt.failed_on]
+        fit = self._fit(resources) if attempt.failed_on or self._unfit else []
+        others = [one for one in fit if one not in attempt.failed_on] or fit
         return self._client.submit(
-            _attempted_here,
+            attempted_here,
             task,
             attempt.item,
             key if attempt.is_alone else "",
             here(),
+            code_version(),
             key=key,
             pure=False,
             resources=resources,
             workers=others or None,
-            allow_other_workers=bool(others),
+            # Loosely bound, blocks would be stolen by who is idle because nothing fits it.
+            allow_other_workers=bool(others) and not self._unfit,
         )
 
-    def _outcome(self, future: Any, attempt: Attempt, name: str) -> dict[str, Any] | Attempt:
+    def _outcome(
+        self,
+        future: Any,
+        attempt: Attempt,
+        name: str,
+        resources: dict[str, float] | None = None,
+    ) -> dict[str, Any] | Attempt:
         """Return the receipt, or the next attempt; raise what no attempt can mend."""
         from distributed import CancelledError, KilledWorker
 
@@ -211,6 +277,9 @@ class DaskRunner:
             return self._after_a_loss(error, attempt, name)
         if result is None:
             raise self._why_lost(worker, name)
+        if isinstance(result, UnfitWorkerError):
+            self._avoid(worker, result, resources)
+            return attempt
         if not isinstance(result, TomosegError):
             self._streaks[worker] = 0
             return dict(result)
@@ -233,7 +302,12 @@ class DaskRunner:
 
         if not isinstance(error, KilledWorker):
             if attempt.number >= ATTEMPTS:
-                raise BlockError(f"{type(error).__name__}: {error}", block=name) from error
+                raise BlockError(
+                    f"{type(error).__name__}: {error}",
+                    remedy="If workers have another tomoseg or other libraries than this process, "
+                    "install the same there.",
+                    block=name,
+                ) from error
             return replace(attempt, number=attempt.number + 1)
         if attempt.is_alone:
             raise self._why_lost(error.last_worker.address, name) from error
@@ -274,9 +348,11 @@ class DaskRunner:
 
     def _resources(self) -> dict[str, float] | None:
         """Return what an item that computes on a device asks for, if any worker has a GPU."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        has_gpu = any(worker["resources"].get("GPU", 0) > 0 for worker in workers)
-        return {"GPU": GPU_SHARE} if has_gpu else None
+        return {"GPU": GPU_SHARE} if self._gpu_workers() else None
+
+    def _gpu_workers(self) -> list[str]:
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        return [name for name, one in workers.items() if one["resources"].get("GPU", 0) > 0]
 
     def _window(self) -> int:
         threads: dict[str, int] = self._client.nthreads()
@@ -309,38 +385,6 @@ def _forget_keys() -> None:
 
 def _without_scheduler() -> ResourceError:
     return ResourceError("the Dask scheduler went away", remedy="Start it and run again.")
-
-
-def _attempted_here(
-    task: Named, item: Any, once: str = "", place: Place | None = None
-) -> tuple[str, dict[str, Any] | TomosegError | None]:
-    """Run one item on a Dask worker; return the worker and the receipt or what went wrong.
-
-    ``place`` is what the client works on: the worker's log lines and counts name it too.
-
-    What is to be begun ``once`` under that name, and was begun by a worker that is gone, is left
-    alone: then that worker and None are returned.
-    """
-    from distributed import get_worker
-
-    worker = get_worker()
-    if once and (gone := _begun_on(worker, once)):
-        return gone, None
-    try:
-        with at(place):
-            return str(worker.address), attempted(task, item)
-    except TomosegError as error:
-        return str(worker.address), error
-
-
-def _begun_on(worker: Any, name: str) -> str | None:
-    """Return the worker that began what has this name; if none did, say that this one does."""
-    from distributed.utils import sync
-
-    for _, address in sync(worker.loop, worker.scheduler.events, topic=name):
-        return str(address)
-    sync(worker.loop, worker.scheduler.log_event, topic=name, msg=worker.address)
-    return None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tomoseg import __version__
 from tomoseg.attempts import explaining
 from tomoseg.blocks import BlockGrid
 from tomoseg.clusters import cluster_address, described, local_workers, runner_at
@@ -34,10 +33,14 @@ from tomoseg.stages.findings import empty_notes
 from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
 from tomoseg.stages.progress import noted
 from tomoseg.stages.publishing import sweep
+from tomoseg.stages.terms import kept_notes
 from tomoseg.stores import Folder, claimed
+from tomoseg.version import code_version, environment
 
 # Starting workers takes some seconds; fewer blocks than this are done by then.
 BLOCKS_FOR_WORKERS = 8
+# Of each stage, in a manifest.
+RECORDED = ("digest", "terms", "environment", "finished", "seconds", "summary")
 
 log = logging.getLogger(__name__)
 
@@ -272,23 +275,31 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
         "blocks": records["segment"]["summary"]["blocks"],
         "files": [f"{context.name}/{path}" for path in [*files, "manifest.json"]],
         "picture": f"{context.name}/report/overview.png",
+        "computed": records["segment"]["summary"]["computed"],
         "notes": [
+            *kept_notes(records),
             *(note for r in records.values() for note in r["summary"].get("notes", [])),
-            *empty_notes(classes, context.recipe, voxel_angstrom=voxel),
+            *empty_notes(
+                classes,
+                context.recipe,
+                voxel_angstrom=voxel,
+                measured_contrast=records["ingest"]["summary"]["measured_contrast"],
+            ),
         ],
     }
     sweep(context.folder)
     context.folder.write_json(
         "manifest.json",
         {
-            "tomoseg": __version__,
+            "tomoseg": code_version(),
+            "environment": environment(),
             "tomogram": context.name,
             "source": {"url": context.source_url, **records["ingest"]["summary"]["source"]},
             "classes": list(context.classes),
             "networks": [network.facts for network in context.networks],
             "recipe": context.recipe.model_dump(mode="json"),
             "stages": {
-                name: {key: record[key] for key in ("digest", "finished", "seconds", "summary")}
+                name: {key: record[key] for key in RECORDED if key in record}
                 for name, record in records.items()
             },
         },
@@ -334,7 +345,7 @@ class Journal:
         journal = cls(
             session,
             {
-                "version": __version__,
+                "version": code_version(),
                 "started": _now(),
                 "finished": "",
                 "recipe": "recipe.yaml",

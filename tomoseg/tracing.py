@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg import __version__
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.coordinates import Filament, Particles, numbered
 from tomoseg.errors import RequestError
@@ -38,6 +37,7 @@ from tomoseg.formats.star import write_star
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import safe_name, tomogram_name
 from tomoseg.stores import Folder, read_file
+from tomoseg.version import code_version
 
 TABLES = (".star", ".csv", ".tsv", ".txt", ".cbox")
 # Of the score map that picks are drawn in.
@@ -159,7 +159,7 @@ def write_traced(traced: Traced, request: TraceRequest, output: Folder) -> list[
     output.write_json(
         f"{stem}__trace.json",
         {
-            "tomoseg": __version__,
+            "tomoseg": code_version(),
             "source": request.url,
             "class": request.name,
             "settings": asdict(request.settings),

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from tomoseg import __version__
 from tomoseg.attempts import explaining
 from tomoseg.cli.exchange import export, import_
 from tomoseg.cli.networks import evaluate, train
@@ -23,6 +22,7 @@ from tomoseg.cli.words import SOME_FAILED, WRONG_REQUEST, complain
 from tomoseg.devices import share_heap
 from tomoseg.errors import FormatError, ModelError, RequestError, TomosegError
 from tomoseg.monitoring import configure_logs
+from tomoseg.version import said_version
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,7 +48,7 @@ def main() -> None:
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"tomoseg {__version__}")
+        typer.echo(f"tomoseg {said_version()}")
         raise typer.Exit
 
 

@@ -43,6 +43,9 @@ def run(
     output: OutputOption = None,
     set_: SetOption = None,
     dask: DaskOption = None,
+    any_code: Annotated[
+        bool, typer.Option("--any-code", help="Keep results that other versions made.")
+    ] = False,
 ) -> None:
     """Segment, trace and pick: a session of tomograms in, results out.
 
@@ -54,7 +57,8 @@ def run(
 
     # A plain kill ends as Ctrl-C does: workers are stopped and the output is given free.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    session = plan_session(_recipe(recipe, tomograms, output, set_, dask))
+    changes = [*(set_ or ()), *(["session.results_of=any_code"] if any_code else ())]
+    session = plan_session(_recipe(recipe, tomograms, output, changes, dask))
     check_session(session)
     serve_metrics()
     with progress([found.name for found in session.tomograms]) as show:

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from tomoseg import __version__
 from tomoseg.errors import FormatError, RequestError
 from tomoseg.exchange.imported import checked_class, note_import, write_mask, write_points
 from tomoseg.exchange.masks import count, opened_on, reading, rule_of
@@ -20,6 +19,7 @@ from tomoseg.formats.registry import DIALECTS, dialect_of, reader
 from tomoseg.formats.star import decoded
 from tomoseg.sources import AMIRA_SUFFIXES, EM_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 from tomoseg.stores import Folder, checked_url, fingerprint, read_file
+from tomoseg.version import code_version
 
 VOLUMES = MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
 PICKS = "picks"
@@ -197,7 +197,7 @@ def _import_points(request: ImportRequest, dialect: str, places: Places) -> Impo
         for kind, number in zip(("filaments", "particles"), _counts(points), strict=True):
             if number:
                 kinds.add(kind)
-                facts = {"tomoseg": __version__, "kind": kind, "count": number, **source}
+                facts = {"tomoseg": code_version(), "kind": kind, "count": number, **source}
                 facts["read"] = points.told(dialect)
                 note_import(places.home, place, request.name, facts)
     return Imported(
@@ -287,7 +287,7 @@ def _import_mask(request: ImportRequest, places: Places) -> Imported:
         read = reading(source, rule, flip_z=request.flip_z)
         path, label = write_mask(places.home, place, request.name, read)
     facts = {
-        "tomoseg": __version__,
+        "tomoseg": code_version(),
         "kind": MASK,
         "voxels": voxels,
         "where": rule.says,

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg import __version__
 from tomoseg.errors import RequestError
 from tomoseg.formats.mrc_header import stated_origin
 from tomoseg.meshes import Mesh
 from tomoseg.sampling import Header, Triple
+from tomoseg.version import code_version
 
 # Rows written at once.
 _ROWS = 100_000
@@ -40,7 +40,7 @@ def write_obj(file: BinaryIO, mesh: Mesh, name: str, *, origin: Triple = (0.0, 0
     origin
         Å, zyx, added to every corner.
     """
-    file.write(f"# tomoseg {__version__}, xyz in angstrom\no {name}\n".encode())
+    file.write(f"# tomoseg {code_version()}, xyz in angstrom\no {name}\n".encode())
     for corners in _parts(mesh.corners_angstrom.astype(np.float64)):
         rows = (corners + origin)[:, ::-1]
         file.write(("v %.3f %.3f %.3f\n" * len(rows) % tuple(rows.ravel().tolist())).encode())
@@ -64,7 +64,7 @@ def write_stl(file: BinaryIO, mesh: Mesh, name: str, *, origin: Triple = (0.0, 0
     if len(mesh.triangles) >= 2**32:
         raise RequestError(f"STL cannot count {len(mesh.triangles)} triangles")
     # No program must take it for the STL of text, which begins with "solid".
-    file.write(f"tomoseg {__version__} {name}, xyz in angstrom".encode()[:80].ljust(80))
+    file.write(f"tomoseg {code_version()} {name}, xyz in angstrom".encode()[:80].ljust(80))
     file.write(np.uint32(len(mesh.triangles)).astype("<u4").tobytes())
     for triangles in _parts(mesh.triangles):
         rows = np.zeros(len(triangles), _STL_TRIANGLE)

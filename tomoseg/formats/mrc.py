@@ -11,7 +11,6 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tomoseg import __version__
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
 from tomoseg.formats.box_reader import BoxReader
@@ -28,6 +27,7 @@ from tomoseg.formats.mrc_header import (
 )
 from tomoseg.formats.ranges import byte_count, read_exactly, refuse_outside, run_starts
 from tomoseg.sampling import Header, Shape, as_shape
+from tomoseg.version import code_version
 
 # Of bytes whose sign is not told, looked at: so many parts, of so many bytes.
 SAMPLES, SAMPLE_BYTES = 64, 1 << 14
@@ -162,7 +162,7 @@ class MrcWriter:
         self._file = file
         self._header = header
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._label = f"tomoseg {__version__} {label}"
+        self._label = f"tomoseg {code_version()} {label}"
         self._seen: _Moments | None = None
         if self._dtype.name not in MODES.values():
             raise RequestError(

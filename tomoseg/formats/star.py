@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from tomoseg import __version__
 from tomoseg.errors import FormatError, RequestError
+from tomoseg.version import code_version
 
 # RELION looks at these numbers to tell its own generations of columns apart.
 RELION_5, RELION_4 = 50001, 30001
@@ -44,7 +44,7 @@ def write_star(blocks: Mapping[str, pd.DataFrame], *, version: int = RELION_5) -
     RequestError
         If a text cannot be written in STAR.
     """
-    parts = [f"# Written by tomoseg {__version__}\n"]
+    parts = [f"# Written by tomoseg {code_version()}\n"]
     for name, table in blocks.items():
         header = "".join(f"_{column} #{i}\n" for i, column in enumerate(table.columns, start=1))
         rows = zip(*(_column_text(table[column]) for column in table.columns), strict=True)

@@ -26,12 +26,12 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily
 
-from tomoseg import __version__
 from tomoseg.capacity import Times
 from tomoseg.devices import memory_bytes
 from tomoseg.errors import RequestError
 from tomoseg.events import Listener, Work, listen
 from tomoseg.monitoring.tomograms import STAGE_SECONDS, TomogramMetrics
+from tomoseg.version import code_version
 
 ADDRESS = "TOMOSEG_METRICS_ADDRESS"
 BLOCK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -50,7 +50,8 @@ class WorkMetrics(Listener):
     def __init__(self, registry: CollectorRegistry) -> None:
         by_stage: dict[str, Any] = {"labelnames": ("stage",), "registry": registry}
         by_outcome: dict[str, Any] = {"labelnames": ("stage", "outcome"), "registry": registry}
-        Info("tomoseg", "The version of tomoseg.", registry=registry).info({"version": __version__})
+        said = Info("tomoseg", "The version of tomoseg.", registry=registry)
+        said.info({"version": code_version()})
         self._blocks = Counter("tomoseg_blocks", "Blocks that ended.", **by_outcome)
         self._in_work = Gauge("tomoseg_blocks_in_work", "Blocks being computed.", **by_stage)
         self._voxels = Counter("tomoseg_voxels", "Voxels of blocks done.", **by_stage)

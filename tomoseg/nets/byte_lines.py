@@ -24,10 +24,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tomoseg import __version__, intensity
+from tomoseg import intensity
 from tomoseg.nets.architecture import SegmentationNetwork
 from tomoseg.nets.card import Architecture, ModelCard
 from tomoseg.phantom import PhantomParameters, simulate, varied
+from tomoseg.version import code_version
 
 # What the lines are measured on.
 SHAPE = (48, 160, 160)
@@ -159,7 +160,7 @@ def _digest(card: ModelCard) -> str:
         mode="json",
         include={"architecture", "voxel_size_angstrom", "contrast", "intensity", "weights_sha256"},
     )
-    facts = [said, SHAPE, SEEDS, __version__, torch.__version__]
+    facts = [said, SHAPE, SEEDS, code_version(), torch.__version__]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -39,7 +39,7 @@ from tomoseg.nets.architecture import (
 from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import load_network
 from tomoseg.nets.device import Precision, choose_device, choose_dtype, device_of, keep_freed_memory
-from tomoseg.nets.engines import Engine, with_engine
+from tomoseg.nets.engines import Engine, check_engine, with_engine
 from tomoseg.sampling import Shape, as_shape
 
 Network = Callable[[Tensor], Tensor]
@@ -82,6 +82,8 @@ class Predictor:
         Slabs in one pass: 1 on a CPU, 8 on a GPU. A volume network takes one block a pass.
     events
         What had to be changed on the way, such as a halved batch, for the manifest.
+    said
+        In which numbers and on what it computes, for receipts.
 
     Raises
     ------
@@ -103,8 +105,7 @@ class Predictor:
         engine: Engine = "torch",
     ) -> None:
         self.card = card
-        self.device = choose_device("cpu" if (device, engine) == ("auto", "int8") else device)
-        self.dtype = choose_dtype(self.device, precision)
+        self.device, self.dtype = settled(device, precision, engine)
         self._on = device_of(self.device)
         self.batch = self._on.batch
         self.events: list[str] = []
@@ -115,6 +116,7 @@ class Predictor:
         self._network = with_engine(
             _prepared(network, self.device, dtype), engine, card, self.dtype
         )
+        self.said = said(self.device, self.dtype, engine)
         if tta > 1:
             self._network = MirrorAveraged(self._network, MIRRORED_AXES[tta])
 
@@ -332,6 +334,35 @@ def pass_windows(shape: Shape, card: ModelCard) -> BlockGrid:
     # All slices are in every window: the margins of a slab come from its neighbours.
     stride = (1, *architecture.stride[1:])
     return BlockGrid(shape, (slices, rows, columns), architecture.receptive_halo, stride)
+
+
+def settled(device: str, precision: str, engine: str) -> tuple[torch.device, torch.dtype]:
+    """Return the device and the precision that these words mean on this machine.
+
+    Raises
+    ------
+    RequestError
+        If there is no such device or it cannot compute in the precision.
+    ResourceError
+        If what the engine needs is not there.
+    """
+    check_engine(cast(Engine, engine))
+    found = choose_device("cpu" if (device, engine) == ("auto", "int8") else device)
+    return found, choose_dtype(found, cast(Precision, precision))
+
+
+def said(device: torch.device, dtype: torch.dtype, engine: str) -> str:
+    """Say in which numbers, on what and by which engine networks are computed.
+
+    >>> said(torch.device("cpu"), torch.bfloat16, "int8").split(" on ")[0]
+    'int8 and bfloat16'
+    """
+    numbers = str(dtype).removeprefix("torch.")
+    numbers = f"int8 and {numbers}" if engine == "int8" else numbers
+    compiled = ", compiled" if engine == "compiled" else ""
+    if device.type == "cuda":
+        return f"{numbers} on {torch.cuda.get_device_name(device)}{compiled}"
+    return f"{numbers} on {device.type} {torch.backends.cpu.get_cpu_capability()}{compiled}"
 
 
 def cached_predictor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from tomoseg.nets.architecture import (
 from tomoseg.nets.card import CARD_NAME
 from tomoseg.nets.checkpoint import damaged_state, load_network, load_state, save_state
 from tomoseg.nets.settings import TrainingSettings
+from tomoseg.version import code_version
 
 STATE_NAME = "training.safetensors"
+
+log = logging.getLogger(__name__)
 
 # They say how and how long to compute, not what: a training may go on under other ones.
 _FREE_TO_CHANGE = {
@@ -48,6 +52,8 @@ class TrainingState:
         Step of the last validation.
     losses
         Of the steps since the last report, scalars on the device.
+    codes
+        Versions of tomoseg that trained before this one, if they were others.
     """
 
     network: SegmentationNetwork
@@ -59,6 +65,7 @@ class TrainingState:
     stale: int = 0
     validated_step: int = 0
     losses: list[Tensor] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +83,7 @@ class TrainingState:
         record = {
             "step": self.step, "seconds": self.seconds, "best": self.best, "stale": self.stale,
             "validated_step": self.validated_step, "digest": settings_digest(settings),
+            "codes": [*self.codes, code_version()],
         }  # fmt: skip
         save_state(folder / STATE_NAME, tensors, record)
 
@@ -121,12 +129,25 @@ def _resume(state: TrainingState, settings: TrainingSettings, folder: Path) -> N
     try:
         _restore(state, tensors, record)
         best, stale = float(record["best"]), int(record["stale"])
+        state.codes = _earlier_codes(path, record)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise damaged_state(path, error) from error
     # Where the model is torn, the next validation writes one anew, however good. A better one than
     # the state knows was written just before a kill, and will be again.
     if best_score(folder) >= best:
         state.best, state.stale = best, stale
+
+
+def _earlier_codes(path: Path, record: dict[str, Any]) -> list[str]:
+    """Return the versions that trained before, and say it if the last is not this one."""
+    codes = [str(code) for code in record.get("codes", ["of an unknown version"])]
+    if codes[-1:] == [code_version()]:
+        return codes[:-1]
+    log.warning(
+        "%s was trained by tomoseg %s up to here and goes on with %s; the card says so. To train "
+        "with one version, remove it to start anew", path, codes[-1], code_version(),
+    )  # fmt: skip
+    return codes
 
 
 def _restore(state: TrainingState, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import tomoseg
 from tomoseg.blocks import Box
 from tomoseg.compete import fit_calibration
 from tomoseg.errors import ModelError
@@ -47,6 +46,7 @@ from tomoseg.nets.validation import (
     mean_score,
     score_histograms,
 )
+from tomoseg.version import code_version
 
 LOG_NAME = "training.jsonl"
 
@@ -328,7 +328,8 @@ class _Session:
             "minutes": round(self.state.seconds / 60, 2),
             "device": self.state.device.type,
             "processes": self.world.size,
-            "tomoseg": tomoseg.__version__,
+            "tomoseg": code_version(),
+            "begun_by": self.state.codes,
             "torch": torch.__version__,
         }
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from tomoseg import __version__
 from tomoseg.errors import StoreError
 from tomoseg.events import working
 from tomoseg.stages.clean import CLEAN
@@ -21,8 +20,10 @@ from tomoseg.stages.previous import retire
 from tomoseg.stages.publishing import can_go_on, conclude, is_concluded, is_whole, publish, reopen
 from tomoseg.stages.sample import SAMPLE
 from tomoseg.stages.segment import SEGMENT
+from tomoseg.stages.terms import settle
 from tomoseg.stages.trace import TRACE
 from tomoseg.stores import Ledger, digest, noted_writes
+from tomoseg.version import environment
 
 __all__ = ["STAGES", "Context", "Stage", "class_summaries", "digest_of", "run_stage"]
 
@@ -44,15 +45,7 @@ def digest_of(context: Context, name: str) -> str:
     StoreError
         If a stage that it needs has not run.
     """
-    stage = STAGES[name]
-    return digest(
-        {
-            "stage": name,
-            "version": __version__,
-            "settings": stage.settings(context),
-            "needs": {need: context.record(need)["digest"] for need in stage.needs},
-        }
-    )
+    return digest(settle(context, STAGES[name], _record_there(context, name))[1])
 
 
 def run_stage(context: Context, name: str) -> dict[str, Any]:
@@ -67,9 +60,10 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
     TomosegError
         With the tomogram's name; finished blocks stay and are not computed again.
     """
-    stage, wanted = STAGES[name], digest_of(context, name)
+    stage, record = STAGES[name], _record_there(context, name)
+    terms, facts = settle(context, stage, record)
+    context, wanted = replace(context, terms=terms), digest(facts)
     ledger = Ledger.of(context.records, name, wanted)
-    record = _record_there(context, name)
     if record is not None and record["digest"] == wanted:
         if is_whole(context, ledger, record):
             return {**record, "is_reused": True}
@@ -83,20 +77,23 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
 
 def _computed(context: Context, stage: Stage, ledger: Ledger) -> Ledger:
     """Do what is missing of a stage and return its ledger, from which it can be published."""
-    begun = time.monotonic()
+    assert context.terms is not None
+    begun, terms = time.monotonic(), context.terms.as_dict()
     work = replace(context, staging=Staging(ledger.staged, stage.owns))
     if not can_go_on(work, ledger, stage):
         ledger.forget_all()
         ledger = Ledger.of(ledger.folder, ledger.stage, ledger.digest)
         work = replace(context, staging=Staging(ledger.staged, stage.owns))
         stage.begin(work)
-        ledger.begin()
+        ledger.begin(terms=terms)
     with working("stage", tomogram=context.name, stage=stage.name), noted_writes() as written:
         summary = stage.run(work, ledger)
         log.info("done in %.1f s", time.monotonic() - begun)
     record = {
         "stage": stage.name,
         "digest": ledger.digest,
+        "terms": terms,
+        "environment": environment(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - begun, 2),
         "summary": summary,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from tomoseg.runners import Runner
 from tomoseg.sampling import Header, Sampling, Shape, as_shape
 from tomoseg.stages.networks import AppliedNetwork, colours_of
 from tomoseg.stores import WRITTEN, Folder, Ledger, Volume, noted_writes
+
+if TYPE_CHECKING:
+    from tomoseg.stages.terms import Question, Terms
 
 Progress = Callable[[str, str, int, int], None]
 """Called with tomogram, stage and pass, the blocks done and all blocks."""
@@ -89,6 +92,8 @@ class Context:
         Where blocks run.
     progress
         Told of each finished block.
+    terms
+        On which the stage that runs is made; None outside of one.
     staging
         Of the stage that works; None between stages.
     """
@@ -100,6 +105,7 @@ class Context:
     networks: tuple[AppliedNetwork, ...]
     runner: Runner
     progress: Progress
+    terms: Terms | None = None
     staging: Staging | None = None
 
     @property
@@ -225,18 +231,37 @@ class Context:
         return (receipt_name(label, block) for block in compress(grid, wanted))
 
 
-def receipt_name(label: str, block: Block) -> str:
+@dataclass(frozen=True)
+class Piece:
+    """A file to make that is no block of an array, or some that belong together.
+
+    Parameters
+    ----------
+    name
+        The path of the file, or what they have in common.
+    make
+        Picklable; writes into the context's ``staged`` and returns the paths there.
+    """
+
+    name: str
+    make: Callable[[Context], Iterable[str]]
+
+
+def receipt_name(label: str, block: Block | Piece) -> str:
     """Return the name of a block's receipt and sidecar in a pass: a folder for each z of the grid.
 
     >>> receipt_name("predict", BlockGrid((64, 64, 64), (32, 32, 32)).block((1, 0, 1)))
     'predict/1/1-0-1'
     """
+    if isinstance(block, Piece):
+        # As deep as of a block: a ledger lists its receipts so.
+        return f"{label}/0/{block.name.replace('/', '-')}"
     return f"{label}/{block.index[0]}/{block.name}"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A pass's work on one block, followed by its receipt.
+    """A pass's work on one block, or on one file, followed by its receipt.
 
     A block whose receipt stands is not worked on: a worker may be lost after it wrote the receipt
     and before it told, and the block is then sent out again. The receipt says what was written.
@@ -249,10 +274,10 @@ class Step:
 
     ledger: Ledger
     label: str
-    work: Callable[[Block], Mapping[str, Any]]
+    work: Callable[[Any], Mapping[str, Any]]
     is_fenced: bool = False
 
-    def name(self, block: Block) -> str:
+    def name(self, block: Block | Piece) -> str:
         """Return what a block is called in errors and logs."""
         return f"{self.label}-{block.name}"
 
@@ -266,7 +291,7 @@ class Step:
                 flags[z, *index] = grid.block((z, *index)).name in names
         return flags.ravel()
 
-    def __call__(self, block: Block) -> dict[str, Any]:
+    def __call__(self, block: Block | Piece) -> dict[str, Any]:
         """Do the work, then write the receipt."""
         name = receipt_name(self.label, block)
         there = self.ledger.find(name)
@@ -279,7 +304,8 @@ class Step:
             )
         begun = time.monotonic()
         names = {"stage": self.ledger.stage, "block": self.name(block)}
-        with working("block", voxels=block.write.size, **names), noted_writes() as written:
+        voxels = block.write.size if isinstance(block, Block) else 0
+        with working("block", voxels=voxels, **names), noted_writes() as written:
             receipt = dict(self.work(block))
             log.debug("done in %.2f s", time.monotonic() - begun)
         receipt["seconds"] = round(time.monotonic() - begun, 3)
@@ -308,6 +334,8 @@ class Stage:
         Paths of those arrays; if one is gone, the stage starts over.
     run
         Does the work and returns a small summary. It may be called again after a crash.
+    question
+        What workers are asked before it begins, if it applies networks.
     """
 
     name: str
@@ -317,3 +345,4 @@ class Stage:
     owns: tuple[str, ...] = ()
     begin: Callable[[Context], None] = lambda context: None
     arrays: Callable[[Context], tuple[str, ...]] = lambda context: ()
+    question: Callable[[Context], Question] | None = None

@@ -4,10 +4,13 @@
     <dialect>/                           points for the other programs of ``export.dialects``
 
 CSV stays as the tomogram is where ``export.flip_z`` mirrors what other programs get.
+Each mask, mesh, class of points and dialect is made by itself, with a receipt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,8 +22,9 @@ from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.measures import measures_csv
 from tomoseg.formats.registry import DIALECTS
 from tomoseg.formats.star import write_star
-from tomoseg.stages.context import Context, Stage
-from tomoseg.stages.mask_files import write_masks, write_meshes
+from tomoseg.stages.context import Context, Piece, Stage
+from tomoseg.stages.files import make_files
+from tomoseg.stages.mask_files import mask_pieces, mesh_pieces
 from tomoseg.stages.pick import read_particles, read_surroundings
 from tomoseg.stages.points import (
     FoundPoints,
@@ -46,18 +50,30 @@ def _settings(context: Context) -> Any:
 
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
+    files = make_files(context, ledger, list(_pieces(context)))
     found = found_points(context)
-    files = [*write_masks(context), *write_meshes(context)]
-    for name in context.recipe.trace or {}:
-        files += _write_filaments(context, name)
-    for name in context.recipe.pick or {}:
-        files += _write_particles(context, name)
-    for name in context.recipe.sample or {}:
-        files += _write_surfaces(context, name)
-    files += _write_dialects(context, found.flip_z() if context.recipe.export.flip_z else found)
-    notes = [*found.points.context.notes, *_notes(context, found)]
-    # Each class names the table of tomograms, and masks of copick its configuration.
-    return {"files": list(dict.fromkeys(files)), "notes": notes}
+    return {"files": files, "notes": [*found.points.context.notes, *_notes(context, found)]}
+
+
+def _pieces(context: Context) -> Iterator[Piece]:
+    recipe, dialects = context.recipe, context.recipe.export.dialects
+    yield from mask_pieces(context)
+    yield from mesh_pieces(context)
+    kinds = {
+        "filaments": (recipe.trace, _write_filaments),
+        "particles": (recipe.pick, _write_particles),
+        "surfaces": (recipe.sample, _write_surfaces),
+    }
+    for folder, (classes, write) in kinds.items():
+        for name in classes or {}:
+            stem = f"{folder}/{context.name}__{name}"
+            yield Piece(stem, partial(write, name=name, stem=stem))
+    has_tables = recipe.trace or recipe.sample or (recipe.pick and not context.sampling.is_flat)
+    if RELION in dialects and has_tables:
+        yield Piece(TOMOGRAMS, _write_tomograms)
+    for name in dialects:
+        if name not in AT_HOME:
+            yield Piece(name, partial(_write_dialect, name=name))
 
 
 def _notes(context: Context, found: FoundPoints) -> list[str]:
@@ -69,18 +85,22 @@ def _notes(context: Context, found: FoundPoints) -> list[str]:
     ]
 
 
-def _write_dialects(context: Context, seen: FoundPoints) -> list[str]:
-    """Write the dialects that have a folder of their own."""
-    options = write_options(context.recipe, context.colours)
-    written: list[str] = []
-    for name in context.recipe.export.dialects:
-        if name in AT_HOME:
-            continue
-        files = tomogram_files(DIALECTS[name], seen, name, options)
-        for path, content in files.items():
-            context.folder.write(path, content)
-        written += files
-    return written
+def _write_dialect(context: Context, *, name: str) -> list[str]:
+    """Write a dialect that has a folder of its own."""
+    found, options = found_points(context), write_options(context.recipe, context.colours)
+    seen = found.flip_z() if context.recipe.export.flip_z else found
+    return _written(context, tomogram_files(DIALECTS[name], seen, name, options))
+
+
+def _write_tomograms(context: Context) -> list[str]:
+    table = relion.tomograms_table([_tomogram(context)])
+    return _written(context, {TOMOGRAMS: write_star({"global": table}).encode()})
+
+
+def _written(context: Context, files: Mapping[str, bytes]) -> list[str]:
+    for path, content in files.items():
+        context.staged.write(path, content)
+    return list(files)
 
 
 def _tomogram(context: Context) -> TomoContext:
@@ -93,7 +113,7 @@ def _particles_table(context: Context, found: Particles) -> pd.DataFrame:
     return relion.particles_table(seen, context=_tomogram(context))
 
 
-def _write_filaments(context: Context, name: str) -> list[str]:
+def _write_filaments(context: Context, *, name: str, stem: str) -> list[str]:
     found, export = read_filaments(context, name), context.recipe.export
     sampling = context.header.sampling
     table = relion.filaments_table(
@@ -101,78 +121,61 @@ def _write_filaments(context: Context, name: str) -> list[str]:
         context=_tomogram(context),
         spacing_angstrom=export.spacing_angstrom.get(name),
     )
-    text = tables.filaments_csv(found, sampling)
-    stem = f"filaments/{context.name}__{name}"
-    numbers = measures_csv(measured(context, name, found))
-    context.folder.write(f"{stem}__measures.csv", numbers.encode())
-    written = [*_write_relion(context, stem, table), *_write_csv(context, stem, text)]
-    return [*written, f"{stem}__measures.csv"]
+    files = {
+        **_relion_files(context, stem, table),
+        **_csv_files(context, stem, tables.filaments_csv(found, sampling)),
+        f"{stem}__measures.csv": measures_csv(measured(context, name, found)).encode(),
+    }
+    return _written(context, files)
 
 
-def _write_particles(context: Context, name: str) -> list[str]:
+def _write_particles(context: Context, *, name: str, stem: str) -> list[str]:
     found, sampling = read_particles(context, name), context.header.sampling
-    stem = f"particles/{context.name}__{name}"
-    files = _write_csv(context, stem, tables.particles_csv([found], sampling))
-    files += _write_surroundings(context, name, stem)
     if not sampling.is_flat:
-        return [*_write_relion(context, stem, _particles_table(context, found)), *files]
-    if RELION not in context.recipe.export.dialects:
-        return files
-    micrograph = PurePosixPath(context.source_url).name
-    picks = relion.micrograph_table(found, micrograph, sampling=sampling)
-    # RELION expects the one table of such a file without a name.
-    context.folder.write(f"{stem}.star", write_star({"": picks}).encode())
-    return [f"{stem}.star", *files]
-
-
-def _write_surroundings(context: Context, name: str, stem: str) -> list[str]:
+        files = _relion_files(context, stem, _particles_table(context, found))
+    elif RELION in context.recipe.export.dialects:
+        micrograph = PurePosixPath(context.source_url).name
+        picks = relion.micrograph_table(found, micrograph, sampling=sampling)
+        # RELION expects the one table of such a file without a name.
+        files = {f"{stem}.star": write_star({"": picks}).encode()}
+    else:
+        files = {}
+    files |= _csv_files(context, stem, tables.particles_csv([found], sampling))
     columns = read_surroundings(context, name)
-    if columns is None:
-        return []
-    path = f"{stem}__surroundings.csv"
-    context.folder.write(path, tables.surroundings_csv(name, columns).encode())
-    return [path]
+    if columns is not None:
+        files[f"{stem}__surroundings.csv"] = tables.surroundings_csv(name, columns).encode()
+    return _written(context, files)
 
 
-def _write_surfaces(context: Context, name: str) -> list[str]:
+def _write_surfaces(context: Context, *, name: str, stem: str) -> list[str]:
     found = read_samples(context, name)
     columns = {key: value for key, value in vars(found).items() if key != "particles"}
     text = tables.particles_csv([found.particles], context.header.sampling, columns)
     table = _particles_table(context, found.particles)
-    stem = f"surfaces/{context.name}__{name}"
-    files = [*_write_relion(context, stem, table), *_write_csv(context, stem, text)]
+    files = {**_relion_files(context, stem, table), **_csv_files(context, stem, text)}
     near = read_contacts(context, name)
     if near is not None:
-        numbers = tables.contacts_csv(name, near.as_dict())
-        context.folder.write(f"{stem}__contacts.csv", numbers.encode())
-        files.append(f"{stem}__contacts.csv")
-    return files
+        files[f"{stem}__contacts.csv"] = tables.contacts_csv(name, near.as_dict()).encode()
+    return _written(context, files)
 
 
-def _write_relion(context: Context, stem: str, table: pd.DataFrame) -> list[str]:
-    """Write a class's points for RELION, with the optimisation set that names them."""
+def _relion_files(context: Context, stem: str, table: pd.DataFrame) -> dict[str, bytes]:
+    """Return a class's points for RELION, with the optimisation set that names them."""
     if RELION not in context.recipe.export.dialects:
-        return []
-    tomogram = _tomogram(context)
-    written = {
-        f"{stem}.star": {"optics": relion.optics_table(tomogram), "particles": table},
+        return {}
+    blocks = {
+        f"{stem}.star": {"optics": relion.optics_table(_tomogram(context)), "particles": table},
         f"{stem}__optimisation_set.star": {
             "optimisation_set": relion.optimisation_set_table(
                 f"{context.name}/{stem}.star", f"{context.name}/{TOMOGRAMS}"
             )
         },
-        TOMOGRAMS: {"global": relion.tomograms_table([tomogram])},
     }
-    for path, blocks in written.items():
-        context.folder.write(path, write_star(blocks).encode())
-    return list(written)
+    return {path: write_star(one).encode() for path, one in blocks.items()}
 
 
-def _write_csv(context: Context, stem: str, text: str) -> list[str]:
-    if CSV not in context.recipe.export.dialects:
-        return []
-    context.folder.write(f"{stem}.csv", text.encode())
-    return [f"{stem}.csv"]
+def _csv_files(context: Context, stem: str, text: str) -> dict[str, bytes]:
+    return {f"{stem}.csv": text.encode()} if CSV in context.recipe.export.dialects else {}
 
 
 EXPORT = Stage("export", ("clean", "trace", "pick", "sample"), _settings, _run)

@@ -10,7 +10,11 @@ from tomoseg.report.summary import ClassSummary
 
 
 def empty_notes(
-    classes: Sequence[ClassSummary], recipe: Recipe, *, voxel_angstrom: float
+    classes: Sequence[ClassSummary],
+    recipe: Recipe,
+    *,
+    voxel_angstrom: float,
+    measured_contrast: str | None = None,
 ) -> list[str]:
     """Return a note of each kind of thing that was looked for and not found.
 
@@ -22,12 +26,15 @@ def empty_notes(
         As resolved for the networks.
     voxel_angstrom
         Of the tomogram.
+    measured_contrast
+        ``"dark"`` or ``"bright"``, what protein was measured to be; None if that is not clear.
     """
     if not any(found.voxels for found in classes):
         other = "bright" if recipe.source.contrast == "dark" else "dark"
         return [
             "nothing was found: no voxel has a label. Likely causes: protein is "
-            f"{other} here, not {recipe.source.contrast} (source.contrast: {other}); voxels are "
+            f"{other} here, not {recipe.source.contrast} (source.contrast: {other}; measured: "
+            f"{measured_contrast or 'not clear'}); voxels are "
             f"not {voxel_angstrom:.4g} Å (source.voxel_size_angstrom); the network has never seen "
             "the like: look at report/overview.png, and train on a few slices (tomoseg train)"
         ]

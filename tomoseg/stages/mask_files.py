@@ -5,15 +5,14 @@
     copick/                                        an overlay: a mask a class, labels of them all
     meshes/<tomogram>__<class>.obj, .stl           surfaces, Å, on a grid of at most 2^27 voxels
 
-Labels are read once, a strip of blocks at a time, and go to all files at once.
+Each is made by itself, on any worker: labels are read a strip of blocks at a time.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -30,14 +29,14 @@ from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.tiff_writer import TiffWriter
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sections import MaskFormat
-from tomoseg.stages.context import Context
+from tomoseg.stages.context import Context, Piece
 from tomoseg.stores import Volume, write_mask_metadata
 from tomoseg.turns import Axes, file_box, file_header, file_voxels
 
 # A surface of a larger grid is made of bins: 512³ voxels show what a figure can.
 LARGEST_MESH_VOXELS = 2**27
-# Comparing and writing waits for memory and disk; more at once take more memory.
-WRITERS = 4
+COPICK_CONFIG = "copick/config.json"
+MESH_WRITERS = {"obj": write_obj, "stl": write_stl}
 SUFFIXES = {"mrc": "mrc", "tiff": "tif", "ome_zarr": "zarr"}
 
 Voxels = NDArray[np.uint8]
@@ -76,50 +75,53 @@ class Target:
         return labels if self.label is None else labels == self.label
 
 
-def write_masks(context: Context) -> list[str]:
-    """Write every class in the formats of ``export.masks`` and return the files."""
-    kinds = context.recipe.export.masks
+def mask_pieces(context: Context) -> Iterator[Piece]:
+    """Yield every class in the formats of ``export.masks``."""
+    export = context.recipe.export
     targets = [
         Target(_place(context, name, kind), kind, name, {1: colour}, context.label(name))
         for name, colour in context.colours.items()
-        for kind in kinds
+        for kind in export.masks
     ]
-    files = [target.path for target in targets]
-    if "copick" in kinds:
+    if "copick" in export.masks:
         place = _overlay(context, "classes", multilabel=True)
         colours = dict(enumerate(context.colours.values(), start=1))
         targets.append(Target(place, "copick", "classes", colours, None))
-        options = WriteOptions(colours=context.colours)
-        content = json.dumps(copick.config([], options), indent=1)
-        context.folder.write("copick/config.json", f"{content}\n".encode())
-        files += [place, "copick/config.json"]
-    if targets:
-        _write(context, targets)
-    return files
+        # An overlay has one configuration: of its points, if there are any.
+        if "copick" not in export.dialects:
+            yield Piece(COPICK_CONFIG, _write_config)
+    for target in targets:
+        yield Piece(target.path, partial(_write_mask, target=target))
 
 
-def write_meshes(context: Context) -> list[str]:
-    """Write the surface of every class in the formats of ``export.meshes``; return the files.
+def mesh_pieces(context: Context) -> Iterator[Piece]:
+    """Yield the surface of every class, in all formats of ``export.meshes``.
 
     A micrograph has no surfaces.
     """
-    kinds, stored = context.recipe.export.meshes, context.sampling
-    if not kinds or stored.is_flat:
-        return []
+    kinds = context.recipe.export.meshes
+    for name in context.classes if kinds and not context.sampling.is_flat else ():
+        stem = f"meshes/{context.name}__{name}"
+        yield Piece(stem, partial(_write_meshes, name=name, stem=stem))
+
+
+def _write_config(context: Context) -> list[str]:
+    content = json.dumps(copick.config([], WriteOptions(colours=context.colours)), indent=1)
+    context.staged.write(COPICK_CONFIG, f"{content}\n".encode())
+    return [COPICK_CONFIG]
+
+
+def _write_meshes(context: Context, *, name: str, stem: str) -> list[str]:
+    stored = context.sampling
     factor = meshes.bins_for(stored.shape, LARGEST_MESH_VOXELS)
     grid = stored.binned(factor)
-    volume = context.volume(context.label_path("semantic"))
-    files = []
-    for name in context.classes:
-        read = _Shares(volume, context.label(name), factor)
-        mesh = meshes.surface(read, grid, BlockGrid(grid.shape, context.recipe.blocks.shape))
-        for kind in kinds:
-            path = f"meshes/{context.name}__{name}.{kind}"
-            write = write_obj if kind == "obj" else write_stl
-            with context.folder.publishing(path) as file:
-                write(file, mesh, name, origin=place_of(context.header))
-            files.append(path)
-    return files
+    read = _Shares(context.volume(context.label_path("semantic")), context.label(name), factor)
+    mesh = meshes.surface(read, grid, BlockGrid(grid.shape, context.recipe.blocks.shape))
+    files = {f"{stem}.{kind}": MESH_WRITERS[kind] for kind in context.recipe.export.meshes}
+    for path, write in files.items():
+        with context.staged.publishing(path) as file:
+            write(file, mesh, name, origin=place_of(context.header))
+    return list(files)
 
 
 @dataclass(frozen=True)
@@ -149,25 +151,17 @@ def _overlay(context: Context, name: str, *, multilabel: bool) -> str:
     return f"copick/{path}"
 
 
-def _write(context: Context, targets: Sequence[Target]) -> None:
-    """Write all targets at once, a strip of blocks at a time."""
+def _write_mask(context: Context, *, target: Target) -> list[str]:
     volume = context.volume(context.label_path("semantic"))
     stored, source = context.sampling, context.header.sampling
     bins = source.bins(context.recipe.ingest.bin)
     depth, height, _ = context.recipe.blocks.shape
-    with ExitStack() as stack:
-        writers = [stack.enter_context(_opened(context, target)) for target in targets]
-        pool = stack.enter_context(ThreadPoolExecutor(WRITERS))
+    with _opened(context, target) as writer:
         for block in BlockGrid(stored.shape, (depth, height, stored.shape[2])):
             box = _source_box(block, stored, source, bins)
             labels = _on_source(volume.read(block.write), box, bins)
-            write = partial(_write_box, box=box, labels=labels)
-            for _ in pool.map(write, targets, writers):
-                pass
-
-
-def _write_box(target: Target, writer: Writer, *, box: Box, labels: Voxels) -> None:
-    writer.write(box, target.select(labels))
+            writer.write(box, target.select(labels))
+    return [target.path]
 
 
 @dataclass(frozen=True)
@@ -202,7 +196,7 @@ def _opened(context: Context, target: Target) -> Iterator[Writer]:
         with _opened_zarr(context, target) as volume:
             yield _Bytes(volume)
         return
-    with context.folder.publishing(target.path) as file:
+    with context.staged.publishing(target.path) as file:
         if target.kind == "tiff":
             writer: Writer = TiffWriter(file, header.sampling, "uint8", shown=(0, 1))
             yield _InFile(writer, axes, context.header.sampling.shape)
@@ -214,7 +208,7 @@ def _opened(context: Context, target: Target) -> Iterator[Writer]:
 @contextmanager
 def _opened_zarr(context: Context, target: Target) -> Iterator[Volume]:
     """Yield the only level of a group whose metadata is written last."""
-    group, kind = context.folder / target.path, target.kind
+    group, kind = context.staged / target.path, target.kind
     shape, shard = context.header.sampling.shape, context.recipe.blocks.shape
     volume = Volume(group, "0")
     group.remove("zarr.json" if kind == "ome_zarr" else ".zattrs")

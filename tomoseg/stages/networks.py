@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tomoseg import intensity
 from tomoseg.blocks import Box
 from tomoseg.compete import Calibration, Competitor
-from tomoseg.errors import ModelError, RequestError
+from tomoseg.errors import ModelError, RequestError, ResourceError, UnfitWorkerError
 from tomoseg.nets.card import (
     NOT_ANNOTATED,
     SHIPPED_MODELS,
@@ -25,9 +25,11 @@ from tomoseg.nets.card import (
 from tomoseg.recipe import NetworkChoice, Recipe, SegmentSection
 from tomoseg.rescale import Rescaling
 from tomoseg.sampling import Sampling, Shape, as_shape
+from tomoseg.stages.terms import check_model, model_digest
 from tomoseg.stores import local_path
 
 if TYPE_CHECKING:
+    from tomoseg.nets.device import Precision
     from tomoseg.nets.predict import Predictor
 
 LARGEST_RESCALING = 2.5
@@ -232,7 +234,7 @@ class FittedNetwork:
     normaliser: intensity.Normaliser
     halo: Shape
     device: str
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Precision
     threads: int
     tta: Literal[1, 4, 8]
     engine: Literal["torch", "compiled", "int8"]
@@ -280,17 +282,29 @@ class FittedNetwork:
         return back.apply(scores, core, box) if self.is_rescaled else scores
 
     def predictor(self) -> Predictor:
-        """Return this process's network; torch is imported here, where a block is computed."""
+        """Return this process's network; torch is imported here, where a block is computed.
+
+        Raises
+        ------
+        UnfitWorkerError
+            If this process has another model, or cannot compute as the run does.
+        """
         from tomoseg.nets.predict import cached_predictor
 
-        return cached_predictor(
-            self.applied.folder,
-            device=self.device,
-            precision=self.precision,
-            threads=self.threads,
-            tta=self.tta,
-            engine=self.engine,
-        )
+        folder = self.applied.folder
+        try:
+            found = cached_predictor(
+                folder,
+                device=self.device,
+                precision=self.precision,
+                threads=self.threads,
+                tta=self.tta,
+                engine=self.engine,
+            )
+        except (RequestError, ModelError, ResourceError) as error:
+            raise UnfitWorkerError(error.message, remedy=error.remedy) from error
+        check_model(folder, found.card, model_digest(self.applied.card))
+        return found
 
     def _core(self, box: Box) -> Box:
         """Return the box of the network's grid that a box of the tomogram's is made from."""

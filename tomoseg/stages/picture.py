@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg import __version__
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.report.pictures import TomogramPicture, tomogram_figure, tomogram_thumbnail
 from tomoseg.report.sheet import Projection, Slice
 from tomoseg.report.summary import ClassSummary
-from tomoseg.stages.context import Context, Stage
+from tomoseg.stages.context import Context, Piece, Stage
+from tomoseg.stages.files import make_files
 from tomoseg.stages.pick import read_particles
 from tomoseg.stages.sample import read_samples
 from tomoseg.stages.trace import read_filaments
 from tomoseg.stores import Ledger
+from tomoseg.version import code_version
 
 PROJECTED_NM = 60.0
+OVERVIEW, THUMBNAIL = "report/overview.png", ".tomoseg/thumbnail.jpg"
 
 
 def _settings(context: Context) -> Any:
@@ -55,6 +57,7 @@ def _picture(context: Context) -> TomogramPicture:
     cuts = sorted({depth // 4, depth // 2, 3 * depth // 4})
     half = max(1, round(PROJECTED_NM * 5 / sampling.voxel_size_angstrom[0]))
     begin, end = max(0, depth // 2 - half), min(depth, depth // 2 + half)
+    computed = ", ".join(context.summary("segment").get("computed", ())) or "nothing predicted"
     lines = [line for name in recipe.trace or () for line in read_filaments(context, name)]
     return TomogramPicture(
         name=context.name,
@@ -66,7 +69,7 @@ def _picture(context: Context) -> TomogramPicture:
         filaments=tuple(lines),
         particles=tuple(read_particles(context, name) for name in recipe.pick or ()),
         surfaces=tuple(read_samples(context, name) for name in recipe.sample or ()),
-        caption=f"tomoseg {__version__} · {_made_by(context)}",
+        caption=f"tomoseg {code_version()} · {_made_by(context)} · {computed}",
     )
 
 
@@ -114,11 +117,15 @@ def _finite(voxels: NDArray[Any]) -> NDArray[np.float32]:
     return values
 
 
-def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
+def _draw(context: Context) -> list[str]:
     picture = _picture(context)
-    context.folder.write("report/overview.png", tomogram_figure(picture))
-    context.records.write("thumbnail.jpg", tomogram_thumbnail(picture))
-    return {"files": ["report/overview.png"]}
+    context.staged.write(OVERVIEW, tomogram_figure(picture))
+    context.staged.write(THUMBNAIL, tomogram_thumbnail(picture))
+    return [OVERVIEW]
+
+
+def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
+    return {"files": make_files(context, ledger, [Piece(OVERVIEW, _draw)])}
 
 
 REPORT = Stage("report", ("clean", "trace", "pick", "sample"), _settings, _run)

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tomoseg import __version__
 from tomoseg.errors import StoreError
 from tomoseg.stages.context import IMAGE, RECORDS, Context, Stage
+from tomoseg.stages.terms import Terms
 from tomoseg.stores import Folder, Ledger, discard, transfer
 
 MANIFEST = "manifest.json"
@@ -43,7 +43,7 @@ def retire(context: Context, name: str, stages: Mapping[str, Stage]) -> None:
         "%s: %s will be made again: %s; results of %s are %s",
         context.name,
         ", ".join(again),
-        _reason(context),
+        _reason(context, record),
         when,
         f"kept under {place}" if is_kept else "replaced (session.keep_previous: true keeps them)",
     )
@@ -84,14 +84,15 @@ def _clear(folder: Folder, name: str, kept: str) -> None:
     discard(folder, name)
 
 
-def _reason(context: Context) -> str:
+def _reason(context: Context, record: Mapping[str, Any]) -> str:
     """Say what differs from the run that wrote the manifest, by the keys of the recipe."""
+    unlike = Terms.from_dict(record).unlike(context.terms) if context.terms else ""
+    if unlike:
+        return f"made with {unlike}"
     try:
         before = context.folder.read_json(MANIFEST)
     except StoreError:
         return "settings differ from those of a run that was not finished"
-    if before["tomoseg"] != __version__:
-        return f"they are of tomoseg {before['tomoseg']}, this is {__version__}"
     old, new = (
         dict(_flat(recipe)) for recipe in (before["recipe"], context.recipe.model_dump(mode="json"))
     )

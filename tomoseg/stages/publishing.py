@@ -64,7 +64,9 @@ def conclude(
     names = (url.removeprefix(start) for url in written if url.startswith(start))
     inside = (PROGRESS, *(f"{RECORDS}/{place}/" for place in (ledger.place, STAGED)))
     kept = [name for name in names if not name.startswith(inside) and context.folder.exists(name)]
-    published = {"arrays": arrays, "files": files, "written": kept}
+    # A table of nothing has no bytes in some dialects.
+    empty = [name for name in files if ledger.staged.size(name) == 0]
+    published = {"arrays": arrays, "files": files, "written": kept, "empty": empty}
     ledger.mark(PUBLISHING, {"record": {**record, "published": published}, "moved": 0})
     ledger.unmark(REOPENED)
 
@@ -120,13 +122,17 @@ def is_concluded(ledger: Ledger) -> bool:
 def is_whole(context: Context, ledger: Ledger, record: Mapping[str, Any]) -> bool:
     """Tell whether everything that is recorded of a finished stage still stands.
 
-    Files must be there and not be empty; an array's shards must be those that were written. One
-    of another size is lost if it cannot be read; what a person put there is told and left alone.
+    Files must be there, and not be empty unless they were written so; an array's shards must be
+    those that were written. One of another size is lost if it cannot be read; what a person put
+    there is told and left alone.
     """
     published = record.get("published", {})
     names = {*published.get("files", ()), *published.get("written", ())}
     names |= set(record["summary"].get("files", ()))
-    if any(not context.folder.exists(name) or context.folder.size(name) == 0 for name in names):
+    cut = names.difference(published.get("empty", ()))
+    if not all(context.folder.exists(name) for name in names):
+        return False
+    if any(context.folder.is_file(name) and context.folder.size(name) == 0 for name in cut):
         return False
     arrays: Mapping[str, Any] = published.get("arrays", {})
     if not all(is_array(context.folder, path) for path in arrays):

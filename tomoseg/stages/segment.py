@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,26 +35,28 @@ from tomoseg.stages.networks import (
     contrast_sign,
     halo_of,
 )
+from tomoseg.stages.terms import ONLY_SAID, Question, model_digest
 from tomoseg.stores import Ledger, Volume
+
+if TYPE_CHECKING:
+    from tomoseg.nets.device import Precision
 
 SCORES = "scores/"
 OUTSIDE_MASK, EMPTY = "outside the mask", "empty"
 # A few equal voxels are no padding, however short the halo is.
 SMALLEST_MARGIN = (1, 16, 16)
-# What a card says that changes no result.
-_ONLY_SAID = {"training", "scores", "halo_disagreement"}
 
 
 def _settings(context: Context) -> Any:
     segment = context.recipe.segment
     return {
-        "segment": segment.model_dump(mode="json", exclude={"model", "networks"}),
+        "segment": segment.model_dump(mode="json", exclude={"model", "networks", "precision"}),
         "contrast": context.recipe.source.contrast,
         "scored": context.scored,
         "competes": bool(segment.networks),
         "networks": [
             {
-                "model": network.card.model_dump(mode="json", exclude=_ONLY_SAID),
+                "model": network.card.model_dump(mode="json", exclude=ONLY_SAID),
                 "classes": network.classes,
                 "weight": network.weight,
             }
@@ -112,12 +114,17 @@ class SegmentBlock:
         for (_, volume), scores in zip(self.score_maps, maps, strict=True):
             volume.write(write, scores)
         counts = np.bincount(labels.ravel(), minlength=len(self.classes) + 1)
-        events = [event for network in self.networks for event in network.predictor().events]
-        return {"voxels": counts.tolist(), "events": events, "skipped": ""}
+        predictors = [network.predictor() for network in self.networks]
+        return {
+            "voxels": counts.tolist(),
+            "events": [event for predictor in predictors for event in predictor.events],
+            "skipped": "",
+            "computed": ", ".join(dict.fromkeys(predictor.said for predictor in predictors)),
+        }
 
     def _skipped(self, write: Box, reason: str) -> Mapping[str, Any]:
         voxels = [write.size] + [0] * len(self.classes)
-        return {"voxels": voxels, "events": [], "skipped": reason}
+        return {"voxels": voxels, "events": [], "skipped": reason, "computed": ""}
 
     def _read(self, write: Box) -> tuple[ReadBox, NDArray[np.bool_]]:
         """Read all that the networks need for a box, and tell which of its voxels are empty."""
@@ -204,6 +211,22 @@ def segment_block(context: Context) -> SegmentBlock:
     )
 
 
+def _precision(context: Context) -> Precision:
+    """Return what was settled for the stage; outside of one, what the recipe says."""
+    asked = context.recipe.segment.precision
+    return cast("Precision", context.terms.precision) if context.terms else asked
+
+
+def _question(context: Context) -> Question:
+    segment = context.recipe.segment
+    return Question(
+        precision=segment.precision,
+        device=context.recipe.compute.worker_device,
+        engine=segment.engine,
+        models=tuple((one.folder, model_digest(one.card)) for one in context.networks),
+    )
+
+
 def _fitted(
     context: Context, network: AppliedNetwork, statistics: intensity.Statistics
 ) -> FittedNetwork:
@@ -216,7 +239,7 @@ def _fitted(
         normaliser=intensity.prepare(steps, statistics, flip=contrast_sign(recipe, card) < 0),
         halo=halo_of(card, recipe.segment.halo),
         device=recipe.compute.worker_device,
-        precision=recipe.segment.precision,
+        precision=_precision(context),
         threads=recipe.compute.threads,
         tta=recipe.segment.tta,
         engine=recipe.segment.engine,
@@ -229,18 +252,27 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     voxels = np.zeros(len(context.classes) + 1, np.int64)
     events: set[str] = set()
     skipped: Counter[str] = Counter()
+    computed: Counter[str] = Counter()
 
     def told(receipt: Mapping[str, Any]) -> None:
         voxels[:] += receipt["voxels"]
         events.update(receipt["events"])
         skipped.update([receipt["skipped"]] if receipt["skipped"] else [])
+        computed.update([receipt["computed"]] if receipt["computed"] else [])
 
     context.run_pass(ledger, "predict", work, grid, on_device=True, told=told)
     blocks = {"all": len(grid), "skipped": dict(sorted(skipped.items()))}
     return {
         "voxels": voxels.tolist(),
         "blocks": blocks,
-        "notes": [*skipped_notes(blocks), *_contrast_notes(context, voxels), *sorted(events)],
+        "computed": dict(sorted(computed.items())),
+        "notes": [
+            *skipped_notes(blocks),
+            *_contrast_notes(context),
+            *(context.terms.notes if context.terms else ()),
+            *_mixed_notes(computed),
+            *sorted(events),
+        ],
         "networks": [
             {
                 "name": network.applied.card.name,
@@ -252,18 +284,22 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _contrast_notes(context: Context, voxels: NDArray[np.int64]) -> list[str]:
-    """Return notes of a contrast that does not fit, or that may explain why nothing was found."""
-    declared, ingested = context.recipe.source.contrast, context.summary("ingest")
-    notes = intensity.contrast_notes(ingested["detail_skewness"], declared)
-    if voxels[1:].any() or notes:
-        return notes
-    found = ingested["measured_contrast"] or "neither clearly dark nor bright"
-    other = "bright" if declared == "dark" else "dark"
-    return [
-        f"no voxel was labelled. source.contrast is {declared}, and protein was measured to be "
-        f"{found}: if it is {other}, set source.contrast: {other}"
-    ]
+def _contrast_notes(context: Context) -> list[str]:
+    """Say it if protein was measured to be otherwise than the recipe says."""
+    skewness = context.summary("ingest")["detail_skewness"]
+    return intensity.contrast_notes(skewness, context.recipe.source.contrast)
+
+
+def _mixed_notes(computed: Mapping[str, int]) -> list[str]:
+    """Say it if not all blocks were computed by one kind of processor.
+
+    >>> _mixed_notes({"float32 on a": 3, "float32 on b": 1})
+    ['last bits of scores may differ: blocks were computed in float32 on a (3), float32 on b (1)']
+    """
+    if len(computed) < 2:
+        return []
+    kinds = ", ".join(f"{kind} ({number})" for kind, number in sorted(computed.items()))
+    return [f"last bits of scores may differ: blocks were computed in {kinds}"]
 
 
 def skipped_notes(blocks: Mapping[str, Any]) -> list[str]:
@@ -295,4 +331,6 @@ def read_evidence(volume: Volume, label: int | None, box: Box) -> NDArray[np.flo
 
 
 OWNS = (RAW_LABELS, SCORES)
-SEGMENT = Stage("segment", ("ingest",), _settings, _run, OWNS, begin=_begin, arrays=_arrays)
+SEGMENT = Stage(
+    "segment", ("ingest",), _settings, _run, OWNS, _begin, arrays=_arrays, question=_question
+)

@@ -18,7 +18,7 @@ from tomoseg.stores.folders import (
     read_file,
     spool_bytes,
 )
-from tomoseg.stores.ledger import READERS, WRITTEN, Ledger, digest, ledgers
+from tomoseg.stores.ledger import READERS, WRITTEN, Ledger, begun, digest, ledgers
 from tomoseg.stores.moves import discard, is_array, items_below, seals, stands, transfer
 from tomoseg.stores.omezarr import (
     OmeZarrReader,
@@ -41,6 +41,7 @@ __all__ = [
     "OmeZarrReader",
     "Owner",
     "Volume",
+    "begun",
     "checked_url",
     "claimed",
     "digest",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,9 +132,9 @@ class Ledger:
         """Whether the stage's arrays were created under this digest."""
         return self.has(BEGUN)
 
-    def begin(self) -> None:
-        """Record that the stage's arrays have been created, empty."""
-        self.mark(BEGUN, {"digest": self.digest})
+    def begin(self, **said: Any) -> None:
+        """Record that the stage's arrays have been created, empty, and what else is said of it."""
+        self.mark(BEGUN, {"digest": self.digest, **said})
 
     def forget_all(self) -> None:
         """Remove all receipts of this stage with what is staged: their voxels are about to go.
@@ -230,6 +231,13 @@ def ledgers(folder: Folder, stage: str) -> Iterator[Ledger]:
 
 def _generations(folder: Folder) -> dict[str, int]:
     return dict(folder.read_json(GENERATIONS)) if folder.exists(GENERATIONS) else {}
+
+
+def begun(folder: Folder, stage: str) -> Iterator[dict[str, Any]]:
+    """Yield what :meth:`Ledger.begin` recorded of a stage, under each digest that is there."""
+    for ledger in ledgers(folder, stage):
+        with suppress(StoreError):
+            yield ledger.marked(BEGUN)
 
 
 def digest(values: Any) -> str:

@@ -16,6 +16,11 @@ from tomoseg.watching.places import Place, check_root, is_match
 from tomoseg.watching.settings import Watch, at_scheduler
 
 OWN = "tomoseg.yaml"
+WITHOUT_EFFECT: dict[str, Any] = {
+    "compute": True,
+    "session": {"output", "results_of", "keep_previous"},
+}
+"""Keys that change no result."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class SessionRecipe:
     Parameters
     ----------
     digest
-        Of all that decides results; of a wrong recipe, of what is wrong.
+        Of all that it says of results; of a wrong recipe, of what is wrong. It is not of the code:
+        what arrived and is done stays done where tomoseg is upgraded.
     recipe
         With the session's input and output, and where its blocks run.
     error
@@ -55,7 +61,8 @@ def session_recipe(watch: Watch, place: Place, entries: Sequence[Entry]) -> Sess
         recipe = _recipe(watch, place, any(entry.name == OWN for entry in entries))
     except RequestError as error:
         return SessionRecipe(digest(str(error)), error=error)
-    decisive = recipe.model_dump(mode="json", exclude={"compute": True, "session": {"output"}})
+    # Without defaults: a new version has other keys, and what is done stays done.
+    decisive = recipe.model_dump(mode="json", exclude=WITHOUT_EFFECT, exclude_defaults=True)
     return SessionRecipe(digest(decisive), recipe)
 
 
