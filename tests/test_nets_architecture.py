@@ -151,7 +151,7 @@ def test_a_tile_alone_is_answered_as_with_its_neighbourhood():
     network = build_network(PRESETS["tile"], 1).eval()
     for parameter in network.parameters():
         parameter.data.abs_()
-    image = torch.rand((1, 1, 96, 96), generator=torch.Generator().manual_seed(5))
+    image = torch.rand((1, 5, 96, 96), generator=torch.Generator().manual_seed(5))
     tile = (..., slice(16, 80), slice(16, 80))
     with torch.no_grad():
         whole, alone = (network(part)[:, 1] / TILE_STEEPNESS + 0.5 for part in (image, image[tile]))
@@ -161,7 +161,7 @@ def test_a_tile_alone_is_answered_as_with_its_neighbourhood():
 def test_a_tile_network_has_as_many_numbers_as_its_source():
     network = build_network(PRESETS["tile"], 1).eval()
     fold_norms(network)
-    assert sum(p.numel() for p in network.parameters()) == 225 * (40 + 1600 + 40) + 81
+    assert sum(p.numel() for p in network.parameters()) == 225 * (5 * 40 + 1600 + 40) + 81
 
 
 def test_every_preset_is_a_network_of_its_numbers():

@@ -28,7 +28,7 @@ from tomoseg.sampling import Sampling
 from tomoseg.sources import Found, discover, open_source
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import Progress
-from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
+from tomoseg.stages.networks import AppliedNetwork, colours_of, learned_from_points, load_networks
 from tomoseg.stores import Folder, claimed
 
 # Starting workers takes some seconds; fewer blocks than this are done by then.
@@ -108,7 +108,8 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
             remedy="Rename its file, or change session.tomogram_name_remove.",
         )
     is_deep = any(network.card.architecture.dimensions == 3 for network in networks)
-    recipe = recipe.resolved(tuple(colours_of(networks)), is_deep=is_deep)
+    classes, learned = tuple(colours_of(networks)), learned_from_points(networks)
+    recipe = recipe.resolved(classes, is_deep=is_deep, particles=learned)
     return Session(recipe, output, networks, tuple(tomograms))
 
 

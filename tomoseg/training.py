@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,17 +18,16 @@ from tomoseg.annotations import (
     annotated_volumes,
     first_sampling,
     listed,
+    particle_radii,
 )
 from tomoseg.errors import RequestError
 from tomoseg.nets.card import DEFAULT_COLOURS, SHIPPED_MODELS, ModelCard, load_card, model_folder
-from tomoseg.nets.settings import (
-    AnnotatedVolume,
-    TrainingProgress,
-    TrainingSettings,
-    usual_network,
-)
+from tomoseg.nets.doubts import doubts, forgotten_classes
+from tomoseg.nets.settings import TrainingProgress, TrainingSettings
+from tomoseg.nets.usual import suited
 from tomoseg.plain_yaml import read_yaml
 from tomoseg.recipe import SourceSection, absolute, explained
+from tomoseg.report.progress import read_progress
 from tomoseg.sections import Section
 from tomoseg.stores import Folder, local_path
 
@@ -36,6 +36,8 @@ DEFAULT_LABELS = "{folder}/truth/{name}__labels.mrc"
 # More makes a network forget what it knew: a few tiles are soon learned by heart.
 CORRECTION_SHARE = 1 / 3
 _FAR = "../../../"
+
+log = logging.getLogger(__name__)
 
 
 class TrainingRecipe(Section):
@@ -185,7 +187,8 @@ def train_from(
     from tomoseg.training_report import write_training_report
 
     volumes = annotated_volumes(recipe.annotations, recipe.network, memory_gib=recipe.memory_gib)
-    settings = _suited(recipe.network, volumes)
+    settings, reason = suited(recipe.network, volumes)
+    _say_network(settings, reason)
     output = Path(recipe.output)
     card = train(volumes, settings, output=output, report=report)
     # Of several processes that train one network, torchrun calls one number 0: it writes.
@@ -193,17 +196,41 @@ def train_from(
         annotations = tuple(listed(annotation) for annotation in recipe.annotations)
         used = recipe.model_copy(update={"annotations": annotations, "network": settings})
         Folder(recipe.output).write(RECIPE_NAME, used.as_yaml().encode())
+        card = _judged(card, output, used)
         write_training_report(output, volumes, settings)
     return card
 
 
-def _suited(settings: TrainingSettings, volumes: Sequence[AnnotatedVolume]) -> TrainingSettings:
-    """Return settings whose network, where none was asked for, suits what is annotated."""
-    given = settings.model_fields_set
-    if "architecture" in given:
-        return settings
-    usual = {key: value for key, value in usual_network(volumes).items() if key not in given}
-    return settings.model_validate({**settings.model_dump(exclude_unset=True), **usual})
+def _judged(card: ModelCard, output: Path, recipe: TrainingRecipe) -> ModelCard:
+    """Write into a card what its particles were painted as, and what speaks against the network."""
+    from tomoseg.nets.checkpoint import save_card
+    from tomoseg.nets.train import LOG_NAME
+
+    parent = recipe.network.init_from
+    known = load_card(parent).particles if parent else {}
+    lines = read_progress((output / LOG_NAME).read_text())
+    losses = [] if parent else [line.loss for line in lines if line.loss is not None]
+    card = card.model_copy(
+        update={
+            "particles": {name: radii for name, radii in known.items() if name in card.classes}
+            | particle_radii(recipe.annotations),
+            "doubts": doubts(card, losses),
+        }
+    )
+    save_card(output, card)
+    for doubt in card.doubts:
+        log.warning("%s: %s", card.name, doubt)
+    return card
+
+
+def _say_network(settings: TrainingSettings, reason: str) -> None:
+    if note := forgotten_classes(settings):
+        log.warning("%s", note)
+    a, because = settings.architecture, f" because {reason}" if reason else ""
+    log.info(
+        "network: %s, %d slices in, %d out%s; network.architecture changes it",
+        a.kind, a.slices_in, a.slices_out, because,
+    )  # fmt: skip
 
 
 def _completed(written: _Written, base: Path) -> TrainingRecipe:

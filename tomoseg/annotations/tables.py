@@ -54,12 +54,23 @@ def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) 
     return points
 
 
+def holds_lines(url: str) -> bool:
+    """Tell whether a table is our own of filaments, whose lines are drawn."""
+    from tomoseg.formats.tables import holds_filaments
+
+    return holds_filaments(_text(read_file(url)))
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8-sig", errors="replace")
+
+
 def _tables(url: str, tomogram: Tomogram) -> list[Particles]:
     from tomoseg.formats.picks import read_picks
     from tomoseg.formats.tables import holds_filaments, read_filaments_csv
 
     content = read_file(url)
-    text = content.decode("utf-8-sig", errors="replace")
+    text = _text(content)
     if not holds_filaments(text):
         return read_picks(content, url, tomogram.sampling, tomogram=tomogram.name)
     step = tomogram.grid.voxel_angstrom

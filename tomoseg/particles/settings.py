@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite, pi
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from tomoseg.errors import RequestError
 from tomoseg.sampling import Sampling
 
+_RADII = ("radius_angstrom", "label_radius_angstrom")
 VOLUMES = ("minimum_volume_nm3", "maximum_volume_fraction", "maximum_volume_nm3")
 
 
@@ -109,6 +110,12 @@ class PickingSettings:
                 "maximum_volume_nm3 and maximum_volume_fraction exclude each other",
                 remedy="State one of them.",
             )
+
+    def with_radii_of(self, other: Self) -> Self:
+        """Return the settings with another's radii where these are the usual ones."""
+        radii = {item: getattr(other, item.name) for item in fields(self) if item.name in _RADII}
+        left = {i.name: value for i, value in radii.items() if getattr(self, i.name) == i.default}
+        return replace(self, **left)
 
     @property
     def label_angstrom(self) -> float:

@@ -12,7 +12,7 @@ block that lies in them wholly is not predicted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tomoseg import intensity
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.compete import compete
+from tomoseg.nets.doubts import coverage_note
 from tomoseg.sampling import Shape, as_shape
 from tomoseg.stages.context import RAW_LABELS, Context, Stage
 from tomoseg.stages.masks import MASK, OUTSIDE, mask_settings, store_mask, stored_mask
@@ -40,7 +41,7 @@ OUTSIDE_MASK, EMPTY = "outside the mask", "empty"
 # A few equal voxels are no padding, however short the halo is.
 SMALLEST_MARGIN = (1, 16, 16)
 # What a card says that changes no result.
-_ONLY_SAID = {"training", "scores", "halo_disagreement"}
+_ONLY_SAID = {"training", "scores", "halo_disagreement", "particles", "doubts"}
 
 
 def _settings(context: Context) -> Any:
@@ -236,7 +237,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     return {
         "voxels": voxels.tolist(),
         "blocks": blocks,
-        "notes": [*skipped_notes(blocks), *sorted(events)],
+        "notes": [*skipped_notes(blocks), *_doubts(context, voxels), *sorted(events)],
         "networks": [
             {
                 "name": network.applied.card.name,
@@ -246,6 +247,16 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
             for network in work.networks
         ],
     }
+
+
+def _doubts(context: Context, voxels: NDArray[np.int64]) -> Iterator[str]:
+    """Yield what speaks against the networks, and against what they made of this tomogram."""
+    for network in context.networks:
+        yield from (f"network {network.card.name}: {doubt}" for doubt in network.card.doubts)
+        for name in network.classes:
+            share = voxels[context.label(name)] / voxels.sum()
+            if note := coverage_note(network.card, name, share):
+                yield note
 
 
 def skipped_notes(blocks: Mapping[str, Any]) -> list[str]:
