@@ -38,8 +38,9 @@ def boxes(*ends):
     return tuple(Box((0, 0, 0), end) for end in ends)
 
 
-def settings_of(volume, **given):
-    return suited(TrainingSettings(name="n", voxel_size_angstrom=10, **given), [volume])
+def settings_of(volume, particle_angstrom=0.0, **given):
+    settings = TrainingSettings(name="n", voxel_size_angstrom=10, **given)
+    return suited(settings, [volume], particle_angstrom=particle_angstrom)
 
 
 NEAR, WHITE = smooth((3, 3, 3)), smooth(0)
@@ -66,6 +67,15 @@ def test_the_usual_network_suits_what_is_annotated(voxels, painted, slices, patc
     assert (architecture.slices_in, architecture.slices_out) == slices
     assert settings.patch_shape == patch
     assert why in reason
+
+
+@pytest.mark.parametrize(("voxels", "angstrom", "fold"), [
+    (MICROGRAPH, 800.0, 4), (MICROGRAPH, 600.0, 2), (SECTIONS, 800.0, 2),
+])  # fmt: skip
+def test_large_particles_on_micrographs_are_seen_whole(voxels, angstrom, fold):
+    settings, reason = settings_of(Annotated(voxels, boxes((1, 200, 200))), angstrom)
+    assert settings.architecture.fold == fold
+    assert ("particles of 80 pixels" in reason) == (fold == 4)
 
 
 def test_slices_are_as_far_apart_as_the_voxels_say():

@@ -560,18 +560,20 @@ def test_a_network_that_is_not_asked_for_is_chosen_and_written_down(annotated, t
     assert used.network.architecture == card.architecture
 
 
-def test_the_network_that_was_chosen_is_said_with_the_reason(annotated, tmp_path, caplog):
-    caplog.set_level("INFO", "tomoseg.training")
+def test_the_network_that_was_chosen_is_said_with_the_reason(annotated, tmp_path):
     labels = np.full(SHAPE, 255, np.int16)
     labels[::5, 2:7, 2:7], labels[::5, 9:14, 9:14] = 1, 2
     annotated("a", labels=labels)
     network = {"steps": 1, "classes": NETWORK["classes"], "batch": 1}
     values = {"input": str(tmp_path / "a.mrc"), "output": "mine", "network": network}
-    train_from(training_recipe(values, base=tmp_path))
-    (said,) = [text for text in caplog.messages if text.startswith("network: ")]
+    said = []
+    card = train_from(training_recipe(values, base=tmp_path), say=said.append)
     # The painted objects are in every fifth slice alone.
-    assert said.startswith("network: slab, 1 slices in, 1 out because 1 slice at a time: ")
-    assert said.endswith("serial sections; network.architecture changes it")
+    (words,) = said
+    assert words.startswith("network: slab, slices_in 1, slices_out 1 because 1 slice at a time: ")
+    assert words.endswith("serial sections; network.architecture changes it")
+    assert card.training["network"] == words
+    assert escape(words) in (tmp_path / "mine" / "training.html").read_text()
 
 
 def test_what_was_learned_from_points_is_on_the_card(annotated, tmp_path):

@@ -171,9 +171,12 @@ def training_recipe(values: Mapping[str, Any], *, base: Path | None = None) -> T
 
 
 def train_from(
-    recipe: TrainingRecipe, *, report: Callable[[TrainingProgress], None] | None = None
+    recipe: TrainingRecipe,
+    *,
+    report: Callable[[TrainingProgress], None] | None = None,
+    say: Callable[[str], None] = log.info,
 ) -> ModelCard:
-    """Train, or go on with a training that was cut off.
+    """Train, or go on with a training that was cut off; ``say`` is told which network and why.
 
     The model's folder then also holds ``recipe.yaml``, which is complete, and the page
     ``training.html``.
@@ -187,8 +190,13 @@ def train_from(
     from tomoseg.training_report import write_training_report
 
     volumes = annotated_volumes(recipe.annotations, recipe.network, memory_gib=recipe.memory_gib)
-    settings, reason = suited(recipe.network, volumes)
-    _say_network(settings, reason)
+    particles = particle_radii(recipe.annotations)
+    largest = max((2 * radius for radius, _ in particles.values()), default=0.0)
+    settings, reason = suited(recipe.network, volumes, particle_angstrom=largest)
+    network = _network_words(settings, reason)
+    say(network)
+    if note := forgotten_classes(settings):
+        log.warning("%s", note)
     output = Path(recipe.output)
     card = train(volumes, settings, output=output, report=report)
     # Of several processes that train one network, torchrun calls one number 0: it writes.
@@ -196,25 +204,31 @@ def train_from(
         annotations = tuple(listed(annotation) for annotation in recipe.annotations)
         used = recipe.model_copy(update={"annotations": annotations, "network": settings})
         Folder(recipe.output).write(RECIPE_NAME, used.as_yaml().encode())
-        card = _judged(card, output, used)
+        card = _judged(card, used, particles, network)
         write_training_report(output, volumes, settings)
     return card
 
 
-def _judged(card: ModelCard, output: Path, recipe: TrainingRecipe) -> ModelCard:
-    """Write into a card what its particles were painted as, and what speaks against the network."""
+def _judged(
+    card: ModelCard,
+    recipe: TrainingRecipe,
+    particles: Mapping[str, tuple[float, float]],
+    network: str,
+) -> ModelCard:
+    """Complete a card: why this network, how particles were painted, what speaks against it."""
     from tomoseg.nets.checkpoint import save_card
     from tomoseg.nets.train import LOG_NAME
 
-    parent = recipe.network.init_from
+    output, parent = Path(recipe.output), recipe.network.init_from
     known = load_card(parent).particles if parent else {}
     lines = read_progress((output / LOG_NAME).read_text())
     losses = [] if parent else [line.loss for line in lines if line.loss is not None]
     card = card.model_copy(
         update={
             "particles": {name: radii for name, radii in known.items() if name in card.classes}
-            | particle_radii(recipe.annotations),
+            | dict(particles),
             "doubts": doubts(card, losses),
+            "training": {**card.training, "network": network},
         }
     )
     save_card(output, card)
@@ -223,14 +237,10 @@ def _judged(card: ModelCard, output: Path, recipe: TrainingRecipe) -> ModelCard:
     return card
 
 
-def _say_network(settings: TrainingSettings, reason: str) -> None:
-    if note := forgotten_classes(settings):
-        log.warning("%s", note)
-    a, because = settings.architecture, f" because {reason}" if reason else ""
-    log.info(
-        "network: %s, %d slices in, %d out%s; network.architecture changes it",
-        a.kind, a.slices_in, a.slices_out, because,
-    )  # fmt: skip
+def _network_words(settings: TrainingSettings, reason: str) -> str:
+    a = settings.architecture
+    because = f" because {reason}; network.architecture changes it" if reason else ""
+    return f"network: {a.kind}, slices_in {a.slices_in}, slices_out {a.slices_out}{because}"
 
 
 def _completed(written: _Written, base: Path) -> TrainingRecipe:

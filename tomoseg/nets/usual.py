@@ -38,6 +38,16 @@ _LEAST_DIFFERENCE, _DEVIATIONS = 0.02, 3
 # So many patches of 256² are minutes on one core.
 _SLICE_STEPS = 500
 _WIDTHS = (32, 64, 128, 256)
+# Pixels across, from which on a particle is seen whole and fast where cells are of four by four.
+_LARGE_PARTICLE = 64
+_COARSE: Mapping[str, Any] = MappingProxyType(
+    {
+        "architecture": Architecture(slices_in=1, fold=4, widths=(32, 64, 96)),
+        "patch": (1, 384, 384),
+        "batch": 4,
+        "steps": 600,
+    }
+)
 
 
 TILE_PROTOCOL: Mapping[str, Any] = MappingProxyType(
@@ -90,17 +100,27 @@ class Likeness:
 
 
 def suited(
-    settings: TrainingSettings, volumes: Sequence[AnnotatedVolume]
+    settings: TrainingSettings,
+    volumes: Sequence[AnnotatedVolume],
+    *,
+    particle_angstrom: float = 0.0,
 ) -> tuple[TrainingSettings, str]:
     """Return the settings with what was left out as suits the annotation, and why; "" if nothing.
 
     Where a time is given, it ends the training, and not a usual number of steps.
+
+    Parameters
+    ----------
+    settings, volumes
+        What is given, and what is annotated.
+    particle_angstrom
+        Diameter of the largest particles that are annotated by points, Å.
     """
     given = set(settings.model_fields_set)
     if settings.maximum_minutes is not None:
         given.add("steps")
     if "architecture" not in given:
-        usual = usual_network(volumes)
+        usual = usual_network(volumes, particle_angstrom / settings.voxel_size_angstrom)
     elif settings.architecture.kind == "tile":
         usual = Usual(TILE_PROTOCOL, "a tile network learns as EMAN2's TomoSeg does")
     else:
@@ -110,7 +130,7 @@ def suited(
     return settings.model_validate(completed), usual.reason
 
 
-def usual_network(volumes: Sequence[AnnotatedVolume]) -> Usual:
+def usual_network(volumes: Sequence[AnnotatedVolume], particle_voxels: float = 0.0) -> Usual:
     """Return architecture, patch, batch and steps that suit what is annotated.
 
     Slices far apart teach a network that predicts one slice at a time several times faster than
@@ -119,6 +139,8 @@ def usual_network(volumes: Sequence[AnnotatedVolume]) -> Usual:
     boxes = [box.shape for volume in volumes for box in volume.annotated]
     thickness = float(np.median([shape[0] for shape in boxes]))
     slices, reason = _slices_in(volumes, thickness)
+    if all(volume.shape[0] == 1 for volume in volumes) and particle_voxels >= _LARGE_PARTICLE:
+        return Usual(_COARSE, f"{reason}, with particles of {particle_voxels:.0f} pixels")
     if slices is None:
         return Usual({"architecture": PRESETS["fast"]}, reason)
     architecture = Architecture(slices_in=slices, widths=_WIDTHS)
@@ -128,7 +150,7 @@ def usual_network(volumes: Sequence[AnnotatedVolume]) -> Usual:
         {
             "architecture": architecture,
             "patch": fitting_patch((1, edge, edge), architecture),
-            "batch": {64: 24, 128: 12, 256: 4}[edge],
+            "batch": {64: 24, 128: 12, 256: 6}[edge],
             "steps": _SLICE_STEPS,
         },
         reason,
