@@ -569,7 +569,8 @@ def test_the_network_that_was_chosen_is_said_with_the_reason(annotated, tmp_path
     said = []
     card = train_from(training_recipe(values, base=tmp_path), say=said.append)
     # The painted objects are in every fifth slice alone.
-    (words,) = said
+    labels, words = said
+    assert labels == "painted: labels {folder}/truth/{name}__labels.mrc"
     assert words.startswith("network: slab, slices_in 1, slices_out 1 because 1 slice at a time: ")
     assert words.endswith("serial sections; network.architecture changes it")
     assert card.training["network"] == words

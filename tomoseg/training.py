@@ -176,9 +176,9 @@ def train_from(
     report: Callable[[TrainingProgress], None] | None = None,
     say: Callable[[str], None] = log.info,
 ) -> ModelCard:
-    """Train, or go on with a training that was cut off; ``say`` is told which network and why.
+    """Train, or go on with a training that was cut off.
 
-    The model's folder then also holds ``recipe.yaml``, which is complete, and the page
+    ``say`` is told what is read, and which network is trained and why. The model's folder then also holds ``recipe.yaml``, which is complete, and the page
     ``training.html``.
 
     Raises
@@ -194,6 +194,9 @@ def train_from(
     largest = max((2 * radius for radius, _ in particles.values()), default=0.0)
     settings, reason = suited(recipe.network, volumes, particle_angstrom=largest)
     network = _network_words(settings, reason)
+    for each in recipe.annotations:
+        read = ((key, getattr(each, key)) for key in each.places[1:])
+        say(f"{each.kind}: " + ", ".join(f"{key} {place}" for key, place in read if place))
     say(network)
     if note := forgotten_classes(settings):
         log.warning("%s", note)
