@@ -178,8 +178,8 @@ def train_from(
 ) -> ModelCard:
     """Train, or go on with a training that was cut off.
 
-    ``say`` is told what is read, and which network is trained and why. The model's folder then also holds ``recipe.yaml``, which is complete, and the page
-    ``training.html``.
+    ``say`` is told what is read, and which network is trained and why. The model's folder then
+    also holds ``recipe.yaml``, which is complete, and the page ``training.html``.
 
     Raises
     ------
