@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.settings import TrainingSettings
 
-# A class of this F1 is as often wrong as right, about, on the very kind of voxels it was shown.
+# Below it most of what is found is wrong, or most is missed, on voxels much like those shown.
 LOWEST_F1 = 0.3
 # A class that covers so many times its share of the annotation is painted over everything, if
 # that is also so much more of all voxels.
