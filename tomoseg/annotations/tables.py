@@ -54,23 +54,12 @@ def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) 
     return points
 
 
-def holds_lines(url: str) -> bool:
-    """Tell whether a table is our own of filaments, whose lines are drawn."""
-    from tomoseg.formats.tables import holds_filaments
-
-    return holds_filaments(_text(read_file(url)))
-
-
-def _text(content: bytes) -> str:
-    return content.decode("utf-8-sig", errors="replace")
-
-
 def _tables(url: str, tomogram: Tomogram) -> list[Particles]:
     from tomoseg.formats.picks import read_picks
     from tomoseg.formats.tables import holds_filaments, read_filaments_csv
 
     content = read_file(url)
-    text = _text(content)
+    text = content.decode("utf-8-sig", errors="replace")
     if not holds_filaments(text):
         return read_picks(content, url, tomogram.sampling, tomogram=tomogram.name)
     step = tomogram.grid.voxel_angstrom
@@ -81,6 +70,13 @@ def _along(line: Filament, step_angstrom: float) -> Points:
     """Return points along a line, its last one too: balls on them make a tube."""
     points = line.points_angstrom
     return np.concatenate([resample(points, step_angstrom), points[-1:]])
+
+
+def holds_lines(url: str) -> bool:
+    """Tell whether a table is our own of filaments, whose lines are drawn."""
+    from tomoseg.formats.tables import holds_filaments
+
+    return holds_filaments(read_file(url).decode("utf-8-sig", errors="replace"))
 
 
 def _check_inside(points: Points, url: str, tomogram: Tomogram) -> None:
