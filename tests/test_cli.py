@@ -478,7 +478,7 @@ def test_simulate_refuses_what_cannot_be(tomoseg, tmp_path, options, words):
     assert not (tmp_path / "s").exists()
 
 
-def test_train_tells_its_progress(tomoseg, tiny_session, tmp_path):
+def test_train_tells_its_progress(tomoseg, tiny_session, tmp_path, caplog):
     values = {
         "input": [str(tiny_session)],
         "output": "model",
@@ -496,9 +496,14 @@ def test_train_tells_its_progress(tomoseg, tiny_session, tmp_path):
     path = tmp_path / "train.yaml"
     path.write_text(yaml.safe_dump(values))
     code, out, err = tomoseg("train", path)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
+    # One step teaches nothing, which is told.
+    assert re.search(r"small: actin: F1 0\.\d{3} on what was kept apart, below 0\.3", caplog.text)
     lines = out.splitlines()
     assert lines[0].startswith("labels are read from {folder}/truth/{name}__labels.mrc; ")
+    assert lines[1] == "painted: labels {folder}/truth/{name}__labels.mrc"
+    assert lines[2] == "network: slab, slices_in 4, slices_out 2"
     assert re.match(
         r"100\.0% +\d+\.\d min, 0\.0 left  step 1  loss .*  mean F1 \d\.\d{3} \(kept\): ", lines[-2]
     )

@@ -112,8 +112,9 @@ def test_receptive_halo_is_what_the_gradient_reaches(architecture):
 
 
 def test_a_tile_network_computes_what_its_source_does():
-    """Convolution with zeros beyond the border, pooling, bias, ReLU, layer by layer, in numpy."""
-    network = build_network(Architecture(kind="tile", widths=(2, 3), kernel=3), 2).double()
+    """Convolution, pooling, bias, ReLU, layer by layer, in numpy; the border goes on as it is."""
+    network = build_network(Architecture(kind="tile", widths=(2, 3), kernel=3), 2).double().eval()
+    fold_norms(network)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(4))
     image = np.random.default_rng(0).standard_normal((1, 6, 8))
@@ -122,7 +123,7 @@ def test_a_tile_network_computes_what_its_source_does():
         kernels = layer.weight.detach().numpy()
         return np.stack(
             [
-                sum(correlate(f, k, mode="constant") for f, k in zip(features, kernel, strict=True))
+                sum(correlate(f, k, mode="nearest") for f, k in zip(features, kernel, strict=True))
                 for kernel in kernels
             ]
         )
@@ -130,8 +131,8 @@ def test_a_tile_network_computes_what_its_source_does():
     def biased(features, layer):
         return features + layer.bias.detach().numpy()[:, None, None]
 
-    first, second = network.layers
-    features = convolved(image / 3, first).reshape(2, 3, 2, 4, 2).max(axis=(2, 4))
+    first, second = (layer.conv for layer in network.layers)
+    features = convolved(image, first).reshape(2, 3, 2, 4, 2).max(axis=(2, 4))
     features = np.maximum(biased(features, first), 0)
     features = np.maximum(biased(convolved(features, second), second), 0)
     response = biased(convolved(features, network.head), network.head)
@@ -145,14 +146,22 @@ def test_a_tile_network_computes_what_its_source_does():
     np.testing.assert_allclose(logits[0, 1:, 0] / TILE_STEEPNESS + 0.5, doubled, atol=1e-12)
 
 
-def test_a_tile_network_starts_with_glorot_uniform_weights():
-    network = build_network(PRESETS["tile"], 1)
-    for layer in (*network.layers, network.head):
-        outputs, inputs, height, width = layer.weight.shape
-        bound = (6 / ((inputs + outputs) * height * width)) ** 0.5
-        assert 0.99 * bound < float(layer.weight.detach().abs().max()) <= bound
-        assert not layer.bias.any()
-    assert sum(p.numel() for p in network.parameters()) == 225 * (40 + 1600 + 40) + 81
+def test_a_tile_alone_is_answered_as_with_its_neighbourhood():
+    """What is learned from tiles holds in a slice: a border of zeros halved all answers."""
+    network = build_network(PRESETS["tile"], 1).eval()
+    for parameter in network.parameters():
+        parameter.data.abs_()
+    image = torch.rand((1, 5, 96, 96), generator=torch.Generator().manual_seed(5))
+    tile = (..., slice(16, 80), slice(16, 80))
+    with torch.no_grad():
+        whole, alone = (network(part)[:, 1] / TILE_STEEPNESS + 0.5 for part in (image, image[tile]))
+    assert float(alone.mean() / whole[tile].mean()) == pytest.approx(1, abs=0.02)
+
+
+def test_a_tile_network_has_as_many_numbers_as_its_source():
+    network = build_network(PRESETS["tile"], 1).eval()
+    fold_norms(network)
+    assert sum(p.numel() for p in network.parameters()) == 225 * (5 * 40 + 1600 + 40) + 81
 
 
 def test_every_preset_is_a_network_of_its_numbers():

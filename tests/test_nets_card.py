@@ -90,7 +90,7 @@ def test_impossible_architectures_are_refused(numbers, reason):
 
 def test_a_tile_network_sees_its_kernels_at_both_resolutions():
     """By hand: 1 cell of scaling up and 2 layers of 7 cells, of 2 voxels each; then 7 voxels."""
-    assert PRESETS["tile"].receptive_halo == (0, 2 * (1 + 2 * 7) + 7, 37)
+    assert PRESETS["tile"].receptive_halo == (2, 2 * (1 + 2 * 7) + 7, 37)
 
 
 def test_a_preset_stands_for_its_numbers_and_others_are_named():

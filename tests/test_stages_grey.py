@@ -58,21 +58,6 @@ def test_bright_protein_under_dark_is_told_everywhere(session_of, tmp_path):
     assert said not in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_where_nothing_is_labelled_the_contrast_is_named(session_of, monkeypatch):
-    voxels = np.random.default_rng(3).normal(size=(8, 40, 40)).astype(np.float32)
-    session = session_of(voxels)
-    context = session.context(session.tomograms[0], SerialRunner(), lambda *progress: None)
-    run_stage(context, "ingest")
-    monkeypatch.setattr(
-        "tomoseg.stages.segment.SegmentBlock.predicted",
-        lambda work, write, image: np.zeros((1 + len(work.score_maps), *write.shape), np.uint8),
-    )
-    assert run_stage(context, "segment")["summary"]["notes"] == [
-        "no voxel was labelled. source.contrast is dark, and protein was measured to be neither "
-        "clearly dark nor bright: if it is bright, set source.contrast: bright"
-    ]
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_bytes_are_stored_with_the_sign_that_fits(session_of, dtype):
     mean = 128 if dtype == "uint8" else 0

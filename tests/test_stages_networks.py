@@ -1,6 +1,7 @@
 """Several networks through the stages: they compete in blocks as in one piece, each as it needs."""
 
 import json
+from dataclasses import replace
 
 import mrcfile
 import numpy as np
@@ -17,6 +18,7 @@ from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import Architecture, ModelCard, load_card
 from tomoseg.nets.checkpoint import save_model
 from tomoseg.nets.predict import Predictor
+from tomoseg.particles import PickingSettings
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.session import plan_session, run_session
@@ -263,3 +265,45 @@ def test_networks_of_several_voxel_sizes_share_one_read_of_a_block(
     assert [path for path, _ in boxes] == ["0"] * len(grid)
     for (_, box), block in zip(boxes, grid, strict=True):
         assert all(box.contains(one.needed(block.write)) for one in segment_block(context).networks)
+
+
+def test_a_run_says_what_speaks_against_its_network(noise, model, tmp_path):
+    architecture = Architecture(slices_in=1, widths=(4, 8))
+    network = model(
+        "doubtful", ("actin", "ribosome"), architecture,
+        doubts=("actin: F1 0.025",), training={"voxels_per_label": [9990, 5, 5]},
+    )  # fmt: skip
+    _, record = segmented(
+        context_for(noise, tmp_path / "out", (), segment={**network, "abstain": 0.5})
+    )
+    summary = record["summary"]
+    first, *others = summary["notes"]
+    assert first == "network doubtful: actin: F1 0.025"
+    # Random weights label most of the voxels as one class or another.
+    shares = np.array(summary["voxels"][1:]) / sum(summary["voxels"])
+    covering = [name for name, n in zip(("actin", "ribosome"), shares, strict=True) if n > 0.1005]
+    assert covering
+    assert [note.split()[0] for note in others] == covering
+
+
+def test_what_a_network_learned_from_points_is_picked_as_it_was_painted(noise, model, tmp_path):
+    architecture = Architecture(slices_in=1, widths=(4, 8))
+    painted = {"ferritin": (60.0, 40.5)}
+    classes = ("ferritin", "contamination", "ribosome")
+    network = model("points", classes, architecture, particles=painted)
+
+    def planned(**sections):
+        places = {"input": str(noise), "output": str(tmp_path / "out")}
+        values = {"session": places, "segment": network, **sections}
+        return plan_session(recipe_from(values)).recipe.pick
+
+    ferritin = PickingSettings(radius_angstrom=60.0, label_radius_angstrom=40.5)
+    assert planned() == {"ferritin": ferritin, "ribosome": PickingSettings()}
+    assert planned(pick={}) == {}
+    given = {"ferritin": {"threshold": 0.6}, "contamination": {}}
+    assert planned(pick=given) == {
+        "ferritin": replace(ferritin, threshold=0.6),
+        "contamination": PickingSettings(),
+    }
+    given = {"ferritin": {"radius_angstrom": 55.0, "label_radius_angstrom": 55.0}}
+    assert planned(pick=given)["ferritin"].label_angstrom == 55.0

@@ -1,7 +1,7 @@
 """Training from a recipe: what is wrong is said before it begins, and it ends with a model."""
 
 import json
-from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import mrcfile
@@ -11,11 +11,13 @@ import torch
 import yaml
 
 from tomoseg.blocks import Box
+from tomoseg.coordinates import Filament
 from tomoseg.errors import FormatError, ModelError, RequestError, VoxelSizeError
+from tomoseg.formats.tables import filaments_csv
 from tomoseg.intensity import DEFAULT_STEPS, as_dicts
 from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS, load_card
 from tomoseg.nets.checkpoint import load_network, save_card
-from tomoseg.nets.settings import TrainingSettings, usual_network
+from tomoseg.sampling import Sampling
 from tomoseg.training import load_training_recipe, train_from, training_recipe
 
 SHAPE = (12, 16, 16)
@@ -545,32 +547,6 @@ def test_a_training_goes_on_from_the_shipped_model_without_its_tomograms(annotat
     assert len(recipe.annotations) == 1
 
 
-@dataclass
-class Annotated:
-    """What is known of a volume before it is read."""
-
-    shape: tuple
-    annotated: tuple
-
-
-@pytest.mark.parametrize(
-    ("shape", "boxes", "slices", "patch"),
-    [
-        ((96, 320, 320), [(96, 320, 320)], (16, 8), (8, 128, 128)),
-        ((96, 320, 320), [(1, 256, 320)] * 5, (5, 1), (1, 256, 256)),
-        ((96, 320, 320), [(1, 64, 64)] * 110, (5, 1), (1, 64, 64)),
-        ((1, 1200, 1240), [(1, 1200, 1240)], (1, 1), (1, 256, 256)),
-    ],
-)
-def test_the_usual_network_suits_what_is_annotated(shape, boxes, slices, patch):
-    boxes = tuple(Box((0, 0, 0), box) for box in boxes)
-    usual = usual_network([Annotated(shape, boxes)])
-    settings = TrainingSettings(name="n", voxel_size_angstrom=10, **usual)
-    architecture = settings.architecture
-    assert (architecture.slices_in, architecture.slices_out) == slices
-    assert settings.patch_shape == patch
-
-
 def test_a_network_that_is_not_asked_for_is_chosen_and_written_down(annotated, tmp_path):
     labels = np.full(SHAPE, 255, np.int16)
     for z in (2, 9):
@@ -582,3 +558,74 @@ def test_a_network_that_is_not_asked_for_is_chosen_and_written_down(annotated, t
     assert (card.architecture.slices_in, card.architecture.slices_out) == (5, 1)
     used = load_training_recipe(tmp_path / "mine" / "recipe.yaml")
     assert used.network.architecture == card.architecture
+
+
+def test_the_network_that_was_chosen_is_said_with_the_reason(annotated, tmp_path):
+    labels = np.full(SHAPE, 255, np.int16)
+    labels[::5, 2:7, 2:7], labels[::5, 9:14, 9:14] = 1, 2
+    annotated("a", labels=labels)
+    network = {"steps": 1, "classes": NETWORK["classes"], "batch": 1}
+    values = {"input": str(tmp_path / "a.mrc"), "output": "mine", "network": network}
+    said = []
+    card = train_from(training_recipe(values, base=tmp_path), say=said.append)
+    # The painted objects are in every fifth slice alone.
+    labels, words = said
+    assert labels == "painted: labels {folder}/truth/{name}__labels.mrc"
+    assert words.startswith("network: slab, slices_in 1, slices_out 1 because 1 slice at a time: ")
+    assert words.endswith("serial sections; network.architecture changes it")
+    assert card.training["network"] == words
+    assert escape(words) in (tmp_path / "mine" / "training.html").read_text()
+
+
+def test_what_was_learned_from_points_is_on_the_card(annotated, tmp_path):
+    annotated("a")
+    (tmp_path / "a.csv").write_text("x,y,z,figure_of_merit\n4,5,3,0.5\n10,11,9,0.2\n")
+    points = {"kind": "points", "tomograms": "a.mrc", "table": "a.csv", "class": "ribosome",
+              "radius_angstrom": 40.0}  # fmt: skip
+    network = NETWORK | {"classes": ["ribosome"]}
+    values = {"annotations": [points], "output": "mine", "network": network}
+    card = train_from(training_recipe(values, base=tmp_path))
+    assert card.particles == {"ribosome": (40.0, pytest.approx(27.0))}
+    assert load_card(tmp_path / "mine") == card
+
+
+def test_what_is_drawn_along_lines_is_no_particle(annotated, tmp_path):
+    annotated("a")
+    (tmp_path / "a.csv").write_text(
+        filaments_csv(
+            [Filament("actin", 1, np.array([[20.0, 30, 40], [80, 90, 100]]))],
+            Sampling(SHAPE, (10.0,) * 3),
+        )
+    )
+    points = {"kind": "points", "tomograms": "a.mrc", "table": "a.csv", "class": "actin",
+              "radius_angstrom": 40.0}  # fmt: skip
+    network = NETWORK | {"classes": ["actin"]}
+    values = {"annotations": [points], "output": "mine", "network": network}
+    assert train_from(training_recipe(values, base=tmp_path)).particles == {}
+
+
+def test_a_network_that_has_learnt_nothing_is_told(annotated, tmp_path, caplog):
+    annotated("a")
+    values = {"input": str(tmp_path / "a.mrc"), "output": "mine", "network": NETWORK}
+    card = train_from(training_recipe(values, base=tmp_path))
+    assert any("below 0.3" in doubt for doubt in card.doubts)
+    for doubt in card.doubts:
+        assert f"tiny: {doubt}" in caplog.messages
+        assert escape(doubt) in (tmp_path / "mine" / "training.html").read_text()
+
+
+def test_classes_that_going_on_would_drop_are_told(annotated, tmp_path, caplog):
+    annotated("a")
+    first = {"input": str(tmp_path / "a.mrc"), "output": "first", "network": NETWORK}
+    train_from(training_recipe(first, base=tmp_path))
+    labels = np.zeros(SHAPE, np.int16)
+    labels[::2, 2:7, 2:7] = 1
+    annotated("b", labels=labels)
+    values = {"input": str(tmp_path / "b.mrc"), "output": "second", "classes": ["actin"],
+              "init_from": "first", "keep_annotations": False,
+              "network": {"steps": 1, "device": "cpu"}}  # fmt: skip
+    card = train_from(training_recipe(values, base=tmp_path))
+    (said,) = [text for text in caplog.messages if text.startswith("init_from")]
+    assert "tiny also knows ribosome; second will forget them" in said
+    assert escape(said) in (tmp_path / "second" / "training.html").read_text()
+    assert card.classes == ("actin",)

@@ -315,10 +315,17 @@ class Recipe(Section):
             for name, given in value.items()
         }
 
-    def resolved(self, classes: Sequence[str], *, is_deep: bool = False) -> Self:
+    def resolved(
+        self,
+        classes: Sequence[str],
+        *,
+        is_deep: bool = False,
+        particles: Mapping[str, PickingSettings] | None = None,
+    ) -> Self:
         """Return the recipe with its sections filled in for a model's classes.
 
-        ``is_deep`` says that a 3D network is among those applied.
+        ``is_deep`` says that a 3D network is among those applied, ``particles`` how classes are
+        picked that were learned from points.
 
         Raises
         ------
@@ -339,12 +346,16 @@ class Recipe(Section):
                 f"{'; '.join(facts)}, but the model has {', '.join(classes)}",
                 remedy="Choose among the model's classes.",
             )
+        learned = dict(particles or {})
+        usual = {"ribosome": PickingSettings()} if "ribosome" in classes else {}
         defaults = {
             "clean": {name: DEFAULT_CLEANING.get(name, CleaningSettings()) for name in classes},
             "trace": {n: tracing_defaults(n) for n in ("microtubule", "actin") if n in classes},
-            "pick": {"ribosome": PickingSettings()} if "ribosome" in classes else {},
+            "pick": usual | learned,
             "sample": {},
         }
+        if self.pick:
+            named["pick"] = {n: p.with_radii_of(learned.get(n, p)) for n, p in self.pick.items()}
         kept: dict[str, Any] = {key: named[key] for key in defaults if named[key] is not None}
         if is_deep and "shape" not in self.blocks.model_fields_set:
             kept["blocks"] = BlocksSection(shape=DEEP_BLOCK)

@@ -30,7 +30,7 @@ from tomoseg.sources import Found, open_source
 from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import IMAGE, Progress
 from tomoseg.stages.findings import empty_notes
-from tomoseg.stages.networks import AppliedNetwork, colours_of, load_networks
+from tomoseg.stages.networks import AppliedNetwork, colours_of, learned_from_points, load_networks
 from tomoseg.stages.progress import noted
 from tomoseg.stages.publishing import sweep
 from tomoseg.stages.terms import kept_notes
@@ -123,7 +123,8 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     for found in tomograms:
         _check_apart(found, output)
     is_deep = any(network.card.architecture.dimensions == 3 for network in networks)
-    recipe = recipe.resolved(tuple(colours_of(networks)), is_deep=is_deep)
+    classes, learned = tuple(colours_of(networks)), learned_from_points(networks)
+    recipe = recipe.resolved(classes, is_deep=is_deep, particles=learned)
     return Session(recipe, output, networks, tuple(tomograms))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,18 +18,17 @@ from tomoseg.annotations import (
     annotated_volumes,
     first_sampling,
     listed,
+    particle_radii,
 )
 from tomoseg.bounds import Gib, explained
 from tomoseg.errors import RequestError
 from tomoseg.nets.card import DEFAULT_COLOURS, SHIPPED_MODELS, ModelCard, load_card, model_folder
-from tomoseg.nets.settings import (
-    AnnotatedVolume,
-    TrainingProgress,
-    TrainingSettings,
-    usual_network,
-)
+from tomoseg.nets.doubts import doubts, forgotten_classes
+from tomoseg.nets.settings import TrainingProgress, TrainingSettings
+from tomoseg.nets.usual import suited
 from tomoseg.plain_yaml import read_yaml
 from tomoseg.recipe import SourceSection, absolute
+from tomoseg.report.progress import read_progress
 from tomoseg.sections import Section
 from tomoseg.stores import Folder, local_path
 
@@ -37,6 +37,8 @@ DEFAULT_LABELS = "{folder}/truth/{name}__labels.mrc"
 # More makes a network forget what it knew: a few tiles are soon learned by heart.
 CORRECTION_SHARE = 1 / 3
 _FAR = "../../../"
+
+log = logging.getLogger(__name__)
 
 
 class TrainingRecipe(Section):
@@ -170,12 +172,15 @@ def training_recipe(values: Mapping[str, Any], *, base: Path | None = None) -> T
 
 
 def train_from(
-    recipe: TrainingRecipe, *, report: Callable[[TrainingProgress], None] | None = None
+    recipe: TrainingRecipe,
+    *,
+    report: Callable[[TrainingProgress], None] | None = None,
+    say: Callable[[str], None] = log.info,
 ) -> ModelCard:
     """Train, or go on with a training that was cut off.
 
-    The model's folder then also holds ``recipe.yaml``, which is complete, and the page
-    ``training.html``.
+    ``say`` is told what is read, and which network is trained and why. The model's folder then
+    also holds ``recipe.yaml``, which is complete, and the page ``training.html``.
 
     Raises
     ------
@@ -186,7 +191,16 @@ def train_from(
     from tomoseg.training_report import write_training_report
 
     volumes = annotated_volumes(recipe.annotations, recipe.network, memory_gib=recipe.memory_gib)
-    settings = _suited(recipe.network, volumes)
+    particles = particle_radii(recipe.annotations)
+    largest = max((2 * radius for radius, _ in particles.values()), default=0.0)
+    settings, reason = suited(recipe.network, volumes, particle_angstrom=largest)
+    network = _network_words(settings, reason)
+    for each in recipe.annotations:
+        read = ((key, getattr(each, key)) for key in each.places[1:])
+        say(f"{each.kind}: " + ", ".join(f"{key} {place}" for key, place in read if place))
+    say(network)
+    if note := forgotten_classes(settings):
+        log.warning("%s", note)
     output = Path(recipe.output)
     card = train(volumes, settings, output=output, report=report)
     # Of several processes that train one network, torchrun calls one number 0: it writes.
@@ -194,17 +208,43 @@ def train_from(
         annotations = tuple(listed(annotation) for annotation in recipe.annotations)
         used = recipe.model_copy(update={"annotations": annotations, "network": settings})
         Folder(recipe.output).write(RECIPE_NAME, used.as_yaml().encode())
+        card = _judged(card, used, particles, network)
         write_training_report(output, volumes, settings)
     return card
 
 
-def _suited(settings: TrainingSettings, volumes: Sequence[AnnotatedVolume]) -> TrainingSettings:
-    """Return settings whose network, where none was asked for, suits what is annotated."""
-    given = settings.model_fields_set
-    if "architecture" in given:
-        return settings
-    usual = {key: value for key, value in usual_network(volumes).items() if key not in given}
-    return settings.model_validate({**settings.model_dump(exclude_unset=True), **usual})
+def _judged(
+    card: ModelCard,
+    recipe: TrainingRecipe,
+    particles: Mapping[str, tuple[float, float]],
+    network: str,
+) -> ModelCard:
+    """Complete a card: why this network, how particles were painted, what speaks against it."""
+    from tomoseg.nets.checkpoint import save_card
+    from tomoseg.nets.train import LOG_NAME
+
+    output, parent = Path(recipe.output), recipe.network.init_from
+    known = load_card(parent).particles if parent else {}
+    lines = read_progress((output / LOG_NAME).read_text())
+    losses = [] if parent else [line.loss for line in lines if line.loss is not None]
+    card = card.model_copy(
+        update={
+            "particles": {name: radii for name, radii in known.items() if name in card.classes}
+            | dict(particles),
+            "doubts": doubts(card, losses),
+            "training": {**card.training, "network": network},
+        }
+    )
+    save_card(output, card)
+    for doubt in card.doubts:
+        log.warning("%s: %s", card.name, doubt)
+    return card
+
+
+def _network_words(settings: TrainingSettings, reason: str) -> str:
+    a = settings.architecture
+    because = f" because {reason}; network.architecture changes it" if reason else ""
+    return f"network: {a.kind}, slices_in {a.slices_in}, slices_out {a.slices_out}{because}"
 
 
 def _completed(written: _Written, base: Path) -> TrainingRecipe:

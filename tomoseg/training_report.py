@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.nets.card import NOT_ANNOTATED, ModelCard, load_card
+from tomoseg.nets.doubts import forgotten_classes
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import AnnotatedVolume, TrainingSettings
 from tomoseg.nets.split import Region, split_regions
@@ -90,6 +91,7 @@ def write_training_report(
         progress=read_progress((output / LOG_NAME).read_text()),
         calibration=card.calibration,
         provenance=_provenance(card),
+        notes=tuple(note for note in (*card.doubts, forgotten_classes(settings)) if note),
         validation_examples=tuple(_predicted(place, predictor) for place in apart),
         training_examples=tuple(_predicted(place, predictor) for place in seen),
     )

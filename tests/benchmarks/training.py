@@ -1,7 +1,7 @@
 """What networks learn from a few minutes of annotation: one phantom to train on, another to test.
 
     python tests/benchmarks/training.py FOLDER networks     [--minutes 6.7] [--only NAME]
-    python tests/benchmarks/training.py FOLDER tiles        [--minutes 3]
+    python tests/benchmarks/training.py FOLDER tiles        [--feature NAME]
     python tests/benchmarks/training.py FOLDER corrections  [--minutes 3]
 
 Phantoms of seeds 4002 (trained on) and 4003 (tested on), 128×512×512 at 12 Å, are simulated if
@@ -10,7 +10,8 @@ truth of the first phantom, and no more than the table says.
 
 networks       the same five crops of 256×512 for every network; ten positive and a hundred
                negative tiles a feature for TomoSeg's tile networks, which then compete
-tiles          ten positive and a hundred negative tiles of one feature
+tiles          ten positive and a hundred negative tiles of one feature, by the defaults of
+               ``architecture: tile`` and of none; seconds are of one core
 corrections    a first network, five tiles where it is wrong on the first phantom, a second network
 """
 
@@ -18,10 +19,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +51,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "slab": {"architecture": "fast", "patch": [8, 128, 128], "batch": 6},
     "3D": {"architecture": "volume", "patch": [48, 96, 96], "batch": 3},
 }
-MULTI_SLICE_TILES = {
-    "architecture": FOLDED | {"slices_in": 5},
-    "patch": [1, TILE, TILE],
-    "batch": 24,
-}
-TILE_NETWORK = {"architecture": "tile", "patch": [1, TILE, TILE], "batch": 20, "schedule": "cosine"}
+TILE_NETWORK = {"architecture": "tile"}
 
 
 def main() -> None:
@@ -72,7 +69,7 @@ def main() -> None:
     if given.what == "networks":
         networks(folder, given.minutes, given.only)
     elif given.what == "tiles":
-        tiles(folder, given.minutes, given.feature)
+        tiles(folder, given.feature)
     else:
         corrections(folder, given.minutes)
 
@@ -98,12 +95,12 @@ def networks(folder: Path, minutes: float, only: Sequence[str] | None) -> None:
         tell("tile", spent, *tested(folder, "tile", {"segment.networks": json.dumps(rivals)}))
 
 
-def tiles(folder: Path, minutes: float, feature: str) -> None:
-    """Train TomoSeg's network and a slab network on the same few tiles of one feature."""
+def tiles(folder: Path, feature: str) -> None:
+    """Train TomoSeg's network and the usual one on the same few tiles, with defaults alone."""
     given = [write_tiles(folder, truth(folder, TRAIN), feature)]
-    for name, settings in (("tile", TILE_NETWORK), ("multi-slice", MULTI_SLICE_TILES)):
-        named = {**settings, "classes": [feature]}
-        model, seconds = trained(folder, f"{name}_of_{feature}", given, named, minutes)
+    for name, network in (("tile", TILE_NETWORK), ("usual", {})):
+        recipe = {"annotations": given, "network": {**network, "classes": [feature]}}
+        model, seconds = train(folder, f"{name}_of_{feature}", recipe)
         keys = {"segment.model": model}
         tell(f"{name}, {feature}", seconds, *tested(folder, f"{name}_of_{feature}", keys))
 
@@ -150,9 +147,9 @@ def write_tiles(folder: Path, labels: Labels, feature: str) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     mask = labels == 1 + CLASSES.index(feature)
     places = rng.permutation(np.argwhere(mask))
-    positive = list(tiles_at(places, mask, wanted=True))[:10]
+    positive = list(islice(tiles_at(places, mask, wanted=True), 10))
     anywhere = rng.integers(0, labels.shape, (4000, 3))
-    negative = list(tiles_at(anywhere, mask, wanted=False))[:100]
+    negative = list(islice(tiles_at(anywhere, mask, wanted=False), 100))
     stem = folder / f"tiles_{feature}"
     for kind, centres in (("positives", positive), ("negatives", negative)):
         rows = "\n".join(f"{x},{y},{z}" for z, y, x in centres)
@@ -225,15 +222,21 @@ def trained(
 
 
 def train(folder: Path, name: str, recipe: Mapping[str, Any]) -> tuple[Path, float]:
-    """Train by a recipe; return the model and the seconds of training, validation included."""
+    """Train by a recipe; return the model and the seconds of a core, validation included."""
     model = folder / "models" / name
     path = folder / f"{name}.yaml"
     values = {"output": str(model), **recipe}
     values["network"] = {"threads": 1, "seed": 1, **values["network"]}
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    began = time.monotonic()
+    began = core_seconds()
     print(tomoseg("train", path).splitlines()[-1])
-    return model, time.monotonic() - began
+    return model, core_seconds() - began
+
+
+def core_seconds() -> float:
+    """Return the seconds of cores that processes took which have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def tested(

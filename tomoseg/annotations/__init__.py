@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from tomoseg.annotations.painted import may_be_masks, painted_tomograms, painted_volumes
-from tomoseg.annotations.points import point_volumes
+from tomoseg.annotations.points import particle_radii, point_volumes
 from tomoseg.annotations.settings import (
     Annotation,
     PaintedAnnotation,
@@ -40,6 +40,7 @@ __all__ = [
     "annotated_volumes",
     "first_sampling",
     "listed",
+    "particle_radii",
 ]
 
 

@@ -8,14 +8,14 @@ Later layers cover earlier ones: rims, clicks on nothing, contamination, particl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.annotations.settings import PointsAnnotation
-from tomoseg.annotations.tables import read_points
+from tomoseg.annotations.settings import Annotation, PointsAnnotation
+from tomoseg.annotations.tables import holds_lines, read_points
 from tomoseg.annotations.tomogram import Tomogram, Tomograms
 from tomoseg.annotations.volume import LabelledTomogram, file_name, judged_labels
 from tomoseg.annotations.voxels import Voxels
@@ -42,6 +42,24 @@ def point_volumes(annotation: PointsAnnotation, tomograms: Tomograms) -> Iterato
             yield _drawn(annotation, tomogram, tomograms)
         except TomosegError as error:
             raise error.within(tomogram=found.name) from error
+
+
+def particle_radii(annotations: Iterable[Annotation]) -> dict[str, tuple[float, float]]:
+    """Return (radius, radius of the label) in Å of classes that are particles in annotations.
+
+    Not of what is drawn along centre lines, nor of contamination; of a class that is drawn twice
+    the first.
+    """
+    radii: dict[str, tuple[float, float]] = {}
+    for one in annotations:
+        if isinstance(one, PointsAnnotation) and not _are_lines(one):
+            radii.setdefault(one.class_name, (one.radius_angstrom, one.label_radius_angstrom))
+    return radii
+
+
+def _are_lines(annotation: PointsAnnotation) -> bool:
+    first = discover(annotation.tomograms)[0]
+    return holds_lines(companion_url(annotation.table, first))
 
 
 def _drawn(

@@ -228,6 +228,11 @@ class PointsAnnotation(AnnotationSection):
         return self
 
     @property
+    def label_radius_angstrom(self) -> float:
+        """Radius of what a network labels that learned from it: halfway to the background, Å."""
+        return (self.core + self.rim) / 2 * self.radius_angstrom
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The classes that the annotator looked for."""
         more = (self.contamination_class,) if self.contamination_table else ()

@@ -85,6 +85,13 @@ def _along(line: Filament, step_angstrom: float) -> Points:
     return np.concatenate([resample(points, step_angstrom), points[-1:]])
 
 
+def holds_lines(url: str) -> bool:
+    """Tell whether a table is our own of filaments, whose lines are drawn."""
+    from tomoseg.formats.tables import holds_filaments
+
+    return holds_filaments(read_file(url).decode("utf-8-sig", errors="replace"))
+
+
 def _check_inside(points: Points, url: str, tomogram: Tomogram) -> None:
     sampling = tomogram.sampling
     outside: NDArray[np.int64] = np.flatnonzero(~sampling.contains(points))

@@ -28,7 +28,9 @@ def train(recipe: Annotated[Path, typer.Argument(help="YAML recipe of a training
     settings = load_training_recipe(recipe)
     if any(getattr(one, "labels", "") == DEFAULT_LABELS for one in settings.annotations):
         typer.echo(f"labels are read from {DEFAULT_LABELS}; the recipe's key labels names others")
-    card = train_from(settings, report=lambda progress: typer.echo(_training_line(progress)))
+    card = train_from(
+        settings, report=lambda progress: typer.echo(_training_line(progress)), say=typer.echo
+    )
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several
         typer.echo(f"model {card.name} in {settings.output}: mean F1 {card.scores['mean_f1']:.3f}")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ from tomoseg.nets.card import TILE_POOL, Architecture
 # A tile network's response y, 0 to 1, is the logit TILE_STEEPNESS · (y − ½) of its class against
 # the background: 0.02 to 0.98 as scores.
 TILE_STEEPNESS = 8.0
-_TILE_INPUT_RANGE = 3.0
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -37,19 +36,17 @@ def build_network(architecture: Architecture, classes: int) -> SegmentationNetwo
 
 def _build_tile_network(architecture: Architecture, classes: int) -> TileNetwork:
     a = architecture
-    network = TileNetwork(
+    # Zeros around a tile would be half of what a large kernel sees of it: trained on that, the
+    # network answers twice as much where it sees the neighbourhood.
+    around: Literal["replicate"] = "replicate"
+    return TileNetwork(
         architecture=a,
         layers=nn.ModuleList(
-            nn.Conv2d(inputs, outputs, a.kernel, padding=a.kernel // 2)
+            ConvNorm(inputs, outputs, 2, kernel=a.kernel, around=around)
             for inputs, outputs in pairwise((a.slices_in, *a.widths))
         ),
-        head=nn.Conv2d(a.widths[-1], classes, a.kernel, padding=a.kernel // 2),
+        head=nn.Conv2d(a.widths[-1], classes, a.kernel, padding=a.kernel // 2, padding_mode=around),
     )
-    for layer in (*network.layers, network.head):
-        assert isinstance(layer, nn.Conv2d) and layer.bias is not None
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    return network
 
 
 def _build_unet(architecture: Architecture, classes: int) -> UNet:
@@ -77,14 +74,25 @@ def _build_unet(architecture: Architecture, classes: int) -> UNet:
 
 
 class ConvNorm(nn.Module):
-    """A convolution and its batch norm; kernel 3 keeps the size, kernel 2 halves it."""
+    """A convolution and its batch norm; an odd kernel keeps the size, kernel 2 halves it.
 
-    def __init__(self, inputs: int, outputs: int, dimensions: int, *, kernel: int) -> None:
+    ``around`` is what lies beyond the border.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        dimensions: int,
+        *,
+        kernel: int,
+        around: Literal["zeros", "replicate"] = "zeros",
+    ) -> None:
         super().__init__()
         stride = 2 if kernel == 2 else 1
         self.conv = _convolution(dimensions)(
-            inputs, outputs, kernel, stride=stride, padding=kernel // 2 if kernel == 3 else 0,
-            bias=False,
+            inputs, outputs, kernel, stride=stride, padding=kernel // 2 if kernel % 2 else 0,
+            bias=False, padding_mode=around,
         )  # fmt: skip
         self.norm: nn.Module = (nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm3d)(outputs)
 
@@ -221,10 +229,12 @@ class TileNetwork(SegmentationNetwork):
 
     Notes
     -----
-    Chen et al., Nature Methods 14, 983 (2017), the program EMAN2 e2tomoseg_convnet: its kernels,
-    its pooling, its Glorot-uniform start and its division of the normalised image by 3. There a
-    negative response is cut to 0 and the map of each feature is thresholded by hand; here the
-    response becomes a logit, so that all that follows is the same as for the other networks.
+    Chen et al., Nature Methods 14, 983 (2017), the program EMAN2 e2tomoseg_convnet: its kernels
+    and its pooling. There a negative response is cut to 0 and the map of each feature is
+    thresholded by hand; here the response becomes a logit, so that all that follows is the same as
+    for the other networks. The batch norms are folded into the convolutions when it is applied,
+    which makes the very network that is described there; without them thousands of positive
+    inputs a kernel, all pulled one way by a step, swing its answers everywhere.
     """
 
     def __init__(
@@ -237,7 +247,7 @@ class TileNetwork(SegmentationNetwork):
     def forward(self, image: Tensor) -> Tensor:
         """Return logits as :meth:`SegmentationNetwork.forward` says."""
         first, *others = self.layers
-        features = first(image / _TILE_INPUT_RANGE)
+        features = first(image)
         features = functional.relu(functional.max_pool2d(features, TILE_POOL))
         for layer in others:
             features = functional.relu(layer(features))

@@ -44,6 +44,7 @@ Width = Annotated[int, Field(ge=1, le=1024)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Slope = Annotated[float, Field(gt=0)]
+Length = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Step = dict[str, Any]
 
@@ -179,8 +180,9 @@ PRESETS: Mapping[str, Architecture] = MappingProxyType(
         "multislice": Architecture(slices_in=5, fold=1, widths=(32, 64, 128, 256, 512)),
         # 53: 3D.
         "volume": Architecture(kind="volume", widths=(32, 64, 128, 256)),
-        # 203 with one class: EMAN2's TomoSeg, kernels and widths as there.
-        "tile": Architecture(kind="tile", widths=(40, 40), kernel=15),
+        # 275 with one class: EMAN2's TomoSeg, kernels and widths as there, and neighbours against
+        # the noise.
+        "tile": Architecture(kind="tile", slices_in=5, widths=(40, 40), kernel=15),
     }
 )
 
@@ -280,6 +282,11 @@ class ModelCard(BaseModel):
     halo_disagreement
         What smaller halos cost, by tomogram and precision, as ``tests/benchmarks/halo.py`` measures
         it. ``scores["halo_costs"]`` is a first look at the end of the training, on small blocks.
+    particles
+        (radius, label radius) in Å of classes learned from points: of the particle, and of the ball
+        that a network labels which was shown its core and nothing of its rim.
+    doubts
+        What speaks against the network, in sentences; empty where nothing does.
     weights_sha256
         Digest of the weights file; empty until the weights are saved.
     """
@@ -301,6 +308,8 @@ class ModelCard(BaseModel):
     scores: dict[str, Any] = {}
     calibration: dict[ClassName, tuple[Slope, float]] = {}
     halo_disagreement: tuple[HaloDisagreement, ...] = ()
+    particles: dict[ClassName, tuple[Length, Length]] = {}
+    doubts: tuple[str, ...] = ()
     weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="after")

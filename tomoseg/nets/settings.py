@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -32,8 +32,6 @@ Weight = Annotated[float, Field(ge=0, le=1000)]
 Steps = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 _HALO_3D = 32
-# Annotation of so many slices in a row is for a network that predicts several at once.
-_THICK = 4
 
 
 class AnnotatedVolume(Protocol):
@@ -178,10 +176,10 @@ class TrainingSettings(BaseModel):
         if self.loss == "log_squares" and self.architecture.kind != "tile":
             raise ValueError("loss log_squares is for networks of kind tile")
         check_classes(self.classes, self.class_colours)
-        if self.patch is not None and _fitting(self.patch, self.architecture) != self.patch:
+        if self.patch is not None and fitting_patch(self.patch, self.architecture) != self.patch:
             raise ValueError(
                 f"patch {self.patch} does not fit the network's stride "
-                f"{self.architecture.stride}; {_fitting(self.patch, self.architecture)} would"
+                f"{self.architecture.stride}; {fitting_patch(self.patch, self.architecture)} would"
             )
         return self
 
@@ -194,7 +192,7 @@ class TrainingSettings(BaseModel):
         patch = usual[self.architecture.kind]
         if self.architecture.kind == "slab" and self.architecture.slices_out == 1:
             patch = (1, 256, 256)
-        return _fitting(patch, self.architecture)
+        return fitting_patch(patch, self.architecture)
 
     @property
     def network_halo(self) -> Shape:
@@ -234,28 +232,7 @@ class TrainingSettings(BaseModel):
         )
 
 
-def usual_network(volumes: Sequence[AnnotatedVolume]) -> dict[str, Any]:
-    """Return architecture, patch and batch that suit what is annotated.
-
-    Slices far apart teach a network that predicts one slice at a time several times faster than
-    one that predicts eight, of which seven are not annotated; on tiles a patch is a tile.
-    """
-    boxes = [box.shape for volume in volumes for box in volume.annotated]
-    thickness = float(np.median([shape[0] for shape in boxes]))
-    if thickness >= _THICK:
-        return {"architecture": PRESETS["fast"]}
-    slices = 1 if all(volume.shape[0] == 1 for volume in volumes) else 5
-    architecture = Architecture(slices_in=slices, widths=(32, 64, 128, 256))
-    size = float(np.median([max(shape[1:]) for shape in boxes]))
-    edge = next(edge for edge in (64, 128, 256) if size <= edge or edge == 256)
-    return {
-        "architecture": architecture,
-        "patch": _fitting((1, edge, edge), architecture),
-        "batch": {64: 24, 128: 12, 256: 4}[edge],
-    }
-
-
-def _fitting(patch: Shape, architecture: Architecture) -> Shape:
+def fitting_patch(patch: Shape, architecture: Architecture) -> Shape:
     """Return the nearest patch, not smaller, that the architecture can predict at once."""
     z, y, x = (
         max(1, -(-size // step)) * step

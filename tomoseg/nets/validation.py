@@ -15,6 +15,7 @@ from tomoseg.sampling import as_shape
 
 HALOS = (16, 32, 48, 64)
 _HALO_CORE = 64
+_HALO_SLICES = 8
 # In 3D the halo on all sides makes a block dear.
 _HALO_BLOCKS = {2: 4, 3: 1}
 SCORE_BINS = 256
@@ -86,11 +87,14 @@ def halo_costs(predictor: Predictor, region: Region) -> dict[str, float]:
     """Return the share of voxels that a smaller halo labels otherwise than the exact one.
 
     Measured in float32 or whatever the predictor computes in, on up to four blocks (in 3D one) of
-    64 voxels along the axes of the network, spread over the volume. Keys are halos in voxels.
+    64 voxels along the axes of the network, spread over the volume. Keys are halos in voxels. One
+    that reads as far as the exact one changes nothing.
     """
     card = predictor.card
     shape = as_shape(region.volume.shape)
-    core = as_shape(-(-_HALO_CORE // step) * step for step in card.stride)
+    depth = _HALO_SLICES if card.architecture.dimensions == 2 else _HALO_CORE
+    edges = zip((depth, _HALO_CORE, _HALO_CORE), card.stride, strict=True)
+    core = as_shape(-(-edge // step) * step for edge, step in edges)
     grid = list(BlockGrid(shape, core, card.architecture.receptive_halo, card.stride))
     places = np.linspace(
         0, len(grid) - 1, min(len(grid), _HALO_BLOCKS[card.architecture.dimensions]) + 2
@@ -102,7 +106,7 @@ def halo_costs(predictor: Predictor, region: Region) -> dict[str, float]:
         image = region.volume.image(block.read)
         exact = predictor.predict_labels(image, block.core)
         voxels += exact.size
-        for halo in HALOS:
+        for halo in (one for one in HALOS if card.disagreement(card.architecture.halo(one)) != 0):
             read = block.write.grow(card.architecture.halo(halo))
             read = read.aligned(card.stride).clip(shape).intersect(block.read)
             part = image[read.within(block.read).slices]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from math import pi
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field
 
 from tomoseg.bounds import CLOSED, Length, SettingError, Volume, check_bounds
 from tomoseg.sampling import Sampling
 
+_RADII = ("radius_angstrom", "label_radius_angstrom")
 VOLUMES = ("minimum_volume_nm3", "maximum_volume_fraction", "maximum_volume_nm3")
 BOUNDS = ("minimum", "maximum")
 
@@ -101,6 +102,12 @@ class PickingSettings:
                     f"minimum_volume_{unit} {least:g} is above maximum_volume_{unit} {most:g}",
                     remedy="Correct one of them: nothing is picked between them.",
                 )
+
+    def with_radii_of(self, other: Self) -> Self:
+        """Return the settings with another's radii where these are the usual ones."""
+        radii = {item: getattr(other, item.name) for item in fields(self) if item.name in _RADII}
+        left = {i.name: value for i, value in radii.items() if getattr(self, i.name) == i.default}
+        return replace(self, **left)
 
     @property
     def label_angstrom(self) -> float:

@@ -57,6 +57,8 @@ class TrainingSummary:
         Class → slope and intercept, as in the model's card.
     provenance
         Further facts, in the order to show.
+    notes
+        What speaks against the network.
     validation_examples, training_examples
         Places that the network that was kept has predicted; the worst ones are shown.
     """
@@ -73,6 +75,7 @@ class TrainingSummary:
     progress: tuple[ProgressLine, ...]
     calibration: Mapping[str, tuple[float, float]]
     provenance: tuple[tuple[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
     validation_examples: tuple[Example, ...] = ()
     training_examples: tuple[Example, ...] = ()
 
@@ -118,25 +121,16 @@ def _heading(training: TrainingSummary) -> str:
         ("", f"{int(training.confusion.sum()):,}", "voxels judged there"),
     ]
     steps = f" of {last.step:,}" if last else ""
-    notes = "".join(f"<p><b>Note:</b> {escaped(note)}</p>" for note in _notes(training))
+    notes = "".join(
+        f'<p class="failed"><b>Note:</b> {escaped(note)}</p>' for note in training.notes
+    )
     return f"""<header>
 <h1>{escaped(_headline(training))}</h1>
 <p>The network after step {training.kept_step:,}{steps} was kept: it was the best one on voxels
 that no training step saw.</p>
-{notes}
+{f'<div class="failures">{notes}</div>' if notes else ""}
 {tally(boxes)}
 </header>"""
-
-
-def _notes(training: TrainingSummary) -> list[str]:
-    """Say what limits the scores."""
-    absent = [score.name for score in training.scores if not score.support]
-    if not absent:
-        return []
-    return [
-        f"what was kept apart has no {', no '.join(absent)}: how well that is found, nobody "
-        "knows. Annotate some there."
-    ]
 
 
 def _curves(training: TrainingSummary) -> str:

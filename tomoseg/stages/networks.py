@@ -22,6 +22,7 @@ from tomoseg.nets.card import (
     load_card,
     model_folder,
 )
+from tomoseg.particles import PickingSettings
 from tomoseg.recipe import NetworkChoice, Recipe, SegmentSection
 from tomoseg.rescale import Rescaling
 from tomoseg.sampling import Sampling, Shape, as_shape
@@ -122,6 +123,19 @@ def colours_of(networks: Sequence[AppliedNetwork]) -> dict[str, str]:
         for name in network.classes:
             colours.setdefault(name, card.colours[card.label(name) - 1])
     return colours
+
+
+def learned_from_points(networks: Sequence[AppliedNetwork]) -> dict[str, PickingSettings]:
+    """Return how the classes are picked that networks learned from points; the first one decides.
+
+    Their labels are what was painted, which is smaller than the particle.
+    """
+    settings: dict[str, PickingSettings] = {}
+    for network in networks:
+        for name in network.classes:
+            if radii := network.card.particles.get(name):
+                settings.setdefault(name, PickingSettings("peaks", *radii))
+    return settings
 
 
 def network_sampling(sampling: Sampling, card: ModelCard, *, rescale: str) -> Sampling:

@@ -13,7 +13,7 @@ they take to be beyond its border: an edge of padding is no feature.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tomoseg import intensity
 from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.compete import compete
+from tomoseg.nets.doubts import coverage_note
 from tomoseg.sampling import Shape, as_shape
 from tomoseg.stages.context import RAW_LABELS, Context, Stage
 from tomoseg.stages.masks import is_inside, stored_mask
@@ -269,6 +270,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         "notes": [
             *skipped_notes(blocks),
             *_contrast_notes(context),
+            *_doubts(context, voxels),
             *(context.terms.notes if context.terms else ()),
             *_mixed_notes(computed),
             *sorted(events),
@@ -300,6 +302,16 @@ def _mixed_notes(computed: Mapping[str, int]) -> list[str]:
         return []
     kinds = ", ".join(f"{kind} ({number})" for kind, number in sorted(computed.items()))
     return [f"last bits of scores may differ: blocks were computed in {kinds}"]
+
+
+def _doubts(context: Context, voxels: NDArray[np.int64]) -> Iterator[str]:
+    """Yield what speaks against the networks, and against what they made of this tomogram."""
+    for network in context.networks:
+        yield from (f"network {network.card.name}: {doubt}" for doubt in network.card.doubts)
+        for name in network.classes:
+            share = voxels[context.label(name)] / voxels.sum()
+            if note := coverage_note(network.card, name, share):
+                yield note
 
 
 def skipped_notes(blocks: Mapping[str, Any]) -> list[str]:

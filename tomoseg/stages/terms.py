@@ -39,7 +39,7 @@ GPU_ONLY = "float16"
 COMMON = "float32"
 """The precision that every worker can compute in."""
 # What a card says that changes no result.
-ONLY_SAID = {"training", "scores", "halo_disagreement"}
+ONLY_SAID = {"training", "scores", "halo_disagreement", "particles", "doubts"}
 
 
 @dataclass(frozen=True)
