@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tomoseg.annotations.tomogram import Tomogram
 from tomoseg.coordinates import Filament, Particles, Points, resample
 from tomoseg.errors import RequestError
+from tomoseg.sampling import Sampling
 from tomoseg.stores import read_file
 
 log = logging.getLogger(__name__)
@@ -86,10 +87,18 @@ def _along(line: Filament, step_angstrom: float) -> Points:
 
 
 def holds_lines(url: str) -> bool:
-    """Tell whether a table is our own of filaments, whose lines are drawn."""
+    """Tell whether a table is of filaments, whose lines are drawn."""
+    from tomoseg.formats.dialects import EVERY, ReadOptions, TomoContext
+    from tomoseg.formats.picks import read_points as read_table_points
     from tomoseg.formats.tables import holds_filaments
 
-    return holds_filaments(read_file(url).decode("utf-8-sig", errors="replace"))
+    content = read_file(url)
+    if holds_filaments(content.decode("utf-8-sig", errors="replace")):
+        return True
+    # Whether its rows are lines does not depend on where they lie.
+    anywhere = TomoContext("tomogram", Sampling((1, 1, 1), (1.0, 1.0, 1.0)))
+    [found] = read_table_points(content, url, [anywhere], ReadOptions(rows_of=EVERY))
+    return bool(found.filaments)
 
 
 def _check_inside(points: Points, url: str, tomogram: Tomogram) -> None:
