@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tomoseg import __version__
 from tomoseg.blocks import BlockGrid
 from tomoseg.errors import RequestError
 from tomoseg.evidence import ReadScores, opened_evidence
@@ -30,6 +29,7 @@ from tomoseg.surfaces import (
     surface_factor,
     surface_halo,
 )
+from tomoseg.version import code_version
 
 # These are always written.
 AT_HOME = ("relion5", "csv")
@@ -160,7 +160,7 @@ def write_sampled(sampled: Sampled, request: SampleRequest, output: Folder) -> l
     output.write_json(
         f"{stem}__sample.json",
         {
-            "tomoseg": __version__,
+            "tomoseg": code_version(),
             "source": request.url,
             "class": request.name,
             "settings": asdict(request.settings),
