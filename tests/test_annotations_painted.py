@@ -10,7 +10,7 @@ from tomoseg.annotations import PaintedAnnotation, annotated_volumes
 from tomoseg.blocks import Box
 from tomoseg.errors import FormatError, RequestError, VoxelSizeError
 from tomoseg.nets.settings import TrainingSettings
-from tomoseg.recipe import SourceSection
+from tomoseg.source_section import SourceSection
 
 SHAPE = (40, 12, 14)
 CLASSES = ("actin", "ribosome", "microtubule")

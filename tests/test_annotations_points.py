@@ -8,7 +8,7 @@ from tomoseg.annotations import PointsAnnotation, annotated_volumes
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
 from tomoseg.nets.settings import TrainingSettings
-from tomoseg.recipe import SourceSection
+from tomoseg.source_section import SourceSection
 
 SHAPE = (20, 24, 28)
 CLASSES = ("actin", "ribosome", "contamination")

@@ -583,3 +583,11 @@ def test_training_tells_what_is_known_and_no_more():
         line
         == " 50.0%   1.2 min, 1.5 left  step 7  mean F1 0.500 (kept): microtubule 0.500, actin -"
     )
+
+
+def test_a_tomogram_is_no_recipe(tomoseg, tomogram):
+    path = tomogram("data/a.mrc")
+    code, out, err = tomoseg("validate", path)
+    assert (code, out) == (2, "")
+    assert f"{path} is no recipe but a tomogram" in err
+    assert f"tomoseg validate RECIPE {path}, or tomoseg info {path}." in err

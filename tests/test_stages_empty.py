@@ -16,10 +16,11 @@ from tomoseg.errors import FormatError
 from tomoseg.intensity import Statistics
 from tomoseg.nets.card import load_card
 from tomoseg.nets.settings import TrainingSettings
-from tomoseg.recipe import SourceSection, recipe_from
+from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Sampling
 from tomoseg.session import plan_session
+from tomoseg.source_section import SourceSection
 from tomoseg.sources import Found
 from tomoseg.stages import run_stage
 from tomoseg.stages.context import RAW_LABELS

@@ -4,8 +4,9 @@ import pytest
 
 from tomoseg.filaments import tracing_defaults
 from tomoseg.particles import PickingSettings
-from tomoseg.recipe import Recipe, SourceSection
+from tomoseg.recipe import Recipe
 from tomoseg.report.summary import ClassSummary
+from tomoseg.source_section import SourceSection
 from tomoseg.stages.findings import empty_notes
 
 RECIPE = Recipe(

@@ -14,10 +14,11 @@ from tomoseg.blocks import BlockGrid, Box
 from tomoseg.checks import check_session
 from tomoseg.coordinates import Filament
 from tomoseg.errors import RequestError
-from tomoseg.recipe import MaskValues, SourceSection, recipe_from
+from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.sampling import Sampling
 from tomoseg.session import plan_session, run_session
+from tomoseg.source_section import MaskValues, SourceSection
 from tomoseg.stages import run_stage, segment
 from tomoseg.stages.context import RAW_LABELS
 from tomoseg.stages.masks import codes_at, inside_parts, open_mask

@@ -12,10 +12,11 @@ from tomoseg.clusters import check_cluster
 from tomoseg.errors import RequestError, ResourceError, TomosegError, VoxelSizeError
 from tomoseg.formats.compressed import compression_of
 from tomoseg.intensity import Moments
-from tomoseg.recipe import Recipe, SourceSection
+from tomoseg.recipe import Recipe
 from tomoseg.sampling import Header, Sampling
 from tomoseg.sections import ComputeSection
 from tomoseg.session import Session
+from tomoseg.source_section import SourceSection
 from tomoseg.sources import (
     ANY_VOXEL_ANGSTROM,
     Found,

@@ -27,9 +27,10 @@ from tomoseg.nets.doubts import doubts, forgotten_classes
 from tomoseg.nets.settings import TrainingProgress, TrainingSettings
 from tomoseg.nets.usual import suited
 from tomoseg.plain_yaml import read_yaml
-from tomoseg.recipe import SourceSection, absolute
+from tomoseg.recipe import absolute
 from tomoseg.report.progress import read_progress
 from tomoseg.sections import Section
+from tomoseg.source_section import SourceSection
 from tomoseg.stores import Folder, local_path
 
 RECIPE_NAME = "recipe.yaml"

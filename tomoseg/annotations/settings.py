@@ -10,8 +10,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from tomoseg.bounds import Count, Length
 from tomoseg.errors import RequestError
 from tomoseg.nets.card import ClassName
-from tomoseg.recipe import SourceSection, absolute
+from tomoseg.recipe import absolute
 from tomoseg.sections import Section
+from tomoseg.source_section import SourceSection
 
 BACKGROUND = "background"
 UNKNOWN = "not_annotated"

@@ -14,9 +14,9 @@ from tomoseg.annotations.voxels import Memory, Voxels, strips
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError, TomosegError, VoxelSizeError
 from tomoseg.nets.settings import TrainingSettings
-from tomoseg.recipe import SourceSection
 from tomoseg.rescale import Rescaling
 from tomoseg.sampling import Sampling
+from tomoseg.source_section import SourceSection
 from tomoseg.sources import Found, Source, open_source
 
 LARGEST_RESCALING = 1.6

@@ -74,9 +74,16 @@ def validate(
 ) -> None:
     """Check a recipe, its tomograms, their fit to the model and the disk, before any work."""
     from tomoseg.checks import check_session, gigabytes
+    from tomoseg.errors import RequestError
     from tomoseg.session import plan_session, where_blocks_run
+    from tomoseg.sources import kind_of
     from tomoseg.stages.networks import accepted_angstrom, halo_of, halo_words
 
+    if kind_of(str(recipe)) is not None:
+        raise RequestError(
+            f"{recipe} is no recipe but a tomogram, by its name",
+            remedy=f"Say tomoseg validate RECIPE {recipe}, or tomoseg info {recipe}.",
+        )
     session = plan_session(_recipe(recipe, tomograms, output, set_, None))
     checks = check_session(session, reads_masks=True)
     for network in session.networks:

@@ -25,8 +25,8 @@ from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.coordinates import Filament, Points
 from tomoseg.errors import RequestError
 from tomoseg.formats.compressed import compression_of
-from tomoseg.recipe import MaskValues, SourceSection
 from tomoseg.sampling import Sampling, Shape, as_shape
+from tomoseg.source_section import MaskValues, SourceSection
 from tomoseg.sources import Found, are_above, as_labels, companion_url, open_source, unpacked
 from tomoseg.stages.context import Context
 from tomoseg.stores import Ledger, Volume, fingerprint
