@@ -129,6 +129,8 @@ class _PlainProgress:
 
     def __call__(self, tomogram: str, work: str, done: int, total: int) -> None:
         left = self._remaining(tomogram, work, done, total)
+        if not total:
+            return
         stage = f"{tomogram} {work.split(maxsplit=1)[0]}"
         if stage == self._stage and time.monotonic() - self._said < PLAIN_SECONDS:
             return
