@@ -40,7 +40,7 @@ def test_three_points_are_one_line(tmp_path, found):
     assert scores["microtubule"]["instance_f1"] == 1
     assert scores["microtubule"]["position_rms_angstrom"] == pytest.approx(75**0.5)
     assert said == [
-        f"{clicks}: 3 points taken as clicked along 1 filaments, in their order",
+        f"{clicks}: 3 points taken as clicked along 1 filaments, in order",
         f"{clicks}: columns without names taken as x, y, z in voxels from 0",
     ]
     # Clicked points as the result, filaments as the truth.

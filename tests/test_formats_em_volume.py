@@ -13,13 +13,14 @@ import pytest
 from numpy.typing import NDArray
 
 from tomoseg.blocks import Box
+from tomoseg.discovery import discover
 from tomoseg.errors import FormatError, VoxelSizeError
 from tomoseg.exchange.imports import ImportRequest, import_file
 from tomoseg.formats.em import HEADER_BYTES, write_em
 from tomoseg.formats.em_volume import EmReader, is_motive_list
 from tomoseg.formats.mrc import MrcReader
 from tomoseg.formats.registry import dialect_of
-from tomoseg.sources import discover, open_source
+from tomoseg.sources import open_source
 
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "formats" / "em"
 REAL = pytest.mark.skipif(not DATA.is_dir(), reason="shared real data are not on this machine")

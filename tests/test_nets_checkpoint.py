@@ -62,7 +62,7 @@ def test_a_tile_network_comes_back(tmp_path):
             "calibration": {"tube": (1.5, -0.2)},
         }
     )
-    network = build_network(architecture, 1)
+    network = build_network(architecture, 1).eval()
     saved = save_model(tmp_path, network, card, half=False)
     loaded, found = load_network(tmp_path)
     assert found == saved

@@ -52,6 +52,7 @@ FILES = {
     "tomoseg/nets/train.py": "the folder of the model that is trained",
     "tomoseg/training_report.py": "the folder of the model that is trained",
     "tomoseg/report/markup.py": "style sheets of the package",
+    "tomoseg/version.py": "the checkout that the package lies in, and the processor's name",
 }
 OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "open_array"}
 # Methods of that name that open no file.

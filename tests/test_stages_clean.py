@@ -169,8 +169,9 @@ def test_of_every_coarser_level_of_labels_every_second_voxel_stands(tmp_path, ti
     shape = (19, 33, 161)
     source = write_mrc(tmp_path / "tomo.mrc", np.zeros(shape, np.int8))
     context = context_for(
-        tiny_model, source, tmp_path / "out", clean={}, blocks={"shape": list(block)}
-    )
+        tiny_model, source, tmp_path / "out",
+        clean={}, trace={}, pick={}, blocks={"shape": list(block)},
+    )  # fmt: skip
     finest = cleaned(context, blobs(shape, seed=5))
     store = zarr.storage.LocalStore(context.image.path)
     for name, whole in zip(("semantic", "instances"), finest, strict=True):

@@ -143,7 +143,11 @@ def test_a_mask_with_soft_edges_is_read_above_a_threshold(tmp_path, top):
     tomogram = Sampling(SHAPE, (12.0,) * 3)
     with pytest.raises(RequestError, match="mask_values"):
         open_mask(str(path), SourceSection(), tomogram).check_values(SHAPE)
-    mask = open_mask(str(path), SourceSection(mask_values=MaskValues(threshold=top / 2)), tomogram)
+    mask = open_mask(
+        str(path),
+        SourceSection(mask=str(path), mask_values=MaskValues(threshold=top / 2)),
+        tomogram,
+    )
     assert np.array_equal(mask.read(Box.whole(SHAPE)), voxels > top / 2)
 
 

@@ -8,8 +8,8 @@ import starfile
 from tomoseg.blocks import Box
 from tomoseg.errors import RequestError
 from tomoseg.filaments import RidgePoints
-from tomoseg.formats.dialects import TomoContext
-from tomoseg.formats.relion import particles_of
+from tomoseg.formats.dialects import READ_AS_IS, TomoContext
+from tomoseg.formats.relion_reader import read_relion
 from tomoseg.formats.tables import read_particles_csv
 from tomoseg.recipe import load_recipe, recipe_from
 from tomoseg.runners import SerialRunner
@@ -79,7 +79,8 @@ def test_a_vesicle_is_sampled_in_any_blocks_and_exported(tmp_path, tiny_model):
     path.write_bytes(context.folder.read(f"{stem}.star"))
     tables = starfile.read(path, always_dict=True)
     place = TomoContext(tomo_name="tomo", sampling=context.header.sampling)
-    back = particles_of(tables["particles"], "single_membrane", context=place)
+    [found] = read_relion(tables, [place], "single_membrane", READ_AS_IS)
+    [back] = found.particles
     np.testing.assert_allclose(back.points_angstrom, one.particles.points_angstrom, atol=0.01)
     np.testing.assert_allclose(back.orientations, one.particles.orientations, atol=1e-4)
     # RELION's tilt is the angle of the outward normal with z.

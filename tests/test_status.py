@@ -12,7 +12,7 @@ from tomoseg.errors import RequestError
 from tomoseg.stages.progress import noted as progress_noted
 from tomoseg.stages.progress import read_progress
 from tomoseg.status import session_status, status_of, tomogram_times
-from tomoseg.stores import Folder, Ledger
+from tomoseg.stores import Folder
 
 
 def ago(hours):
@@ -134,16 +134,3 @@ def test_times_are_those_of_the_journal(sessions):
     assert (a.name, a.state) == ("monday/a", "done")
     assert a.finished - a.started == timedelta(hours=1)
     assert c == Times("monday/c", "waiting")
-
-
-def test_what_runs_says_how_many_blocks_are_done(tmp_path):
-    journal(tmp_path / "out", [{"name": "t", "state": "running"}])
-    records = Folder(str(tmp_path / "out" / "t" / ".tomoseg"))
-    records.write_json("ingest.json", {})
-    ledger = Ledger(records, "segment", "0" * 64)
-    ledger.begin()
-    ledger.staged.write("tomogram.zarr/work/segmented/zarr.json", b"{}")
-    for block in ("predict/0/0-0-0", "predict/0/0-0-1", "predict/1/1-0-0"):
-        ledger.write(block, {})
-    (row,) = session_status(str(tmp_path / "out"))["tomograms"]
-    assert row["say"] == "stage segment, 3 receipts"

@@ -403,6 +403,7 @@ def seen(monkeypatch):
         "tomoseg.training_report.write_training_report",
         lambda _, volumes, __: shown.extend(volumes),
     )
+    monkeypatch.setattr("tomoseg.training._judged", lambda card, *_: card)
     yield given
     assert shown == given
 
@@ -511,6 +512,7 @@ def test_a_second_training_begins_where_the_first_ended(annotated, recipe, tmp_p
 def test_of_several_processes_the_first_alone_writes(annotated, recipe, tmp_path, monkeypatch):
     annotated("t1")
     monkeypatch.setattr("tomoseg.nets.train.train", lambda *_, **__: None)
+    monkeypatch.setattr("tomoseg.training._judged", lambda card, *_: card)
     monkeypatch.setattr("tomoseg.training_report.write_training_report", lambda *_: None)
     beside = tmp_path / "model" / "recipe.yaml"
     for rank, is_written in (("1", False), ("0", True)):

@@ -67,7 +67,19 @@ def test_the_version_is_the_release_and_the_hash_of_this_package():
     assert code_version() == f"{tomoseg.__version__}+{source_hash(PACKAGE)[:12]}"
 
 
-def test_the_commit_is_that_of_a_checkout_and_says_if_it_is_dirty(package, monkeypatch):
+@pytest.fixture
+def commit_of(monkeypatch):
+    def ask(package):
+        monkeypatch.setattr(version, "files", lambda name: package)
+        git_commit.cache_clear()
+        return git_commit()
+
+    yield ask
+    git_commit.cache_clear()
+
+
+def test_the_commit_is_that_of_a_checkout(package, commit_of):
+    """Whether a branch's commit stands by itself or packed, of a worktree or without a branch."""
     git = shutil.which("git")
     if git is None:
         pytest.skip("git is not installed")
@@ -79,29 +91,25 @@ def test_the_commit_is_that_of_a_checkout_and_says_if_it_is_dirty(package, monke
             [git, *names, *words], cwd=place, check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    monkeypatch.setattr(version, "files", lambda name: package)
     run("init", "--quiet")
-    run("commit", "--quiet", "--allow-empty", "--message=x")
-    found = []
-    for prepare in ((), ("add", "."), ("commit", "--quiet", "--message=y"), "edit"):
-        if prepare == "edit":
-            (package / "below" / "code.py").write_text("ANSWER = 44\n")
-        elif prepare:
-            run(*prepare)
-        git_commit.cache_clear()
-        found.append(git_commit())
+    assert commit_of(package) == ""
+    run("add", ".")
+    run("commit", "--quiet", "--message=x")
     head = run("rev-parse", "HEAD")[:12]
-    git_commit.cache_clear()
-    # Somebody else's checkout around the package says nothing.
-    assert found[0] == ""
-    assert found[2:] == [head, f"{head}-dirty"]
+    assert commit_of(package) == head
+    run("pack-refs", "--all")
+    assert commit_of(package) == head
+    run("worktree", "add", "--quiet", "beside")
+    assert commit_of(place / "beside" / package.name) == head
+    run("checkout", "--quiet", "--detach")
+    assert commit_of(package) == head
 
 
-def test_without_git_there_is_no_commit(monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    git_commit.cache_clear()
-    assert git_commit() == ""
-    git_commit.cache_clear()
+def test_where_nothing_is_checked_out_there_is_no_commit(package, commit_of):
+    assert commit_of(package) == ""
+    (package.parent / ".git").mkdir()
+    (package.parent / ".git" / "HEAD").write_text("ref: ../../elsewhere")
+    assert commit_of(package) == ""
 
 
 def test_what_else_may_change_a_result_is_said():

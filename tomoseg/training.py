@@ -31,7 +31,7 @@ from tomoseg.recipe import absolute
 from tomoseg.report.progress import read_progress
 from tomoseg.sections import Section
 from tomoseg.source_section import SourceSection
-from tomoseg.stores import Folder, local_path
+from tomoseg.stores import Folder, local_path, read_file
 
 RECIPE_NAME = "recipe.yaml"
 DEFAULT_LABELS = "{folder}/truth/{name}__labels.mrc"
@@ -226,7 +226,7 @@ def _judged(
 
     output, parent = Path(recipe.output), recipe.network.init_from
     known = load_card(parent).particles if parent else {}
-    lines = read_progress((output / LOG_NAME).read_text())
+    lines = read_progress(read_file(str(output / LOG_NAME)).decode())
     losses = [] if parent else [line.loss for line in lines if line.loss is not None]
     card = card.model_copy(
         update={

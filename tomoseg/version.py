@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import shutil
-import subprocess
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -26,7 +25,6 @@ LIBRARIES = (
     "pandas", "matplotlib", "tifffile", "dask",
 )  # fmt: skip
 """Those whose version may change a result."""
-GIT_SECONDS = 5.0
 
 
 @cache
@@ -61,29 +59,32 @@ def _modules(package: Traversable, below: str = "") -> Iterator[tuple[str, Trave
 
 @cache
 def git_commit() -> str:
-    """Return the commit that the package is checked out at, for people: ``3f2a9c1b2d4e-dirty``.
+    """Return the commit that the package is checked out at, for people: ``3f2a9c1b2d4e``.
 
-    Empty where it is not checked out, or git is not there or refuses.
+    Empty where it is not checked out. What was changed since is told by the hash.
     """
-    git, package = shutil.which("git"), Path(str(files("tomoseg")))
-    if git is None or not package.is_dir():
-        return ""
-    # An environment may lie within somebody else's checkout: ours holds the package.
-    is_ours = _answer(git, package, "ls-files", "--error-unmatch", "__init__.py")
-    describe = ("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-    return _answer(git, package, *describe) if is_ours else ""
-
-
-def _answer(git: str, folder: Path, *words: str) -> str:
-    with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(  # noqa: S603 - git alone, with words of ours
-            [git, "-C", str(folder), *words],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=GIT_SECONDS,
-        ).stdout.strip()
+    beside = Path(str(files("tomoseg"))).parent / ".git"
+    with suppress(OSError, UnicodeDecodeError):
+        git = beside
+        if git.is_file():  # a worktree
+            git = beside.parent / beside.read_text().partition(":")[2].strip()
+        found = _resolved(git, (git / "HEAD").read_text().strip())
+        return found[:12] if re.fullmatch("[0-9a-f]{40,64}", found) else ""
     return ""
+
+
+def _resolved(git: Path, head: str) -> str:
+    """Return the commit that a checkout's head names, by itself or as a branch."""
+    kind, _, branch = head.partition(": ")
+    if kind != "ref":
+        return head
+    shared = git / "commondir"
+    common = git / shared.read_text().strip() if shared.is_file() else git
+    for place in (git, common):
+        if (place / branch).is_file():
+            return (place / branch).read_text().strip()
+    packed = (common / "packed-refs").read_text().splitlines()
+    return next((line.split()[0] for line in packed if line.endswith(f" {branch}")), "")
 
 
 def said_version() -> str:

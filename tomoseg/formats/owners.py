@@ -91,7 +91,9 @@ def owned(
             remedy="Give the one tomogram that it is",
         )
     if options.rows_of == EVERY:
-        return Owned(np.zeros(len(table), np.int64), ("all rows taken, whatever they name",))
+        has_names = any(column in table for column in columns)
+        said = "all rows taken, whatever they name" if has_names else ""
+        return Owned(np.zeros(len(table), np.int64), (said,))
     if not len(table):
         return Owned(np.empty(0, np.int64), ("",) * len(contexts))
     column = next((column for column in columns if column in table), None)

@@ -157,10 +157,6 @@ class Ledger:
                 names = sorted(self.done(f"{label}/{layer}"))
                 yield from (f"{label}/{layer}/{name}" for name in names)
 
-    def count(self) -> int:
-        """Return how many blocks are finished, of all passes."""
-        return sum(1 for _ in self.blocks())
-
     def remove(self) -> None:
         """Remove the receipts, then what is staged: its writers look for the former."""
         self.folder.remove(self.place)
