@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tomoseg.nets.card import TILE_POOL, Architecture
+from tomoseg.nets.large_kernel import LargeConvolution
 
 # A tile network's response y, 0 to 1, is the logit TILE_STEEPNESS · (y − ½) of its class against
 # the background: 0.02 to 0.98 as scores.
@@ -36,16 +37,13 @@ def build_network(architecture: Architecture, classes: int) -> SegmentationNetwo
 
 def _build_tile_network(architecture: Architecture, classes: int) -> TileNetwork:
     a = architecture
-    # Zeros around a tile would be half of what a large kernel sees of it: trained on that, the
-    # network answers twice as much where it sees the neighbourhood.
-    around: Literal["replicate"] = "replicate"
     return TileNetwork(
         architecture=a,
         layers=nn.ModuleList(
-            ConvNorm(inputs, outputs, 2, kernel=a.kernel, around=around)
+            ConvNorm(LargeConvolution(inputs, outputs, a.kernel, bias=False))
             for inputs, outputs in pairwise((a.slices_in, *a.widths))
         ),
-        head=nn.Conv2d(a.widths[-1], classes, a.kernel, padding=a.kernel // 2, padding_mode=around),
+        head=LargeConvolution(a.widths[-1], classes, a.kernel),
     )
 
 
@@ -62,39 +60,27 @@ def _build_unet(architecture: Architecture, classes: int) -> UNet:
     pairs = list(pairwise(widths))
     return UNet(
         architecture=a,
-        stem=ConvNorm(a.slices_in * cell, widths[0], a.dimensions, kernel=3),
+        stem=_conv_norm(a.slices_in * cell, widths[0], a.dimensions, kernel=3),
         encoders=nn.ModuleList(blocks(width) for width in widths),
         downs=nn.ModuleList(
-            ConvNorm(fine, coarse, a.dimensions, kernel=2) for fine, coarse in pairs
+            _conv_norm(fine, coarse, a.dimensions, kernel=2) for fine, coarse in pairs
         ),
-        ups=nn.ModuleList(ConvNorm(coarse, fine, a.dimensions, kernel=1) for fine, coarse in pairs),
+        ups=nn.ModuleList(
+            _conv_norm(coarse, fine, a.dimensions, kernel=1) for fine, coarse in pairs
+        ),
         decoders=nn.ModuleList(blocks(width) for width in widths[:-1]),
         head=_convolution(a.dimensions)(widths[0], (classes + 1) * a.slices_out * cell, 1),
     )
 
 
 class ConvNorm(nn.Module):
-    """A convolution and its batch norm; an odd kernel keeps the size, kernel 2 halves it.
+    """A convolution and its batch norm."""
 
-    ``around`` is what lies beyond the border.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        dimensions: int,
-        *,
-        kernel: int,
-        around: Literal["zeros", "replicate"] = "zeros",
-    ) -> None:
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d) -> None:
         super().__init__()
-        stride = 2 if kernel == 2 else 1
-        self.conv = _convolution(dimensions)(
-            inputs, outputs, kernel, stride=stride, padding=kernel // 2 if kernel % 2 else 0,
-            bias=False, padding_mode=around,
-        )  # fmt: skip
-        self.norm: nn.Module = (nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm3d)(outputs)
+        self.conv = conv
+        norm = nn.BatchNorm2d if isinstance(conv, nn.Conv2d) else nn.BatchNorm3d
+        self.norm: nn.Module = norm(conv.out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (b, inputs, [z,] y, x) to (b, outputs, [z,] y, x)."""
@@ -112,8 +98,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int, dimensions: int) -> None:
         super().__init__()
-        self.first = ConvNorm(width, width, dimensions, kernel=3)
-        self.second = ConvNorm(width, width, dimensions, kernel=3)
+        self.first = _conv_norm(width, width, dimensions, kernel=3)
+        self.second = _conv_norm(width, width, dimensions, kernel=3)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (b, width, [z,] y, x) to the same shape."""
@@ -339,6 +325,17 @@ def set_channels_last(network: nn.Module) -> None:
     """Lay out the kernels of a network with channels fastest, in place."""
     for parameter in network.parameters():
         parameter.data = channels_last(parameter.data)
+
+
+def _conv_norm(inputs: int, outputs: int, dimensions: int, *, kernel: int) -> ConvNorm:
+    """Return a convolution with its norm: an odd kernel keeps the size, kernel 2 halves it."""
+    stride = 2 if kernel == 2 else 1
+    padding = kernel // 2 if kernel % 2 else 0
+    return ConvNorm(
+        _convolution(dimensions)(
+            inputs, outputs, kernel, stride=stride, padding=padding, bias=False
+        )
+    )
 
 
 def _convolution(dimensions: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
