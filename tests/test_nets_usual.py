@@ -107,3 +107,5 @@ def test_a_tile_network_is_trained_by_its_own_protocol():
     said = {key: getattr(settings, key) for key in TILE_PROTOCOL}
     assert said == {**TILE_PROTOCOL, "batch": 3}
     assert "TomoSeg" in reason
+    # Of few tiles kept apart, chance would choose among networks on the way.
+    assert settings.validation_steps >= settings.steps
