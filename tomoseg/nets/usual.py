@@ -53,8 +53,8 @@ _COARSE: Mapping[str, Any] = MappingProxyType(
 TILE_PROTOCOL: Mapping[str, Any] = MappingProxyType(
     {
         "batch": 10,
-        "steps": 1000,
-        "validation_steps": 1000,
+        "steps": 900,
+        "validation_steps": 900,
         "learning_rate": 2e-3,
         "foreground_fraction": 0.5,
         "maximum_class_weight": 1.0,
