@@ -184,7 +184,7 @@ def test_blocks_are_as_many_as_receipts(stack, query):
     assert found[(("stage", "segment"),)] == 2 * (2 * 2 * 1)
     assert {key[0][1]: number for key, number in found.items()} == {
         stage: len(receipts(stack, stage))
-        for stage in ("ingest", "segment", "clean", "export")
+        for stage in ("ingest", "segment", "clean", "export", "report")
         if receipts(stack, stage)
     }
     assert set(query('tomoseg_blocks_total{outcome="failed"}').values()) == {0.0}

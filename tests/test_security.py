@@ -35,7 +35,7 @@ BANNED_MODULES = {
     *("urllib.request", "http.client", "requests", "httpx", "aiohttp", "ftplib", "telnetlib"),
 }
 MODULES = {
-    "fsspec": {"tomoseg/stores/folders.py"},
+    "fsspec": {"tomoseg/stores/folders.py", "tomoseg/stores/systems.py"},
     "zarr": {"tomoseg/stores"},
     "ctypes": {"tomoseg/nets/device.py", "tomoseg/devices.py"},  # to tune malloc
     "socket": {"tomoseg/stores/claims.py"},  # the host's name

@@ -142,6 +142,12 @@ class ByteConvolution(nn.Module):
         self.out = out
         kernels, steps = whole_numbers(convolution.weight.detach())
         padding = cast("tuple[int, ...]", convolution.padding)
+        # oneDNN knows zeros beyond the border alone.
+        self._around: tuple[int, ...] = ()
+        if convolution.padding_mode != "zeros":
+            self._around = tuple(size for size in reversed(padding) for _ in range(2))
+            padding = (0,) * len(padding)
+        self._mode = convolution.padding_mode
         geometry = (convolution.stride, padding, convolution.dilation, convolution.groups)
         packed = torch.ops.onednn.qconv_prepack(
             kernels, steps, line.step, line.zero, *geometry, None
@@ -153,6 +159,8 @@ class ByteConvolution(nn.Module):
     def forward(self, cells: Tensor) -> Tensor:
         """Map bytes, or numbers that become bytes first, (b, inputs, [z,] y, x) to the output."""
         if cells.is_floating_point():
+            if self._around:
+                cells = functional.pad(cells, self._around, mode=self._mode)
             cells = channels_last(self.line.bytes(cells))
         return self._convolved(cells, *self._rest)
 
