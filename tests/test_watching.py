@@ -344,7 +344,7 @@ def test_a_poison_tomogram_is_tried_three_times_and_set_aside(site):
         if pause is not None:
             site.wait(pause - 1)
             assert site.orders() == []
-            assert site.where()["bad"] == "paused"
+            assert site.where()["bad"] == "resting"
             site.wait(1)
             waited.append(site.orders())
     assert waited == [["s1"], ["s1"]]
@@ -484,7 +484,7 @@ def test_a_folder_that_is_gone_forgets_nothing(site):
     site.work("s1")
     (site.home / "in" / "s1" / "a.mrc").rename(site.home / "a.mrc")
     site.write(sessions="in/s1", output="out/s1")
-    assert site.where() == {}
+    assert site.where() == {"a": "done"}
     shutil.copy2(site.home / "a.mrc", site.home / "in" / "s1" / "a.mrc")
     assert site.where() == {"a": "done"}
 

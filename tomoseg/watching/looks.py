@@ -11,14 +11,15 @@ from fnmatch import fnmatchcase
 
 from tomoseg.arrivals import (
     PLACE,
-    Seen,
+    Hindrance,
     Sights,
+    Stand,
     Standing,
     Works,
     after,
     iso,
     observed,
-    standing,
+    stands,
 )
 from tomoseg.attempts import explaining
 from tomoseg.discovery import told_left_out, tomograms_among
@@ -46,7 +47,7 @@ class SessionLook:
         Its recipe, or what is wrong with it; None if the look failed.
     sights, works
         What is known of its tomograms.
-    standings
+    stands
         Where each stands, by name.
     is_at_work
         Whether a run holds its output now.
@@ -58,21 +59,22 @@ class SessionLook:
     recipe: SessionRecipe | None = None
     sights: Sights = field(default_factory=Sights)
     works: Works = field(default_factory=Works)
-    standings: Mapping[str, Standing] = field(default_factory=dict)
+    stands: Mapping[str, Stand] = field(default_factory=dict)
     is_at_work: bool = False
     problem: str = ""
 
+    @property
+    def standings(self) -> dict[str, Standing]:
+        """Where each tomogram stands, by name."""
+        return {name: one.standing for name, one in self.stands.items()}
+
     def named(self, *wanted: Standing) -> list[str]:
         """Return the tomograms that stand so, those first that failed least and wait longest."""
-        rows, seen = self.works.tomograms, self.sights.tomograms
-        names = [name for name, one in self.standings.items() if one in wanted]
-
-        def turn(name: str) -> tuple[int, str, str]:
-            worked = rows.get(name)
-            is_again = worked is not None and worked.counts(seen[name], self._digest)
-            return (worked.attempts if worked and is_again else 0, seen[name].complete, name)
-
-        return sorted(names, key=turn)
+        seen = self.sights.tomograms
+        names = [name for name, one in self.stands.items() if one.standing in wanted]
+        return sorted(
+            names, key=lambda name: (self.stands[name].attempts, seen[name].complete, name)
+        )
 
     @property
     def ready(self) -> list[str]:
@@ -90,7 +92,7 @@ class SessionLook:
 
     def has_work(self, watch: Watch, now: datetime) -> bool:
         """Tell whether a run should be started: a wrong recipe's run says so, once."""
-        if self.recipe is None or self.is_at_work or not self.standings:
+        if self.recipe is None or self.is_at_work or not self.stands:
             return False
         trouble = self.works.trouble
         if trouble and trouble.recipe == self._digest and self.sights.again <= trouble.at:
@@ -105,7 +107,7 @@ class SessionLook:
         ready = [
             (name, one.size, one.version, one.again, rows[name].started if name in rows else "")
             for name, one in sorted(self.sights.tomograms.items())
-            if self.standings[name] == Standing.READY
+            if self.stands[name].standing == Standing.READY
         ]
         trouble = self.works.trouble.at if self.works.trouble else ""
         values = [self.place.url, self.place.output, self._digest, ready, trouble]
@@ -157,16 +159,30 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     found = _found(recipe, urls)
     old = Sights.read(output)
     sights = _observe(watch, old, found, urls, now) if entries else old
+    sights = replace(
+        sights,
+        recipe=recipe.digest,
+        pauses_seconds=watch.pauses_seconds,
+        hindrances=_hindrances(old, recipe, now),
+    )
     if sights != old:
         _keep(place, old, sights)
     works = Works.read(output)
-    there = {name: seen for name, seen in sights.tomograms.items() if entries}
-    standings = _standings(watch, recipe, there, works, now)
-    is_pending = set(standings.values()) & {Standing.READY, Standing.PAUSED, Standing.SET_ASIDE}
+    where = stands(sights, works, now)
+    is_pending = {one.standing for one in where.values()} - {Standing.DONE}
     is_at_work = not is_mine and bool(is_pending) and living_owner(output) is not None
     if is_at_work:
-        standings = _standings(watch, recipe, there, works, now, is_at_work=True)
-    return SessionLook(place, recipe, sights, works, standings, is_at_work)
+        where = stands(sights, works, now, is_at_work=True)
+    return SessionLook(place, recipe, sights, works, where, is_at_work)
+
+
+def _hindrances(old: Sights, recipe: SessionRecipe, now: datetime) -> tuple[Hindrance, ...]:
+    """Return what keeps a session from being worked on; what was known before keeps its time."""
+    found = []
+    if recipe.error is not None:
+        found.append(Hindrance("recipe", recipe.error.message, recipe.error.remedy, iso(now)))
+    known = {(each.kind, each.say): each for each in old.hindrances}
+    return tuple(known.get((each.kind, each.say), each) for each in found)
 
 
 def _found(recipe: SessionRecipe, urls: Mapping[str, Entry]) -> list[Found]:
@@ -240,7 +256,8 @@ def _ask(one: SessionLook, pattern: str, now: datetime) -> list[str]:
     rows = dict(one.sights.tomograms)
     for name in names:
         rows[name] = replace(rows[name], again=iso(now))
-    _keep(one.place, one.sights, Sights(rows, iso(now) if whole else one.sights.again))
+    again = iso(now) if whole else one.sights.again
+    _keep(one.place, one.sights, replace(one.sights, tomograms=rows, again=again))
     return [f"{session}/{name}" for name in names] or [session]
 
 
@@ -266,7 +283,7 @@ def _observe(
             settle_seconds=watch.settle_seconds,
             incomplete=_asking(watch, one, entry, beside),
         )
-    return Sights(rows, old.again)
+    return replace(old, tomograms=rows)
 
 
 def _content(found: Found, entry: Entry) -> tuple[int, str]:
@@ -302,25 +319,3 @@ def _shortfall(found: Found) -> str:
     except FormatError as error:
         return error.message
     return ""
-
-
-def _standings(
-    watch: Watch,
-    recipe: SessionRecipe,
-    tomograms: Mapping[str, Seen],
-    works: Works,
-    now: datetime,
-    *,
-    is_at_work: bool = False,
-) -> dict[str, Standing]:
-    return {
-        name: standing(
-            seen,
-            works.tomograms.get(name),
-            recipe.digest,
-            now,
-            pauses_seconds=watch.pauses_seconds,
-            is_at_work=is_at_work,
-        )
-        for name, seen in tomograms.items()
-    }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from tomoseg.arrivals import DIED, RUNNING, Standing
+from tomoseg.arrivals import Standing
 from tomoseg.capacity import State, Times, times_of
 from tomoseg.watching.looks import SessionLook, counts
 
@@ -14,6 +14,7 @@ COLUMNS = tuple(str(each) for each in Standing)
 STATES: dict[Standing, State] = {
     Standing.READY: "waiting",
     Standing.PAUSED: "waiting",
+    Standing.RESTING: "waiting",
     Standing.RUNNING: "running",
     Standing.DONE: "done",
     Standing.SET_ASIDE: "set aside",
@@ -41,12 +42,12 @@ def _why(one: SessionLook) -> list[str]:
     elif one.works.trouble is not None:
         trouble = one.works.trouble
         said.append(f"{name}: {trouble.error}. {trouble.remedy}".rstrip())
-    seen = one.sights.tomograms
-    said += [f"{name}/{each}: {seen[each].waits}" for each in one.named(Standing.INCOMPLETE)]
+    stands = one.stands
+    said += [f"{name}/{each}: {stands[each].say}" for each in one.named(Standing.INCOMPLETE)]
     for aside in one.named(Standing.SET_ASIDE):
-        worked = one.works.tomograms[aside]
-        error = DIED if worked.state == RUNNING else f"{worked.error}. {worked.remedy}".rstrip()
-        said.append(f"{name}/{aside}: set aside after {worked.attempts} attempts: {error}")
+        stand = stands[aside]
+        error = f"{stand.say}. {stand.remedy}".rstrip()
+        said.append(f"{name}/{aside}: set aside after {stand.attempts} attempts: {error}")
     return said
 
 
@@ -61,7 +62,7 @@ def times(one: SessionLook) -> list[Times]:
     rows = []
     for name, standing in one.standings.items():
         if standing in STATES:
-            begun = standing not in (Standing.READY, Standing.PAUSED)
+            begun = standing in (Standing.RUNNING, Standing.DONE, Standing.SET_ASIDE)
             worked = asdict(one.works.tomograms[name]) if begun else {}
             complete = one.sights.tomograms[name].complete
             rows.append({**worked, "name": name, "state": STATES[standing], "complete": complete})

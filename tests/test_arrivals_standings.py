@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tomoseg.arrivals import (
+    Hindrance,
     Seen,
     Sights,
     Standing,
@@ -14,7 +15,8 @@ from tomoseg.arrivals import (
     Works,
     iso,
     observed,
-    standing,
+    standing_of,
+    stands,
     stopped,
 )
 from tomoseg.errors import ResourceError
@@ -92,26 +94,28 @@ def test_what_is_incomplete_is_asked_for_again_until_it_is_not():
         (SEEN, replace(WORKED, state="done", size=9), 60, Standing.READY),
         (SEEN, replace(WORKED, state="done", recipe="r0"), 60, Standing.READY),
         (SEEN, replace(WORKED, state="refused"), 9999, Standing.SET_ASIDE),
-        (SEEN, WORKED, 50 + 59, Standing.PAUSED),
+        (SEEN, WORKED, 50 + 59, Standing.RESTING),
         (SEEN, WORKED, 50 + 60, Standing.READY),
-        (SEEN, replace(WORKED, attempts=2), 50 + 599, Standing.PAUSED),
+        (SEEN, replace(WORKED, attempts=2), 50 + 599, Standing.RESTING),
         (SEEN, replace(WORKED, attempts=2), 50 + 600, Standing.READY),
         (SEEN, replace(WORKED, attempts=3), 99999, Standing.SET_ASIDE),
         (SEEN, replace(WORKED, attempts=3, recipe="r0"), 60, Standing.READY),
         (replace(SEEN, again=iso(at(60))), replace(WORKED, attempts=3), 60, Standing.READY),
         (replace(SEEN, again=iso(at(20))), replace(WORKED, attempts=3), 60, Standing.SET_ASIDE),
-        (SEEN, replace(WORKED, state="running", finished=""), 40 + 59, Standing.PAUSED),
+        (SEEN, replace(WORKED, state="running", finished=""), 40 + 59, Standing.RESTING),
         (SEEN, replace(WORKED, state="running", finished=""), 40 + 60, Standing.READY),
     ],
 )
 def test_where_it_stands(seen, worked, second, expected):
-    assert standing(seen, worked, "r1", at(second), pauses_seconds=(60, 600)) == expected
+    sights = Sights({"a": seen}, recipe="r1", pauses_seconds=(60.0, 600.0))
+    works = Works({} if worked is None else {"a": worked})
+    assert stands(sights, works, at(second))["a"].standing == expected
 
 
 def test_it_runs_while_somebody_is_at_work():
     running = replace(WORKED, state="running", finished="")
     where = [
-        standing(SEEN, running, "r1", at(500), pauses_seconds=(60,), is_at_work=is_at_work)
+        standing_of(SEEN, running, at(500), pauses_seconds=(60,), is_at_work=is_at_work)
         for is_at_work in (True, False)
     ]
     assert where == [Standing.RUNNING, Standing.READY]
@@ -128,7 +132,9 @@ def test_troubles_in_a_row_are_counted_a_recipe():
 
 def test_the_state_outlasts_its_writer(folder):
     assert (Sights.read(folder), Works.read(folder)) == (Sights(), Works())
-    sights, works = Sights({"a": SEEN}, again=iso(at(1))), Works({"a": WORKED})
+    hindered = (Hindrance("gone", "in is not there", "", iso(at(2))),)
+    sights = Sights({"a": SEEN}, iso(at(1)), "r1", (60.0, 600.0), hindrances=hindered)
+    works = Works({"a": WORKED})
     sights.write(folder)
     works.write(folder)
     assert (Sights.read(folder), Works.read(folder)) == (sights, works)

@@ -1,27 +1,17 @@
-"""What arrives in a session and what becomes of it: a watch's state, beside the results.
+"""What is known of a session that is watched: a watch's state, beside the results.
 
 Two small files in an output, each with one writer at a time::
 
     .tomoseg/arrivals/seen.json     by a look, which holds a claim on that folder
     .tomoseg/arrivals/worked.json   by the run that holds the output
-
-A tomogram stands where these two and the clock put it::
-
-    settling → incomplete → ready → running → done
-                              ↑        ↓
-                           paused ← (failed) → set aside
-
-Content counts, not names: a file of another size or version is a new arrival, and so is every
-file under another recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from tomoseg.errors import StoreError, TomosegError
 from tomoseg.sources import Found
@@ -30,19 +20,6 @@ from tomoseg.stores import Folder
 PLACE = ".tomoseg/arrivals"
 SEEN, WORKED = "seen.json", "worked.json"
 RUNNING, DONE, FAILED, REFUSED = "running", "done", "failed", "refused"
-DIED = "its run ended without a word"
-
-
-class Standing(StrEnum):
-    """Where a tomogram stands."""
-
-    SETTLING = "settling"
-    INCOMPLETE = "incomplete"
-    READY = "ready"
-    RUNNING = "running"
-    PAUSED = "paused"
-    DONE = "done"
-    SET_ASIDE = "set aside"
 
 
 @dataclass(frozen=True)
@@ -63,6 +40,8 @@ class Seen:
         Why it does not, though it changes no more.
     again
         When a person asked to have it tried again.
+    gone
+        Since when no file of that name is there; empty while there is one.
     """
 
     url: str
@@ -73,6 +52,7 @@ class Seen:
     complete: str = ""
     waits: str = ""
     again: str = ""
+    gone: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,23 +123,70 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Hindrance:
+    """What keeps a whole session from being worked on, as a look found it.
+
+    Parameters
+    ----------
+    kind
+        ``gone``: its folder is not there; ``recipe``: that is wrong; ``unreadable``: the look
+        failed; ``paused``: a person wants it to wait.
+    say, remedy
+        What it is and what mends it, for people.
+    since
+        When it was first found, ISO 8601.
+    """
+
+    kind: Literal["gone", "recipe", "unreadable", "paused"]
+    say: str
+    remedy: str
+    since: str
+
+
+@dataclass(frozen=True)
 class Sights:
-    """All that looks saw of a session: tomograms by name, and when it was asked for again."""
+    """All that looks saw of a session.
+
+    Parameters
+    ----------
+    tomograms
+        By name.
+    again
+        When the whole session was asked for again.
+    recipe
+        Digest of its recipe; empty before the first look.
+    pauses_seconds
+        After each failure of a tomogram but the last.
+    paused
+        When a person asked by command to let it wait, or cancelled its run; empty if nobody did.
+    hindrances
+        What keeps it from being worked on now.
+    """
 
     tomograms: Mapping[str, Seen] = field(default_factory=dict)
     again: str = ""
+    recipe: str = ""
+    pauses_seconds: tuple[float, ...] = ()
+    paused: str = ""
+    hindrances: tuple[Hindrance, ...] = ()
 
     @classmethod
     def read(cls, output: Folder) -> Self:
         """Read it from an output; nothing was seen where there is nothing."""
         values = _read(output, SEEN)
         rows = values.get("tomograms", {})
-        return cls({name: Seen(**row) for name, row in rows.items()}, values.get("again", ""))
+        return cls(
+            {name: Seen(**row) for name, row in rows.items()},
+            values.get("again", ""),
+            values.get("recipe", ""),
+            tuple(values.get("pauses_seconds", ())),
+            values.get("paused", ""),
+            tuple(Hindrance(**each) for each in values.get("hindrances", ())),
+        )
 
     def write(self, output: Folder) -> None:
         """Write it; the caller holds the claim on ``PLACE``."""
-        rows = {name: asdict(seen) for name, seen in self.tomograms.items()}
-        (output / PLACE).write_json(SEEN, {"again": self.again, "tomograms": rows})
+        (output / PLACE).write_json(SEEN, asdict(self))
 
 
 @dataclass(frozen=True)
@@ -224,53 +251,6 @@ def observed(
         return replace(old, url=found.url)
     waits = incomplete(age)
     return replace(old, url=found.url, waits=waits, complete="" if waits else iso(now))
-
-
-def standing(
-    seen: Seen,
-    worked: Worked | None,
-    recipe: str,
-    now: datetime,
-    *,
-    pauses_seconds: Sequence[float],
-    is_at_work: bool = False,
-) -> Standing:
-    """Tell where a tomogram stands.
-
-    Parameters
-    ----------
-    seen, worked
-        What looks and runs know of it.
-    recipe
-        Digest of the recipe that it is to be processed with.
-    pauses_seconds
-        After each failure but the last.
-    is_at_work
-        Whether somebody holds the output now.
-    """
-    if not seen.complete:
-        return Standing.INCOMPLETE if seen.waits else Standing.SETTLING
-    if worked is None or not worked.counts(seen, recipe):
-        return Standing.READY
-    if worked.state == DONE:
-        return Standing.DONE
-    if worked.state == RUNNING and is_at_work:
-        return Standing.RUNNING
-    if worked.state == REFUSED or worked.attempts > len(pauses_seconds):
-        return Standing.SET_ASIDE
-    since = worked.finished or worked.started
-    is_over = now >= after(since, pauses_seconds, worked.attempts)
-    return Standing.READY if is_over else Standing.PAUSED
-
-
-def after(since: str, pauses_seconds: Sequence[float], number: int) -> datetime:
-    """Return when to try again after so many failures; the last pause repeats.
-
-    >>> [after("2026-01-01T00:00:00+00:00", (60, 600), n).minute for n in (1, 2, 3)]
-    [1, 10, 10]
-    """
-    pause = pauses_seconds[min(number, len(pauses_seconds)) - 1] if pauses_seconds else 0.0
-    return datetime.fromisoformat(since) + timedelta(seconds=pause)
 
 
 def stopped(trouble: Trouble | None, error: TomosegError, recipe: str, now: datetime) -> Trouble:

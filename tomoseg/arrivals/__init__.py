@@ -1,0 +1,46 @@
+"""What arrives in a session, what becomes of it, and where each tomogram stands."""
+
+from tomoseg.arrivals.facts import (
+    DONE,
+    FAILED,
+    PLACE,
+    REFUSED,
+    RUNNING,
+    SEEN,
+    WORKED,
+    Hindrance,
+    Seen,
+    Sights,
+    Trouble,
+    Worked,
+    Works,
+    iso,
+    observed,
+    stopped,
+)
+from tomoseg.arrivals.standings import DIED, Stand, Standing, after, standing_of, stands
+
+__all__ = [
+    "DIED",
+    "DONE",
+    "FAILED",
+    "PLACE",
+    "REFUSED",
+    "RUNNING",
+    "SEEN",
+    "WORKED",
+    "Hindrance",
+    "Seen",
+    "Sights",
+    "Stand",
+    "Standing",
+    "Trouble",
+    "Worked",
+    "Works",
+    "after",
+    "iso",
+    "observed",
+    "standing_of",
+    "stands",
+    "stopped",
+]
