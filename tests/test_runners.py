@@ -60,7 +60,7 @@ class Square:
 def dask():
     with (
         open_cluster(workers=2, memory_gib=1.0) as address,
-        open_runner(address, stall_minutes=2.0) as runner,
+        open_runner(address, stall_minutes=10.0) as runner,
     ):
         yield runner
 
@@ -150,7 +150,7 @@ def test_a_block_that_kills_its_workers_is_named(tmp_path, trouble, kind, says):
     receipts = []
     with (
         open_cluster(workers=2, memory_gib=0.5) as address,
-        open_runner(address, stall_minutes=2.0) as runner,
+        open_runner(address, stall_minutes=10.0) as runner,
     ):
         with pytest.raises(kind, match=says):
             receipts.extend(runner.map(task, range(30)))
@@ -176,7 +176,7 @@ def test_on_a_scheduler_that_is_not_ours_the_last_attempt_kills_one_worker(tmp_p
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
         ) as cluster,
-        open_runner(cluster.scheduler_address, stall_minutes=2.0) as runner,
+        open_runner(cluster.scheduler_address, stall_minutes=10.0) as runner,
     ):
         with pytest.raises(BlockError, match="block item-13: each worker that tried the block"):
             list(runner.map(task, range(20)))
@@ -201,7 +201,7 @@ def test_a_block_that_ended_on_a_worker_that_died_before_it_told_is_sent_again()
 def test_a_worker_that_keeps_failing_is_retired_once(tmp_path, caplog):
     with (
         open_cluster(workers=2, memory_gib=1.0) as address,
-        open_runner(address, stall_minutes=2.0) as runner,
+        open_runner(address, stall_minutes=10.0) as runner,
     ):
         first, second = runner._client.nthreads()
         task = Troubled(tmp_path / "log", "broken worker", place=first)
@@ -220,7 +220,7 @@ def test_a_worker_that_keeps_failing_is_retired_once(tmp_path, caplog):
 def test_the_last_worker_is_not_retired(tmp_path):
     with (
         open_cluster(workers=1, memory_gib=1.0) as address,
-        open_runner(address, stall_minutes=2.0) as runner,
+        open_runner(address, stall_minutes=10.0) as runner,
     ):
         (only,) = runner._client.nthreads()
         with pytest.raises(StoreError, match="Input/output error"):
@@ -336,7 +336,7 @@ def test_an_answer_that_all_fail_to_give_is_an_error(tmp_path):
         SerialRunner().ask(Where("no such device"))
     with (
         open_cluster(workers=1, memory_gib=1.0) as address,
-        open_runner(address, stall_minutes=2.0) as runner,
+        open_runner(address, stall_minutes=10.0) as runner,
         pytest.raises(ResourceError, match="no such device"),
     ):
         runner.ask(Where("no such device"))
@@ -363,7 +363,7 @@ def test_a_worker_of_other_code_gets_no_work(tmp_path, caplog, is_asked):
     """Asked before, or found out by its first block; no attempt of a block's is lost on it."""
     with (
         open_cluster(workers=2, memory_gib=1.0) as address,
-        open_runner(address, stall_minutes=2.0) as runner,
+        open_runner(address, stall_minutes=10.0) as runner,
     ):
         bad, good = runner._client.nthreads()
         runner._client.run(has_other_code, workers=[bad])

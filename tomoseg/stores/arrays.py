@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from tomoseg.errors import StoreError
 LARGEST_BYTES = 2**32
 # Of a name.npy before the values: magic, and a header of up to 10,000 bytes that NumPy parses.
 _HEADER_BYTES = 2**14
+_ONE_AT_A_TIME = threading.Lock()
+"""NumPy parses headers as Python, and CPython 3.11 fails (SystemError: AST constructor recursion
+depth mismatch) where a thread parses while another, amid its parsing, collects garbage."""
 # Also of members that are said to be encrypted, or packed in an unknown way (RuntimeError).
 _DAMAGE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -39,9 +43,9 @@ def npz_arrays(content: bytes, where: str) -> dict[str, NDArray[Any]]:
         together are larger than 4 GiB; ``where`` is what the error calls it.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with _ONE_AT_A_TIME, zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check_sizes(archive)
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        with _ONE_AT_A_TIME, np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except _DAMAGE as error:
         raise StoreError(
