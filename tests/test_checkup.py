@@ -105,6 +105,19 @@ def test_a_lost_or_cut_file_is_told_by_its_path(session, path, is_cut):
     assert where == (LABELS if array else path,)
 
 
+def test_a_cut_receipt_stops_no_check_and_no_run(session, capsys):
+    """Of a stage of which a shard is gone, too."""
+    output, values = session
+    (receipt, *_) = (output / NAME / ".tomoseg").glob("clean-*/*/*/*.json")
+    receipt.write_bytes(receipt.read_bytes()[:9])
+    before = (output / NAME / LABELS / "c/0/0/0").read_bytes()
+    (output / NAME / LABELS / "c/0/0/0").unlink()
+    assert LABELS in lost_of(Folder(str(output)), NAME)
+    result = run(values, NAME)
+    assert [row["state"] for row in result["tomograms"]] == ["done"]
+    assert (output / NAME / LABELS / "c/0/0/0").read_bytes() == before
+
+
 def test_files_of_no_bytes_and_folders_stand_where_they_were_written_so(folder):
     """In object storage, too."""
     files = ["imod/none.txt", "masks/a.ome.zarr", "masks/b.mrc", "masks/c.mrc", "masks/d.mrc"]

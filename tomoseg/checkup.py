@@ -122,7 +122,7 @@ def _compared(folder: Folder, *, reads: bool) -> Condition:
         lost.append(MANIFEST)
     for stage in (manifest or {}).get("stages", STAGES):
         record = _json(records, f"{stage}.json")
-        if record is None:
+        if not isinstance(record, dict) or not {"digest", "summary"} <= record.keys():
             lost.append(f"{RECORDS}/{stage}.json")
             continue
         receipts = partial(Ledger.of, records, stage, record["digest"])

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from tomoseg.attempts import explaining
@@ -102,8 +103,9 @@ class Journal:
 
     def tell_lost(self) -> None:
         """Note of tomograms that are kept as done what is lost of them; nothing is read of them."""
-        for row in self.values["tomograms"]:
-            lost = lost_of(self.output, row["name"]) if row["state"] in DONE else []
+        done = {row["name"]: row for row in self.values["tomograms"] if row["state"] in DONE}
+        found = overlapped(partial(lost_of, self.output), done, threads=READERS)
+        for row, lost in zip(done.values(), found, strict=True):
             if lost:
                 more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
                 said = f"{LOST}: {', '.join(lost[:NAMED])}{more}; run it again"
@@ -239,7 +241,10 @@ def _waiting(row: Mapping[str, Any]) -> dict[str, Any]:
 def _is_removed(url: str) -> bool:
     """Tell whether a file is gone from a folder that is there: a drive may be away for a while."""
     folder, _, name = url.rpartition("/")
-    return bool(folder) and is_folder(folder) and not Folder(folder).exists(name)
+    # Whose store does not answer, or may not be looked at, is not known to be gone.
+    with suppress(TomosegError), explaining():
+        return bool(folder) and is_folder(folder) and not Folder(folder).exists(name)
+    return False
 
 
 def told(result: Mapping[str, Any], begun: Collection[str]) -> tuple[str, list[str]]:
@@ -282,8 +287,9 @@ def _rows(output: Folder) -> list[dict[str, Any]]:
 def _written(recipe: Recipe, kept: Sequence[Mapping[str, Any]]) -> bytes:
     """Return the recipe's file: of all tomograms that the session has, not of this run's alone."""
     given = [checked_url(place) for place in recipe.session.input]
-    others = [row["url"].removeprefix("file://") for row in kept if row.get("url")]
-    inputs = [*recipe.session.input, *(url for url in others if not _is_among(url, given))]
+    urls = [row["url"] for row in kept if row.get("url")]
+    others = [url.removeprefix("file://") for url in urls if not _is_among(url, given)]
+    inputs = [*recipe.session.input, *others]
     text = _with_inputs(recipe, inputs).as_yaml()
     if len(text) > LARGEST_CHARACTERS:
         folders = sorted({place.rpartition("/")[0] for place in inputs})
@@ -298,9 +304,8 @@ def _written(recipe: Recipe, kept: Sequence[Mapping[str, Any]]) -> bytes:
     return text.encode()
 
 
-def _is_among(file: str, places: Sequence[str]) -> bool:
+def _is_among(url: str, places: Sequence[str]) -> bool:
     """Tell whether a file is one of some places, lies in one of them or matches one."""
-    url = checked_url(file)
     folder = url.rpartition("/")[0]
     return any(place in (url, folder) or fnmatchcase(url, place) for place in places)
 
