@@ -103,7 +103,7 @@ def test_what_has_neither_results_nor_a_file_is_forgotten(folder, tmp_path, capl
     assert "b is forgotten: it was failed, and its file is removed" in caplog.text
 
 
-def test_another_recipe_is_noted_and_no_more_once_it_is_the_same(folder):
+def test_another_recipe_is_noted_and_no_more_once_it_is_the_same(folder, caplog):
     write(folder, finished(folder, "a", notes=["odd"]))
     other = recipe_from({**RECIPE.model_dump(), "ingest": {"bin": 2}, "source": {"axes": "yzx"}})
     for _ in range(2):
@@ -114,6 +114,10 @@ def test_another_recipe_is_noted_and_no_more_once_it_is_the_same(folder):
             "odd",
         ]
         assert "made with another recipe" in page_of(journal)
+    assert caplog.messages[0].endswith(
+        "ingest.bin differ; its own is in its manifest.json; to work by that one, "
+        f"give -r {folder}/a/manifest.json"
+    )
     assert rows_of(begin(folder, "c"))["a"]["notes"] == ["odd"]
 
 

@@ -475,6 +475,11 @@ def test_a_scheduler_of_one_run_is_not_written(written, text, address):
     assert recipe_from(recipe.lasting()) == again
 
 
+def test_a_scheduler_that_an_earlier_version_wrote_can_be_left_out(written):
+    text = "compute: {runner: dask, address: 'tls://gone:1', tls: {ca: a, cert: b, key: c}}"
+    assert load_recipe(written(text), ["compute={}"]) == Recipe()
+
+
 def test_what_is_written_can_be_used_from_anywhere(tmp_path, written, monkeypatch):
     """Also of a recipe that Python code made, with places relative to the working directory."""
     monkeypatch.chdir(tmp_path)

@@ -83,6 +83,7 @@ class Journal:
         with explaining():
             looked = overlapped(_Kept(output, made_by), others, threads=READERS)
             kept = [row for row in looked if row]
+            _warn_of_another_recipe(output, kept)
             output.write(RECIPE, _written(recipe, kept))
         waiting = [
             {"name": found.name, "url": found.url, "state": "waiting"} for found in tomograms
@@ -282,6 +283,20 @@ def _rows(output: Folder) -> list[dict[str, Any]]:
             error,
         )
         return []
+
+
+def _warn_of_another_recipe(output: Folder, kept: Sequence[Mapping[str, Any]]) -> None:
+    """Say before any work that it is not done as that on the session's other tomograms was."""
+    notes = {
+        row["name"]: note
+        for row in kept
+        for note in row.get("notes", ())
+        if note.startswith(OTHER_RECIPE)
+    }
+    for name, note in list(notes.items())[:1]:
+        more = f" and {len(notes) - 1} more" if len(notes) > 1 else ""
+        place = f"{output}/{name}/{MANIFEST}"
+        log.warning("%s%s: %s; to work by that one, give -r %s", name, more, note, place)
 
 
 def _written(recipe: Recipe, kept: Sequence[Mapping[str, Any]]) -> bytes:
