@@ -16,6 +16,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.artifacts import why
@@ -23,11 +24,13 @@ from tomoseg.attempts import can_pass, explaining
 from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
 from tomoseg.errors import RequestError, TomosegError
+from tomoseg.events import at
+from tomoseg.journal import Journal, told
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
 from tomoseg.report.markup import markdown
 from tomoseg.runners import SerialRunner
 from tomoseg.session import (
-    Journal,
+    Session,
     failed_row,
     finished_row,
     guarded_stage,
@@ -95,36 +98,37 @@ def process_session(values: dict[str, Any]) -> State[Any]:
     """
     session = plan_session(recipe_from(values))
     check_session(session)
-    with claimed(session.output) as claim, session_address(session) as address:
-        journal = Journal.begin(session)
-        for found in session.tomograms:
-            journal.note({"name": found.name, "state": "running"})
-            records: dict[str, dict[str, Any]] = {}
-            try:
-                for stage in STAGES:
-                    records[stage] = process_stage(found, stage, values, address, claim)
-                context = session.context(found, SerialRunner(), lambda *progress: None)
-                row = finished_row(context, records)
-            except TomosegError as error:
-                row = failed_row(found.name, error, records)
-            claim.check()
-            journal.note(row)
-        return _finish(journal)
+    names = {"run": str(flow_run.get_id() or ""), "session": str(session.output)}
+    with claimed(session.output) as claim, at(**names), session_address(session) as address:
+        journal = session.journal()
+        journal.tell_lost()
+        with journal.stopping(claim.check):
+            for found in session.tomograms:
+                journal.note({"name": found.name, "state": "running"})
+                records: dict[str, dict[str, Any]] = {}
+                try:
+                    for stage in STAGES:
+                        records[stage] = process_stage(found, stage, values, address, claim)
+                    context = session.context(found, SerialRunner(), lambda *progress: None)
+                    row = finished_row(context, records)
+                except TomosegError as error:
+                    row = failed_row(found.name, error, records)
+                claim.check()
+                journal.note(row)
+        return _finish(session, journal)
 
 
-def _finish(journal: Journal) -> State[Any]:
-    result = journal.finish()
+def _finish(session: Session, journal: Journal) -> State[Any]:
+    result, output = journal.finish(), session.output
     rows = result["tomograms"]
-    output = journal.session.output
     table = ["| tomogram | state | what to know |", "|---|---|---|"]
     table += [f"| {markdown(row['name'])} | {row['state']} | {why(row)} |" for row in rows]
     create_markdown_artifact("\n".join(table), key="tomoseg-session")
     create_link_artifact(f"{output.url}/index.html", link_text="report", key="tomoseg-report")
-    failed = [row["name"] for row in rows if row["state"] == "failed"]
-    said = f"{len(rows) - len(failed)} of {len(rows)} tomograms done; look at {output}/index.html"
-    if failed:
-        return Failed(message=f"{said}; failed: {', '.join(failed)}")
-    return Completed(message=said)
+    names = {found.name for found in session.tomograms}
+    said, failed = told(result, names)
+    said += f"; look at {output}/index.html"
+    return Failed(message=said) if failed else Completed(message=said)
 
 
 def main(arguments: list[str] | None = None) -> int:

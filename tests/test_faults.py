@@ -23,6 +23,7 @@ from distributed import Client
 from tomoseg.blocks import BlockGrid, Box
 from tomoseg.clusters import open_cluster
 from tomoseg.errors import ResourceError
+from tomoseg.history import History
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import open_runner
 from tomoseg.session import plan_session, run_session
@@ -135,8 +136,10 @@ def test_a_stopped_run_gives_the_output_free(values, tmp_path, signal_):
     assert second.returncode == 1
     assert f"is being written by {getpass.getuser()}@" in said
     assert f"process {process_.pid} (" in said
-    (claim,) = (output.path / ".tomoseg").iterdir()
+    (claim,) = (output.path / ".tomoseg").glob("claim-*")
     assert json.loads(claim.read_text())["is_released"]
+    (one,) = History.read(output).attempts
+    assert (one.tomogram, one.state) == (NAME, "stopped")
 
 
 def test_a_lost_worker_costs_nothing_but_its_blocks(values, undisturbed):

@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
 import flows
 from tomoseg.errors import FormatError, ModelError, StoreError
+from tomoseg.history import History
 from tomoseg.stores import Claim, Folder, claimed
 
 flow_module = pytest.importorskip("flows.session", reason="Prefect is not installed")
@@ -91,6 +93,10 @@ def test_a_failure_stops_only_its_tomogram(server, recipe, tmp_path):
     bad, good = journal(tmp_path)
     assert (bad["state"], good["state"]) == ("failed", "done")
     assert bad["remedy"]
+    history = History.read(Folder(str(tmp_path / "out")))
+    failed, done = history.since(datetime(2026, 1, 1, tzinfo=UTC))
+    assert (failed.tomogram, failed.stage, failed.error) == ("bad", "ingest", bad["error"])
+    assert failed.run == done.run == str(state.state_details.flow_run_id)
     assert task_runs(state) == {
         "bad ingest": "Failed",
         **{f"good {stage}": "Completed" for stage in STAGES},
@@ -134,7 +140,7 @@ def test_a_flow_that_was_taken_over_stops(server, recipe, session, tmp_path, mon
 
     def taken_over(context, stage):
         begun.append(stage)
-        (claim,) = (tmp_path / "out" / ".tomoseg").iterdir()
+        (claim,) = (tmp_path / "out" / ".tomoseg").glob("claim-*")
         if stage == "segment":
             claim.with_name("claim-000099.json").write_text(claim.read_text())
             claim_behind(context.progress).renew()

@@ -454,3 +454,60 @@ def test_masks_as_they_were_told_before_are_the_default():
     assert load_recipe(None, ["export.masks=true"]) == Recipe()
     with pytest.raises(RequestError, match=r"export\.masks\.1"):
         load_recipe(None, ["export.masks=[mrc, png]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("{}", None),
+        ("compute: {threads: 2, address: 'tcp://mine:1'}", "tcp://mine:1"),
+        # Files for a scheduler that only the command names.
+        ("compute: {tls: {ca: ca.pem, cert: c.pem, key: k.pem}}", None),
+    ],
+)
+def test_a_scheduler_of_one_run_is_not_written(written, text, address):
+    one_run = {"runner": "dask", "address": "tls://once:8786"}
+    recipe = load_recipe(written(text), given={"compute": one_run}).resolved(CLASSES)
+    assert recipe.compute.address == "tls://once:8786"
+    again = load_recipe(written(recipe.as_yaml()))
+    assert again.compute.address == address
+    assert again.compute.runner == "auto"
+    assert recipe_from(recipe.lasting()) == again
+
+
+def test_a_scheduler_that_an_earlier_version_wrote_can_be_left_out(written):
+    text = "compute: {runner: dask, address: 'tls://gone:1', tls: {ca: a, cert: b, key: c}}"
+    assert load_recipe(written(text), ["compute={}"]) == Recipe()
+
+
+def test_what_is_written_can_be_used_from_anywhere(tmp_path, written, monkeypatch):
+    """Also of a recipe that Python code made, with places relative to the working directory."""
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "session": {"input": ["in", "s3://bucket/run"], "output": "out"},
+        "source": {"mask": "{folder}/{name}_mask.mrc"},
+        "segment": {"networks": [{"model": "mine"}, {"model": "shipped"}]},
+    }
+    again = load_recipe(written(recipe_from(values).as_yaml()))
+    assert again.session.input == (f"{tmp_path}/in", "s3://bucket/run")
+    assert again.session.output == f"{tmp_path}/out"
+    assert again.source.mask == "{folder}/{name}_mask.mrc"
+    assert [one.model for one in again.segment.networks] == [f"{tmp_path}/mine", "shipped"]
+
+
+def test_a_recipe_in_a_store_is_read_from_there(folder):
+    """As of a session whose output is there; its own relative places are beside it."""
+    folder.write("recipe.yaml", b"session: {input: [in, /data], output: 's3://b/out'}")
+    recipe = load_recipe(f"{folder.url}/recipe.yaml")
+    assert recipe.session.input == (f"{folder.url}/in", "/data")
+    assert recipe.session.output == "s3://b/out"
+    with pytest.raises(RequestError, match=r"none\.yaml"):
+        load_recipe(f"{folder.url}/none.yaml")
+
+
+def test_a_manifest_is_the_recipe_that_it_holds(written):
+    recipe = recipe_from({"ingest": {"bin": 2}})
+    manifest = {"tomogram": "a", "stages": {}, "recipe": recipe.lasting(), "tomoseg": "0"}
+    assert load_recipe(written(json.dumps(manifest))) == recipe
+    with pytest.raises(RequestError, match="tomogram is not a known key"):
+        load_recipe(written(json.dumps({"tomogram": "a", "stages": {}})))

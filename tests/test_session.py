@@ -18,7 +18,7 @@ from tomoseg import cli
 from tomoseg.checks import check_session
 from tomoseg.clusters import local_workers, open_cluster
 from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
-from tomoseg.recipe import recipe_from
+from tomoseg.recipe import load_recipe, recipe_from
 from tomoseg.session import plan_session, run_session, session_address
 from tomoseg.sources import Found
 from tomoseg.status import session_status
@@ -84,6 +84,7 @@ def times(folder):
         and p.parent != folder
         and p.name != "manifest.json"
         and not p.match(".tomoseg/claim-*.json")
+        and not p.match(".tomoseg/attempts.json")
     }
 
 
@@ -232,6 +233,59 @@ def tomoseg(monkeypatch, capsys):
     return run
 
 
+def test_a_run_of_one_tomogram_keeps_the_other(copy_of_reference, reference, tomoseg, tiny_session):
+    """Its row, its picture on the page, and its part of the tables of the session."""
+    output, recipe = Path(copy_of_reference["session"]["output"]), reference[0] / "recipe.yaml"
+    one = tiny_session / f"{NAMES[1]}.mrc"
+    code, said, _ = tomoseg("run", one, "-r", recipe, "-o", output)
+    assert code == 0
+    assert "1 of 1 tomograms done (with those of earlier runs 2 of 2)" in said
+    rows = json.loads((output / "session.json").read_text())["tomograms"]
+    assert [row["state"] for row in rows] == ["done", "already there"]
+    assert {**rows[0], "notes": []} == {**reference[1]["tomograms"][0], "notes": []}
+    assert (output / "index.html").read_text().count('src="data:image/jpeg') == len(NAMES)
+    assert tables(output) == tables(reference[0])
+    assert (output / "session" / "csv" / "ribosome.csv").read_text().count(NAMES[0]) > 10
+
+
+def test_a_run_tells_what_is_lost_of_those_that_it_leaves_alone(
+    copy_of_reference, reference, tomoseg, tiny_session
+):
+    output, recipe = Path(copy_of_reference["session"]["output"]), reference[0] / "recipe.yaml"
+    (output / NAMES[0] / "masks" / f"{NAMES[0]}__actin.mrc").unlink()
+    _, _, warned = tomoseg("run", tiny_session / f"{NAMES[1]}.mrc", "-r", recipe, "-o", output)
+    line = (
+        f"note: {NAMES[0]}: not there any more, or cut: masks/{NAMES[0]}__actin.mrc; run it again"
+    )
+    assert line in warned
+    assert line.removeprefix(f"note: {NAMES[0]}: ") in (output / "index.html").read_text()
+
+
+def test_the_recipe_that_was_used_can_be_used_again(
+    copy_of_reference, reference, tomoseg, tmp_path, monkeypatch, two_workers
+):
+    """From anywhere: the same output stands, and another gets the same results."""
+    output = Path(copy_of_reference["session"]["output"])
+    recipe = output / "recipe.yaml"
+    monkeypatch.chdir(tmp_path)
+    # The last run was on a cluster that has ended since.
+    assert tomoseg("run", "-r", recipe, "-o", "out", "--dask", two_workers)[0] == 0
+    assert two_workers not in recipe.read_text()
+    assert two_workers not in (output / NAMES[0] / "manifest.json").read_text()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert tomoseg("validate", recipe)[0] == 0
+    before = times(output)
+    assert tomoseg("run", "-r", recipe)[0] == 0
+    assert times(output) == before
+    manifest = output / NAMES[0] / "manifest.json"
+    one = load_recipe(recipe).session.input[0] + f"/{NAMES[0]}.mrc"
+    assert tomoseg("run", one, "-r", manifest, "-o", "other")[0] == 0
+    there = {p: content for p, content in tables(reference[0]).items() if p.startswith(NAMES[0])}
+    other = tables(Path("other"))
+    assert {p: content for p, content in other.items() if p.startswith(NAMES[0])} == there
+
+
 @pytest.fixture
 def half_bad_session(tiny_session, tmp_path):
     """A good tomogram and one whose file ends early."""
@@ -376,7 +430,10 @@ def test_a_compiled_session_is_made_anew_with_the_same_labels(
     values, (output, _) = copy_of_reference, reference
     values["session"]["input"] = str(tiny_session / f"{NAMES[0]}.mrc")
     values["segment"]["engine"] = "compiled"
-    assert states_of(process(values)) == {NAMES[0]: "done"}
+    result = process(values)
+    assert states_of(result) == {NAMES[0]: "done", NAMES[1]: "done"}
+    noted = [[n for n in row["notes"] if "another recipe" in n] for row in result["tomograms"]]
+    assert (noted[0], "segment.engine" in noted[1][0]) == ([], True)
     folder = Path(values["session"]["output"])
     before, after = (
         json.loads((one / NAMES[0] / "manifest.json").read_text()) for one in (output, folder)
@@ -551,7 +608,7 @@ def test_a_run_that_was_taken_over_stops(values):
     def take_over(tomogram, work, done, total):
         blocks.append(work)
         if (work, done) == ("segment predict", 1):
-            (claim,) = Path(output, ".tomoseg").iterdir()
+            (claim,) = Path(output, ".tomoseg").glob("claim-*")
             other = {**json.loads(claim.read_text()), "host": "elsewhere", "pid": 1}
             Path(output, ".tomoseg", "claim-000099.json").write_text(json.dumps(other))
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 from dataclasses import asdict
 
 import fsspec
@@ -10,11 +11,12 @@ import pytest
 import servers
 
 from tomoseg.blocks import BlockGrid, Box
+from tomoseg.checkup import checked, lost_of
 from tomoseg.discovery import discover
 from tomoseg.errors import ClaimError, RequestError, StoreError
 from tomoseg.formats.mrc import MrcWriter
 from tomoseg.formats.mrc_header import HEADER_BYTES
-from tomoseg.recipe import recipe_from
+from tomoseg.recipe import load_recipe, recipe_from
 from tomoseg.sampling import Header, Sampling
 from tomoseg.session import plan_session, run_session
 from tomoseg.sources import open_source
@@ -29,6 +31,7 @@ from tomoseg.stores import (
     living_owner,
     write_image_metadata,
 )
+from tomoseg.usage import disk_of
 
 if any(importlib.util.find_spec(name) is None for name in ("s3fs", "moto")):
     pytest.skip("s3fs or moto is not installed", allow_module_level=True)
@@ -287,3 +290,16 @@ def test_a_session_runs_from_a_bucket_into_a_bucket(client, bucket, tiny_model, 
     with open_source(str(tiny_session / f"{name}.mrc")) as source:
         whole = Box.whole(source.header.sampling.shape)
         np.testing.assert_array_equal(stored.read(whole), source.read(whole))
+    disk = disk_of(results)
+    listed = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="results/")
+    assert disk["total"] == sum(item["Size"] for page in listed for item in page["Contents"])
+    assert all(disk[kind] > 0 for kind in ("results", "work", "receipts"))
+    assert all(one.is_whole for one in checked(results))
+    results.remove(lost := f"{name}/masks/{name}__actin.mrc")
+    assert lost_of(results, name) == [lost.removeprefix(f"{name}/")]
+    (one,) = (one for one in checked(results) if not one.is_whole)
+    words = shlex.split(one.command)
+    assert words[2] == f"s3://{bucket}/krios/{name}.mrc"
+    again = load_recipe(words[words.index("-r") + 1])
+    run_session(plan_session(again), lambda *progress: None)
+    assert results.exists(lost)

@@ -17,9 +17,11 @@ from tomoseg.errors import (
     ResourceError,
     StoreError,
 )
+from tomoseg.history import History
+from tomoseg.recipe import recipe_from
 from tomoseg.stages import STAGES
 from tomoseg.status import session_status, tomogram_times
-from tomoseg.stores import claimed
+from tomoseg.stores import Folder, claimed
 from tomoseg.watching import work as work_module
 from tomoseg.watching.looks import ask_again, counts, look, orders
 from tomoseg.watching.places import places_of
@@ -211,6 +213,49 @@ def test_the_scheduler_of_the_environment_goes_before_every_recipe(site):
     compute = session_recipe(watch, place, []).right.compute
     assert (compute.address, compute.runner) == ("tcp://10.0.0.1:8786", "dask")
     assert (compute.cluster, compute.threads, compute.workers) == ("local", 2, None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "compute", "said"),
+    [
+        ({"threads": 2}, None, {"threads": 2}),
+        # What a person wrote stays.
+        ({"address": "tcp://10.0.0.9:1"}, None, {"address": "tcp://10.0.0.9:1"}),
+        ({"threads": 2}, {"memory_gib": 8.0}, {"memory_gib": 8.0}),
+        ({}, {"tls": {"ca": "ca.pem", "cert": "c.pem", "key": "k.pem"}}, {}),
+        ({}, {"cluster": "cuda"}, {}),
+    ],
+)
+def test_the_scheduler_of_a_watch_is_not_written_into_the_recipe(site, recipe, compute, said):
+    """It has ended when somebody uses that recipe again."""
+    site.put("s1", "a.mrc")
+    (site.home / "recipe.yaml").write_text(json.dumps({"compute": recipe}))
+    watch = site.write(compute=compute, scheduler="tls://10.0.0.1:8786")
+    (place,) = places_of(watch)
+    right = session_recipe(watch, place, []).right
+    assert right.compute.address == "tls://10.0.0.1:8786"
+    again = right.resolved(()).lasting()
+    assert again["compute"] == recipe_from({"compute": said}).compute.model_dump(mode="json")
+    assert recipe_from(again).session.input == (place.url,)
+
+
+def test_what_was_tried_and_why_it_failed_is_kept(site):
+    """A success does not erase it; what keeps the whole session from being begun is told too."""
+    path = site.put("s1", "bad.mrc")
+    site.settle()
+    site.work("s1", failing(BlockError("out of luck", remedy="Try again.")))
+    site.wait(60)
+    site.work("s1", lambda found, records: {"name": found.name, "state": "done"})
+    (site.home / "recipe.yaml").write_text("segment: {modle: x}")
+    with pytest.raises(RequestError):
+        site.work("s1")
+    output = Folder(str(site.home / "out" / "s1"))
+    said = [(one.tomogram, one.state, one.error[:11]) for one in History.read(output).attempts]
+    assert said[:2] == [("bad", "failed", "out of luck"), ("bad", "done", "")]
+    ((name, state, why),) = said[2:]
+    assert (name, state, why) == ("", "refused", "the recipe ")
+    (row,) = output.read_json("session.json")["tomograms"]
+    assert row["url"] == path.as_uri()
 
 
 def test_masks_and_tilt_series_beside_tomograms_are_none(site, caplog):

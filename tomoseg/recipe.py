@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tomoseg.bounds import Halo, explained
 from tomoseg.cleanup import CleaningSettings
@@ -23,9 +30,9 @@ from tomoseg.errors import RequestError
 from tomoseg.filaments import TracingSettings, tracing_defaults
 from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
 from tomoseg.particles import PickingSettings
-from tomoseg.plain_yaml import read_yaml, yaml_values
+from tomoseg.plain_yaml import LARGEST_CHARACTERS, read_yaml, yaml_mapping, yaml_values
 from tomoseg.sampling import Shape
-from tomoseg.sections import ComputeSection, ExportSection, Section
+from tomoseg.sections import ComputeSection, ExportSection, Section, without_scheduler
 from tomoseg.source_section import SourceSection
 from tomoseg.surfaces import SurfaceSettings, surface_defaults
 
@@ -205,6 +212,8 @@ class Recipe(Section):
     sample: dict[str, SurfaceSettings] | None = None
     export: ExportSection = ExportSection()
     compute: ComputeSection = ComputeSection()
+    # What is written of where blocks run, if this run's are somewhere else (run_at).
+    _said: ComputeSection | None = PrivateAttr(default=None)
 
     @field_validator("pick")
     @classmethod
@@ -279,10 +288,32 @@ class Recipe(Section):
             kept["blocks"] = BlocksSection(shape=DEEP_BLOCK)
         return self.model_copy(update=defaults | kept)
 
-    def as_yaml(self) -> str:
-        """Return the recipe as a YAML file."""
+    def saying(self, compute: Mapping[str, Any]) -> Self:
+        """Return the recipe with another section on where blocks run for what is written of it.
+
+        The scheduler of one run, such as a watch's, will have ended when the recipe is used again.
+
+        Raises
+        ------
+        RequestError
+            If the section is wrong.
+        """
+        said = recipe_from({"compute": compute}).compute
+        recipe = self.model_copy()
+        recipe._said = said  # noqa: SLF001 - of its own kind
+        return recipe
+
+    def lasting(self) -> dict[str, Any]:
+        """Return the recipe as plain values that can be used again, later and from anywhere."""
         values = self.model_dump(mode="json")
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        if self._said is not None:
+            values["compute"] = self._said.model_dump(mode="json")
+        _resolve_paths(values, Path.cwd())
+        return values
+
+    def as_yaml(self) -> str:
+        """Return the recipe as a YAML file, as :meth:`lasting` says."""
+        return yaml.safe_dump(self.lasting(), sort_keys=False, allow_unicode=True)
 
 
 DEFAULT_CLEANING = {
@@ -306,28 +337,48 @@ def load_recipe(
     Parameters
     ----------
     path
-        YAML file; None for the defaults alone.
+        YAML file, or its URL; or a tomogram's manifest, which holds the recipe that made it. None
+        for the defaults alone.
     changes
         Dotted keys and YAML values; their paths are relative to the working directory.
     given
-        Section → key → value that stand above both, relative to the working directory too.
+        Section → key → value that stand above both, relative to the working directory too. What
+        they say of ``compute`` is of one run: it is not written into the recipe that was used.
 
     Raises
     ------
     RequestError
         For a missing file, bad YAML, unknown keys and values out of range, each named.
     """
-    values = {} if path is None else read_yaml(Path(path))
-    if path is not None:
-        _resolve_paths(values, Path(path).resolve().parent)
+    values, base = ({}, Path.cwd()) if path is None else _values_in(str(path))
+    _resolve_paths(values, base)
     for change in changes:
         _apply(values, change)
+    said = dict(values)
     for section, keys in (given or {}).items():
         written = values.get(section) or {}
         # What is no section is left to the recipe's own check.
         values[section] = {**written, **keys} if isinstance(written, dict) else written
     _resolve_paths(values, Path.cwd())
-    return recipe_from(values)
+    recipe = recipe_from(values)
+    if not (given or {}).get("compute"):
+        return recipe
+    compute = said.get("compute") or {}
+    return recipe.saying(compute if compute.get("address") else without_scheduler(compute))
+
+
+def _values_in(place: str) -> tuple[dict[str, Any], Path | str]:
+    """Return what a file says, and the folder from where its relative paths are taken."""
+    if "://" in place:
+        from tomoseg.stores import read_file
+
+        values = yaml_mapping(read_file(place, largest=4 * LARGEST_CHARACTERS), place)
+        base: Path | str = place.rpartition("/")[0]
+    else:
+        values, base = read_yaml(Path(place)), Path(place).resolve().parent
+    if {"recipe", "stages", "tomogram"} <= values.keys() and isinstance(values["recipe"], dict):
+        values = values["recipe"]
+    return values, base
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
@@ -360,7 +411,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
         raise RequestError(f"--set {change}: {text!r} is not a YAML value: {error}") from error
 
 
-def _resolve_paths(values: dict[str, Any], base: Path) -> None:
+def _resolve_paths(values: dict[str, Any], base: Path | str) -> None:
     """Make relative paths absolute in place; URLs and shipped models stay."""
     sections = [(values.get(section), key) for section, key in PLACES]
     compute = values.get("compute")
@@ -380,8 +431,8 @@ def _resolve_paths(values: dict[str, Any], base: Path) -> None:
             inner[key] = absolute(place, base)
 
 
-def absolute(place: Any, base: Path) -> Any:
-    """Return a place with a relative path taken from a folder.
+def absolute(place: Any, base: Path | str) -> Any:
+    """Return a place with a relative path taken from a folder, or from the URL of one.
 
     URLs, the names of shipped models and what begins with a tomogram's ``{folder}`` are places
     already; values that are no text are left to the recipe's own check.
@@ -391,6 +442,9 @@ def absolute(place: Any, base: Path) -> Any:
     if place.startswith("{folder}"):
         return place
     try:
-        return os.path.normpath(base / Path(place).expanduser())
+        path = Path(place).expanduser()
+        if isinstance(base, str) and not path.is_absolute():
+            return f"{base}/{place}"
+        return os.path.normpath(base / path)
     except RuntimeError as error:
         raise RequestError(f"{place}: {error}") from error

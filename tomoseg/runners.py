@@ -431,7 +431,7 @@ def _client(address: str, security: Any) -> Any:
         except OSError as error:
             raise ResourceError(
                 f"no Dask scheduler answers at {address}",
-                remedy="Start it, or leave out the address to run on this machine.",
+                remedy="Start it, or run on this machine: without the address (--set compute={}).",
             ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -311,6 +312,15 @@ class ComputeSection(Section):
         else:
             return 0
         return workers * (self.worker_threads + 1)
+
+
+def without_scheduler(compute: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a compute section without a scheduler that runs already, and what goes with it.
+
+    >>> without_scheduler({"runner": "dask", "address": "tls://10.0.0.1:8786", "threads": 2})
+    {'threads': 2}
+    """
+    return {key: value for key, value in compute.items() if key not in ("runner", "address", "tls")}
 
 
 def most(number: int | ElasticSection) -> int:

@@ -7,8 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tomoseg.attempts import explaining
@@ -18,12 +17,11 @@ from tomoseg.devices import share_heap
 from tomoseg.discovery import discover
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.events import at
-from tomoseg.exchange.exports import TOGETHER, renew_exports, write_session
+from tomoseg.exchange.exports import TOGETHER
 from tomoseg.exchange.imported import IMPORTED
 from tomoseg.formats.compressed import compression_of
+from tomoseg.journal import Journal
 from tomoseg.recipe import Recipe
-from tomoseg.report.page import session_page
-from tomoseg.report.summary import SessionSummary
 from tomoseg.runners import Runner
 from tomoseg.sampling import Sampling
 from tomoseg.sources import Found, open_source
@@ -70,6 +68,14 @@ class Session:
     def classes(self) -> tuple[str, ...]:
         """All classes, in label order."""
         return tuple(colours_of(self.networks))
+
+    def journal(self, ready: Sequence[Found] = ()) -> Journal:
+        """Begin the session's journal; the caller holds the output.
+
+        ``ready`` are tomograms that wait for a later run.
+        """
+        every = {found.name: found for found in (*ready, *self.tomograms)}
+        return Journal.begin(self.output, self.recipe, self.networks, list(every.values()))
 
     def context(self, found: Found, runner: Runner, progress: Progress) -> Context:
         """Return what the stages of one tomogram need."""
@@ -217,7 +223,8 @@ def run_session(session: Session, progress: Progress) -> dict[str, Any]:
     names = {"run": uuid.uuid4().hex[:12], "session": str(session.output)}
     share_heap()
     with explaining(), claimed(session.output) as claim, at(**names):
-        journal = Journal.begin(session)
+        journal = session.journal()
+        journal.tell_lost()
 
         def watched(*done: Any) -> None:
             claim.check()
@@ -226,6 +233,7 @@ def run_session(session: Session, progress: Progress) -> dict[str, Any]:
         with (
             session_address(session) as address,
             runner_at(address, session.recipe.compute) as runner,
+            journal.stopping(claim.check),
         ):
             for found in session.tomograms:
                 context = session.context(found, runner, watched)
@@ -298,7 +306,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
             "source": {"url": context.source_url, **records["ingest"]["summary"]["source"]},
             "classes": list(context.classes),
             "networks": [network.facts for network in context.networks],
-            "recipe": context.recipe.model_dump(mode="json"),
+            "recipe": context.recipe.lasting(),
             "stages": {
                 name: {key: record[key] for key in RECORDED if key in record}
                 for name, record in records.items()
@@ -318,93 +326,8 @@ def failed_row(
     return {
         "name": name,
         "state": "failed",
+        "stage": next((stage for stage in STAGES if stage not in records), ""),
         "error": f"{place}{error.message}",
         "remedy": error.remedy,
         "seconds": {stage: record["seconds"] for stage, record in records.items()},
     }
-
-
-@dataclass
-class Journal:
-    """The session's file while it runs: written after every change, so that it can be watched."""
-
-    session: Session
-    values: dict[str, Any]
-    thumbnails: dict[str, bytes] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-
-    @classmethod
-    def begin(cls, session: Session, earlier: Sequence[dict[str, Any]] = ()) -> Journal:
-        """Write the recipe that is used and a journal in which every tomogram waits.
-
-        Rows of ``earlier`` runs stay, but for the tomograms of this one.
-        """
-        waiting = [{"name": found.name, "state": "waiting"} for found in session.tomograms]
-        rows = {row["name"]: row for row in (*earlier, *waiting)}
-        with explaining():
-            session.output.write("recipe.yaml", session.recipe.as_yaml().encode())
-        journal = cls(
-            session,
-            {
-                "version": code_version(),
-                "started": _now(),
-                "finished": "",
-                "recipe": "recipe.yaml",
-                "networks": [network.facts for network in session.networks],
-                "tomograms": [rows[name] for name in sorted(rows)],
-            },
-        )
-        for row in journal.values["tomograms"]:
-            journal._read_thumbnail(row)
-        journal._write()
-        return journal
-
-    def note(self, row: dict[str, Any]) -> None:
-        """Replace a tomogram's row, and read the thumbnail of what has one."""
-        rows = self.values["tomograms"]
-        place = next(i for i, old in enumerate(rows) if old["name"] == row["name"])
-        started = rows[place].get("started") or _now()
-        ended = {} if row["state"] == "running" else {"finished": _now()}
-        rows[place] = {**row, "started": started, **ended}
-        if row["state"] == "done":
-            self.done.add(row["name"])
-        self._read_thumbnail(row)
-        self._write()
-
-    def _read_thumbnail(self, row: dict[str, Any]) -> None:
-        if row.get("picture"):
-            with explaining():
-                thumbnail = self.session.output.read(f"{row['name']}/.tomoseg/thumbnail.jpg")
-            self.thumbnails[row["name"]] = thumbnail
-
-    def finish(self) -> dict[str, Any]:
-        """Write the points of all tomograms together, the last state and the page.
-
-        What another program cannot read of them is told, not raised: every tomogram is done.
-        """
-        for name in sorted(self.done):
-            with explaining():
-                sweep(self.session.output / name)
-        try:
-            with explaining():
-                self.values["together"] = write_session(self.session.output)
-                renew_exports(self.session.output)
-        except TomosegError as error:
-            log.warning("session/: %s", error)
-            self.values["together"] = {"error": error.message, "remedy": error.remedy}
-        self.values["finished"] = _now()
-        self._write()
-        return self.values
-
-    def _write(self) -> None:
-        with explaining():
-            self.session.output.write_json("session.json", self.values)
-            self._write_page()
-
-    def _write_page(self) -> None:
-        page = session_page(SessionSummary.from_dict(self.values), self.thumbnails)
-        self.session.output.write("index.html", page.encode())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -10,6 +10,7 @@ from typing import Any
 from tomoseg.arrivals import PLACE, SEEN, Sights
 from tomoseg.capacity import Times, capacity, times_of
 from tomoseg.errors import RequestError
+from tomoseg.history import ATTEMPTS
 from tomoseg.report.markup import duration
 from tomoseg.report.summary import DONE
 from tomoseg.stages.progress import read_progress
@@ -52,10 +53,29 @@ def status_of(place: str) -> dict[str, Any]:
     }
 
 
+def outputs_at(place: str) -> dict[str, Folder]:
+    """Return the outputs of the session at a place, or of all in a folder, by name.
+
+    Raises
+    ------
+    RequestError
+        If there is none.
+    """
+    folder = Folder(place)
+    names = [] if _is_session(folder) else list(_sessions(folder))
+    if names:
+        return {name: folder / name for name in names}
+    if not _is_session(folder):
+        raise RequestError(
+            f"there is no session in {folder}", remedy="Name the output folder of a run."
+        )
+    return {folder.url.rpartition("/")[2]: folder}
+
+
 def _is_session(folder: Folder, name: str = "") -> bool:
     """Tell whether a run or a watch has been at work in an output."""
     output = folder / name if name else folder
-    return output.exists(JOURNAL) or output.exists(f"{PLACE}/{SEEN}")
+    return any(output.exists(one) for one in (JOURNAL, f"{PLACE}/{SEEN}", ATTEMPTS))
 
 
 def _journal(output: Folder) -> dict[str, Any]:

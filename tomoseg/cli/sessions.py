@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tomoseg.cli.progress import progress
+from tomoseg.cli.upkeep import add_disk, disk_words, tell_attempts, tell_checked
 from tomoseg.cli.words import DONE, SOME_FAILED, WRONG_REQUEST, complain
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ NAMED_IN_NOTES = 3
 
 
 RecipeOption = Annotated[
-    Path | None, typer.Option("--recipe", "-r", help="YAML recipe; without one, sensible defaults.")
+    str | None, typer.Option("--recipe", "-r", help="YAML recipe; without one, sensible defaults.")
 ]
 OutputOption = Annotated[
     str | None, typer.Option("--output", "-o", help="Folder or URL for the results.")
@@ -63,11 +64,11 @@ def run(
     serve_metrics()
     with progress([found.name for found in session.tomograms]) as show:
         result = run_session(session, show)
-    _tell_result(result, str(session.output))
+    _tell_result(result, {found.name for found in session.tomograms}, str(session.output))
 
 
 def validate(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
+    recipe: Annotated[str, typer.Argument(help="YAML recipe.")],
     tomograms: Annotated[list[str] | None, typer.Argument(help="Instead of session.input.")] = None,
     output: OutputOption = None,
     set_: SetOption = None,
@@ -79,7 +80,7 @@ def validate(
     from tomoseg.sources import kind_of
     from tomoseg.stages.networks import accepted_angstrom, halo_of, halo_words
 
-    if kind_of(str(recipe)) is not None:
+    if kind_of(recipe) is not None:
         raise RequestError(
             f"{recipe} is no recipe but a tomogram, by its name",
             remedy=f"Say tomoseg validate RECIPE {recipe}, or tomoseg info {recipe}.",
@@ -119,11 +120,30 @@ def status(
         str, typer.Argument(help="Output of a session, or a folder of such outputs.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare what is recorded with what is there.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="7d", help="What ended since: 7d, 12h or a date; and why."),
+    ] = None,
+    disk: Annotated[
+        bool, typer.Option("--disk", help="Measure how much disk each session takes; may be slow.")
+    ] = False,
 ) -> None:
     """Say what is done, what failed and why, what is still to do, and whether it keeps up."""
+    from tomoseg.errors import RequestError
     from tomoseg.status import status_of
 
+    if check + disk + (since is not None) > 1:
+        raise RequestError("--check, --since and --disk answer different questions: give one")
+    if check:
+        raise typer.Exit(tell_checked(output, as_json=as_json))
+    if since is not None:
+        raise typer.Exit(tell_attempts(output, since, as_json=as_json))
     state = status_of(output)
+    if disk:
+        add_disk(state, output)
     if as_json:
         typer.echo(json.dumps(state, indent=1))
     else:
@@ -134,14 +154,17 @@ def status(
 def _tell_status(state: dict[str, Any]) -> None:
     typer.echo(state["headline"])
     typer.echo(state["capacity"]["say"])
+    if "bytes" in state:
+        typer.echo(disk_words(state["bytes"]))
     for name, session in state.get("sessions", {}).items():
-        typer.echo(f"{name}: {session['headline']}")
+        size = f"; {disk_words(session['bytes'])}" if "bytes" in session else ""
+        typer.echo(f"{name}: {session['headline']}{size}")
     for row in state.get("tomograms", ()):
         typer.echo(f"{row['name']}: {row['state']}" + (f" - {row['say']}" if row["say"] else ""))
 
 
 def _recipe(
-    path: Path | None,
+    path: str | None,
     tomograms: list[str] | None,
     output: str | None,
     changes: list[str] | None,
@@ -159,21 +182,25 @@ def _recipe(
     return load_recipe(path, changes or (), given=given)
 
 
-def _tell_result(result: dict[str, Any], output: str) -> None:
-    rows = result["tomograms"]
-    failed = [row for row in rows if row["state"] == "failed"]
+def _tell_result(result: dict[str, Any], begun: Collection[str], output: str) -> None:
+    from tomoseg.journal import KEPT_NOTES, told
+
+    # What was noted of others in earlier runs was said then.
+    rows = [
+        row
+        if row["name"] in begun
+        else {**row, "notes": [n for n in row.get("notes", ()) if n.startswith(KEPT_NOTES)]}
+        for row in result["tomograms"]
+    ]
+    said, failed = told(result, begun)
     for line in _noted(rows):
         complain(line)
     together = result["together"]
     if "error" in together:
         complain(f"session/: {together['error']}. {together['remedy']}".rstrip())
-    if failed and together.get("files"):
+    if together.get("files") and together["left_out"]:
         complain(f"left out of session/: {', '.join(together['left_out'])}")
-    names = f", failed: {', '.join(row['name'] for row in failed)}" if failed else ""
-    typer.echo(
-        f"{len(rows) - len(failed)} of {len(rows)} tomograms done{names}; "
-        f"look at {output}/index.html"
-    )
+    typer.echo(f"{said}; look at {output}/index.html")
     raise typer.Exit(SOME_FAILED if failed else DONE)
 
 

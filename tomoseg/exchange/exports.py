@@ -300,9 +300,12 @@ def _session(output: Folder, wanted: Sequence[str]) -> _Chosen:
     rows, left_out = finished_rows(output)
     names = chosen([row["name"] for row in rows], wanted, "tomogram")
     contexts = [finished_context(output, name) for name in names]
-    # The same for all but those that an earlier version finished.
-    recipe = contexts[-1].recipe if contexts else Recipe()
-    colours = colours_of(rows[-1]) if rows else {}
+    # A run of some tomograms may have another recipe than that of the others.
+    rows.sort(key=lambda row: row.get("finished") or "", reverse=True)
+    recipe = finished_context(output, rows[0]["name"]).recipe if rows else Recipe()
+    colours: dict[str, str] = {}
+    for row in rows:
+        colours |= {name: one for name, one in colours_of(row).items() if name not in colours}
     return _Chosen(output, [found_points(one) for one in contexts], recipe, colours, left_out)
 
 

@@ -7,7 +7,7 @@ the earlier run then lies beside what is new. Only what a run wrote is touched.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tomoseg.errors import StoreError
@@ -93,16 +93,25 @@ def _reason(context: Context, record: Mapping[str, Any]) -> str:
         before = context.folder.read_json(MANIFEST)
     except StoreError:
         return "settings differ from those of a run that was not finished"
-    old, new = (
-        dict(_flat(recipe)) for recipe in (before["recipe"], context.recipe.model_dump(mode="json"))
-    )
+    keys = differing(before["recipe"], context.recipe.model_dump(mode="json"))
+    return differ(keys) if keys else "the source, a mask or a model differs"
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the dotted keys of two recipes, as plain values, that differ and decide results."""
+    old, new = dict(_flat(before)), dict(_flat(now))
     keys = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
-    keys = [key for key in keys if not key.startswith(_WITHOUT_EFFECT)]
-    if not keys:
-        return "the source, a mask or a model differs"
+    return [key for key in keys if not key.startswith(_WITHOUT_EFFECT)]
+
+
+def differ(keys: Sequence[str]) -> str:
+    """Say that some keys differ.
+
+    >>> differ(["segment.model"])
+    'segment.model differs'
+    """
     more = f" and {len(keys) - _REASONS} more keys" if len(keys) > _REASONS else ""
-    is_one = len(keys) == 1
-    return f"{', '.join(keys[:_REASONS])}{more} differ{'s' if is_one else ''}"
+    return f"{', '.join(keys[:_REASONS])}{more} differ{'s' if len(keys) == 1 else ''}"
 
 
 def _flat(values: Any, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,19 +14,15 @@ gone on with by the next run::
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any
 
-from tomoseg.blocks import Box
-from tomoseg.errors import StoreError
-from tomoseg.sampling import as_shape
-from tomoseg.stages.context import IMAGE, RECORDS, Context, Stage
+from tomoseg.stages.context import RECORDS, Context, Stage
 from tomoseg.stages.progress import PLACE as PROGRESS
+from tomoseg.stages.standing import EDITED, WRITTEN, condition, states
 from tomoseg.stores import (
     Folder,
     Ledger,
-    Volume,
     discard,
     is_array,
     items_below,
@@ -36,11 +32,6 @@ from tomoseg.stores import (
     transfer,
 )
 from tomoseg.stores.ledger import PUBLISHING, REOPENED, STAGED
-
-# Listings of folders that are held while receipts are compared with what is there.
-LISTINGS = 64
-# How a shard or a sidecar stands: as it was written, otherwise but well, cut, or not at all.
-WRITTEN, EDITED, CUT, ABSENT = "written", "edited", "cut", "absent"
 
 log = logging.getLogger(__name__)
 
@@ -122,40 +113,12 @@ def is_concluded(ledger: Ledger) -> bool:
 def is_whole(context: Context, ledger: Ledger, record: Mapping[str, Any]) -> bool:
     """Tell whether everything that is recorded of a finished stage still stands.
 
-    Files must be there, and not be empty unless they were written so; an array's shards must be
-    those that were written. One of another size is lost if it cannot be read; what a person put
-    there is told and left alone.
+    What a person put there is told and left alone.
     """
-    published = record.get("published", {})
-    names = {*published.get("files", ()), *published.get("written", ())}
-    names |= set(record["summary"].get("files", ()))
-    cut = names.difference(published.get("empty", ()))
-    if not all(context.folder.exists(name) for name in names):
-        return False
-    if any(context.folder.is_file(name) and context.folder.size(name) == 0 for name in cut):
-        return False
-    arrays: Mapping[str, Any] = published.get("arrays", {})
-    if not all(is_array(context.folder, path) for path in arrays):
-        return False
-    changed = [path for path, were in arrays.items() if seals(context.folder, path) != were]
-    found: dict[str, set[str]] = {path: set() for path in changed}
-    state_of = _states(context.folder)
-
-    def note(name: str, size: int) -> bool:
-        path = name.removeprefix(f"{STAGED}/")
-        for array in changed:
-            if path.startswith(f"{array}/"):
-                found[array].add(state_of(path, size))
-        return True
-
-    for _ in ledger.lost(note) if changed else ():
-        pass
-    for path in (path for path, states in found.items() if EDITED in states):
+    found = condition(context.folder, record, lambda: ledger)
+    for path in found.changed:
         log.warning("%s: %s is not what the run wrote; it is left as it is", context.name, path)
-    # zarr stores no empty shards: who rewrote some may have emptied others.
-    return not any(
-        CUT in states or (ABSENT in states and EDITED not in states) for states in found.values()
-    )
+    return found.is_whole
 
 
 def reopen(context: Context, ledger: Ledger, record: Mapping[str, Any]) -> None:
@@ -181,7 +144,7 @@ def can_go_on(context: Context, ledger: Ledger, stage: Stage) -> bool:
             discard(context.folder, item)
     if not all(context.volume(path).exists for path in stage.arrays(context)):
         return False
-    of_staged, of_ledger = _states(ledger.staged), _states(ledger.folder / ledger.place)
+    of_staged, of_ledger = states(ledger.staged), states(ledger.folder / ledger.place)
 
     def is_there(name: str, size: int) -> bool:
         path = name.removeprefix(f"{STAGED}/")
@@ -199,36 +162,3 @@ def _is_known(context: Context, ledger: Ledger, item: str) -> bool:
         return False
     there = context.folder
     return there.exists(item) and bool(there.read_json(item).get("attributes"))
-
-
-def _states(folder: Folder) -> Callable[[str, int], str]:
-    """Return what tells of a file in a folder, and of the bytes that it had, how it stands."""
-    sizes = lru_cache(LISTINGS)(folder.sizes)
-
-    def state_of(name: str, size: int) -> str:
-        place, _, file = name.rpartition("/")
-        found = sizes(place).get(file)
-        if found is None:
-            return ABSENT
-        if found == size:
-            return WRITTEN
-        return EDITED if found and _can_be_read(folder, name) else CUT
-
-    return state_of
-
-
-def _can_be_read(folder: Folder, name: str) -> bool:
-    """Tell whether a file is a shard of labels or grey values that is not cut."""
-    path, _, key = name.rpartition("/c/")
-    if not path:
-        return False
-    volume = Volume(folder / IMAGE, path.removeprefix(f"{IMAGE}/"))
-    array = volume.array()
-    shard = array.shards or array.chunks
-    begin = [int(index) * step for index, step in zip(key.split("/"), shard, strict=True)]
-    box = Box(as_shape(begin), as_shape(b + step for b, step in zip(begin, shard, strict=True)))
-    try:
-        volume.read(box.clip(as_shape(array.shape)))
-    except StoreError:
-        return False
-    return True

@@ -19,7 +19,15 @@ from tomoseg.stores.folders import (
     spool_bytes,
 )
 from tomoseg.stores.ledger import READERS, WRITTEN, Ledger, begun, digest, ledgers
-from tomoseg.stores.moves import discard, is_array, items_below, seals, stands, transfer
+from tomoseg.stores.moves import (
+    discard,
+    is_array,
+    items_below,
+    seals,
+    sizes_below,
+    stands,
+    transfer,
+)
 from tomoseg.stores.omezarr import (
     OmeZarrReader,
     label_names,
@@ -63,6 +71,7 @@ __all__ = [
     "read_file",
     "scratch_folder",
     "seals",
+    "sizes_below",
     "spool_bytes",
     "stands",
     "transfer",

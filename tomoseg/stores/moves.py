@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from tomoseg.errors import StoreError
 from tomoseg.overlap import overlapped
 from tomoseg.stores.folders import Folder
 from tomoseg.stores.systems import located, sync
@@ -23,11 +24,14 @@ COPIES = 16
 
 
 def is_array(folder: Folder, name: str) -> bool:
-    """Tell whether a zarr array stands in a folder under a name."""
+    """Tell whether a zarr array stands in a folder under a name; one of cut metadata does not."""
     v3, v2 = (f"{name}/{metadata}" for metadata in METADATA)
     if not folder.exists(v3):
         return folder.exists(v2)
-    return bool(folder.read_json(v3).get("node_type") == "array")
+    try:
+        return bool(folder.read_json(v3).get("node_type") == "array")
+    except StoreError:
+        return False
 
 
 def items_below(folder: Folder, below: str = "") -> Iterator[str]:

@@ -11,6 +11,7 @@ from tomoseg.errors import RequestError, StoreError
 from tomoseg.nets.card import SHIPPED_MODELS
 from tomoseg.plain_yaml import yaml_mapping
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
+from tomoseg.sections import without_scheduler
 from tomoseg.stores import Entry, Folder, digest
 from tomoseg.watching.places import Place, check_root, is_match
 from tomoseg.watching.settings import Watch, at_scheduler
@@ -79,10 +80,13 @@ def _recipe(watch: Watch, place: Place, is_own: bool) -> Recipe:
         _check_places(recipe_from(values), place, watch)
     else:
         values = given.model_dump(mode="json")
-    compute = watch.compute or given.compute
-    values["compute"] = at_scheduler(compute.model_dump(mode="json"), watch.scheduler)
+    compute = (watch.compute or given.compute).model_dump(mode="json")
+    values["compute"] = at_scheduler(compute, watch.scheduler)
     names = {**(values.get("session") or {}), "input": place.url, "output": place.output}
-    return recipe_from({**values, "session": names})
+    recipe = recipe_from({**values, "session": names})
+    # The watch's own section names its scheduler as well.
+    is_at_scheduler = watch.scheduler is not None and watch.compute is not None
+    return recipe.saying(without_scheduler(compute) if is_at_scheduler else compute)
 
 
 def _own_values(place: Place) -> dict[str, Any]:

@@ -34,8 +34,8 @@ from tomoseg.errors import (
     StoreError,
     TomosegError,
 )
+from tomoseg.journal import Journal, note_trouble
 from tomoseg.session import (
-    Journal,
     Session,
     failed_row,
     finished_row,
@@ -45,7 +45,7 @@ from tomoseg.session import (
 )
 from tomoseg.sources import Found
 from tomoseg.stages import STAGES
-from tomoseg.stores import Claim, Folder, claimed
+from tomoseg.stores import Claim, claimed
 from tomoseg.watching.looks import SessionLook, look_at
 from tomoseg.watching.places import place_of
 from tomoseg.watching.settings import Watch
@@ -116,7 +116,8 @@ class Work:
         left = len(self.seen.ready) - (len(session.tomograms) if session else 0)
         if session is None:
             return Outcome((), left)
-        journal = Journal.begin(session, self._earlier_rows(session))
+        seen = self.seen.sights.tomograms
+        journal = session.journal([Found(name, seen[name].url) for name in self.seen.ready])
         rows: list[dict[str, Any]] = []
         error: TomosegError | None = None
         for row, failure in self._each(journal, process):
@@ -136,7 +137,8 @@ class Work:
         self, journal: Journal, process: Process
     ) -> Iterator[tuple[dict[str, Any], TomosegError | None]]:
         """Yield the row of each tomogram as it ends, and its error; begin no more after some."""
-        waiting = list(reversed(journal.session.tomograms))
+        assert self.session is not None
+        waiting = list(reversed(self.session.tomograms))
         flight: dict[Future[dict[str, Any]], tuple[Found, Records]] = {}
         with ThreadPoolExecutor(self.watch.limits.tomograms_at_once, "tomogram") as pool:
             while waiting or flight:
@@ -201,23 +203,16 @@ class Work:
         _patiently(lambda: self.works.write(self.seen.place.results))
 
     def _stop(self, error: TomosegError, *, is_refusal: bool = False) -> None:
-        trouble = stopped(self.works.trouble, error, self._digest, self.clock())
+        now, output = self.clock(), self.seen.place.results
+        trouble = stopped(self.works.trouble, error, self._digest, now)
         self.works = replace(self.works, trouble=replace(trouble, is_refusal=is_refusal))
-        _patiently(lambda: self.works.write(self.seen.place.results))
+        _patiently(lambda: self.works.write(output))
+        _patiently(lambda: note_trouble(output, error, now, is_refusal=is_refusal))
 
     @property
     def _digest(self) -> str:
         assert self.seen.recipe is not None
         return self.seen.recipe.digest
-
-    def _earlier_rows(self, session: Session) -> list[dict[str, Any]]:
-        """Return rows of earlier runs, and of what waits for the next."""
-        kept = _rows_of(session.output)
-        waiting = [{"name": name, "state": "waiting"} for name in self.seen.ready]
-        return [
-            {"name": row["name"], "state": "waiting"} if row["state"] == "running" else row
-            for row in (*kept, *waiting)
-        ]
 
 
 @contextmanager
@@ -271,12 +266,6 @@ def _planned(watch: Watch, seen: SessionLook) -> Session | None:
     session = plan_session(recipe, [Found(name, rows[name].url) for name in ready])
     check_session(session)
     return session
-
-
-def _rows_of(output: Folder) -> list[dict[str, Any]]:
-    if not output.exists("session.json"):
-        return []
-    return list(output.read_json("session.json")["tomograms"])
 
 
 def _patiently(write: Callable[[], Any]) -> None:
