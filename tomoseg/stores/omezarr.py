@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from tomoseg.blocks import Box
 from tomoseg.calibration import calibrate
-from tomoseg.errors import FormatError, VoxelSizeError
+from tomoseg.errors import FormatError, MissingError, VoxelSizeError
 from tomoseg.sampling import Header, Sampling, Shape, Triple, as_shape
-from tomoseg.stores.folders import Folder
+from tomoseg.stores.folders import Folder, is_folder
 from tomoseg.stores.limits import DAMAGED_METADATA, check_sizes
 from tomoseg.stores.unpacking import bounded
 from tomoseg.stores.volumes import Volume, zarr_store
@@ -130,8 +130,16 @@ class OmeZarrReader:
             ) from error
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return the voxels of a box, zyx."""
-        return self._volume.read(box)
+        """Return the voxels of a box, zyx.
+
+        Raises
+        ------
+        StoreError
+            If the array went away meanwhile: chunks that are not there read as the fill value.
+        """
+        voxels = self._volume.read(box)
+        _ = self._volume.array()
+        return voxels
 
     def told_missing(self) -> str:
         """Say that shards have no file, as where a copy was cut short; empty if all have."""
@@ -215,6 +223,8 @@ def _multiscale_of(folder: Folder) -> dict[str, Any] | None:
     try:
         node = zarr.open(zarr_store(folder), mode="r")
     except (FileNotFoundError, *DAMAGED_METADATA) as error:
+        if not is_folder(folder.url):
+            raise MissingError(f"{folder.url} does not exist") from error
         raise FormatError(f"{folder} is neither a zarr group nor an array") from error
     if isinstance(node, zarr.Array):
         return None
