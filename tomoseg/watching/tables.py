@@ -93,6 +93,7 @@ def times(one: SessionLook) -> list[Times]:
         if standing in STATES and one.sights.tomograms[name].complete:
             begun = standing in (Standing.RUNNING, Standing.DONE, Standing.SET_ASIDE)
             worked = asdict(one.works.tomograms[name]) if begun else {}
-            complete = one.sights.tomograms[name].complete
+            seen = one.sights.tomograms[name]
+            complete = max(seen.complete, seen.again)
             rows.append({**worked, "name": name, "state": STATES[standing], "complete": complete})
     return times_of(rows, one.place.name)
