@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from tomoseg.blocks import Box
 from tomoseg.calibration import calibrate
-from tomoseg.errors import FormatError, MissingError, VoxelSizeError
+from tomoseg.errors import FormatError, VoxelSizeError
 from tomoseg.sampling import Header, Sampling, Shape, Triple, as_shape
-from tomoseg.stores.folders import Folder, is_folder
+from tomoseg.stores.folders import Folder
 from tomoseg.stores.limits import DAMAGED_METADATA, check_sizes
 from tomoseg.stores.unpacking import bounded
 from tomoseg.stores.volumes import Volume, zarr_store
@@ -223,8 +223,6 @@ def _multiscale_of(folder: Folder) -> dict[str, Any] | None:
     try:
         node = zarr.open(zarr_store(folder), mode="r")
     except (FileNotFoundError, *DAMAGED_METADATA) as error:
-        if not is_folder(folder.url):
-            raise MissingError(f"{folder.url} does not exist") from error
         raise FormatError(f"{folder} is neither a zarr group nor an array") from error
     if isinstance(node, zarr.Array):
         return None
