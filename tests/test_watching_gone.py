@@ -1,27 +1,23 @@
 """A watch whose files, folders, drives and disks go away for a while: a wait, not an attempt."""
 
 import errno
-import gzip
-import io
+import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import PIL.Image
 import pytest
-import tifffile
-import zarr
 from facility import Site
 
 from tomoseg.arrivals import Sights, Works
-from tomoseg.attempts import explaining
-from tomoseg.blocks import Box
-from tomoseg.errors import AwayError, BlockError, FullDiskError, MissingError, StoreError
-from tomoseg.nets.card import load_card
-from tomoseg.sources import open_source, packed_header
+from tomoseg.errors import (
+    AwayError,
+    BlockError,
+    FullDiskError,
+    MissingError,
+    ModelError,
+)
 from tomoseg.stages import ingest
-from tomoseg.stores import Volume, folders
+from tomoseg.stores import folders
 from tomoseg.watching import sightings
 from tomoseg.watching.places import place_of, places_of
 from tomoseg.watching.tables import table, times
@@ -299,6 +295,26 @@ def test_a_full_disk_is_no_attempt_and_its_free_space_is_that_of_now(site, monke
     assert "free now" not in table([site.look()["s1"]])
 
 
+def test_a_model_that_was_away_is_looked_for_again(site, tmp_path):
+    values = json.loads((site.home / "recipe.yaml").read_text())
+    model = tmp_path / "model"
+    shutil.copytree(values["segment"]["model"], model)
+    values["segment"]["model"] = str(model)
+    (site.home / "recipe.yaml").write_text(json.dumps(values))
+    site.put("s1", "a.mrc")
+    site.settle()
+    model.rename(tmp_path / "away")
+    with pytest.raises(ModelError, match=r"model/card\.json cannot be read"):
+        site.work("s1")
+    site.wait(9999)
+    assert site.orders() == [], "it is told, and no run fails again for it"
+    assert "model/card.json cannot be read" in table([site.look()["s1"]])
+    (tmp_path / "away").rename(model)
+    assert site.orders() == ["s1"]
+    assert site.work("s1").error is None
+    assert Works.read(site.look()["s1"].place.results).trouble is None
+
+
 def test_ingest_in_the_middle_of_reading(site, monkeypatch):
     """The folder goes while blocks are read, and comes back: all is as without."""
     site.put("s1", "a.mrc")
@@ -361,63 +377,3 @@ def test_what_was_written_by_an_older_version_is_read(site):
     one.place.results.write_json(".tomoseg/arrivals/seen.json", values)
     assert Sights.read(one.place.results).watch == ""
     assert site.where() == {"a": "ready"}
-
-
-def test_an_array_that_goes_away_while_it_is_read_is_no_zeros(tmp_path, monkeypatch):
-    """Chunks that are not there read as zeros: those of a folder that is gone must not."""
-    path = tmp_path / "a.zarr"
-    zarr.save_array(path, np.ones((4, 4, 4), np.float32))
-    honest = Volume.read
-
-    def late(volume, box):
-        path.rename(tmp_path / "away")
-        try:
-            return honest(volume, box)
-        except StoreError:
-            return np.zeros(box.shape, np.float32)
-
-    with open_source(str(path), voxel_size_angstrom=10.0) as source:
-        monkeypatch.setattr(Volume, "read", late)
-        with pytest.raises(StoreError, match="does not exist"):
-            source.read(Box((0, 0, 0), (4, 4, 4)))
-    with (
-        pytest.raises(MissingError, match=r"a\.zarr does not exist"),
-        open_source(str(path), voxel_size_angstrom=10.0),
-    ):
-        pass
-
-
-def stale(*values):
-    raise OSError(errno.ESTALE, "Stale file handle")
-
-
-@pytest.mark.parametrize("kind", ["mrc", "png", "tif", "mrc.gz", "model"])
-def test_a_drive_that_stumbles_is_no_damage_of_a_file(tmp_path, tiny_model, kind, monkeypatch):
-    path = tmp_path / f"a.{kind}"
-    if kind == "model":
-        monkeypatch.setattr(Path, "read_bytes", stale)
-        with pytest.raises(AwayError, match="Stale"), explaining():
-            load_card(tiny_model)
-        return
-    pixels = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
-    if kind == "png":
-        PIL.Image.fromarray(pixels).save(path)
-    elif kind == "tif":
-        tifffile.imwrite(path, pixels[np.newaxis])
-    else:
-        path.write_bytes(gzip.compress(bytes(2048)) if kind == "mrc.gz" else bytes(2048))
-
-    class Stale(io.BytesIO):
-        def read(self, count=-1):
-            return stale()
-
-        def readinto(self, buffer):
-            return stale()
-
-    monkeypatch.setattr("tomoseg.sources.open_file", lambda url: Stale(path.read_bytes()))
-    with pytest.raises(AwayError, match="Stale"), explaining():
-        if kind == "mrc.gz":
-            packed_header(str(path))
-        else:
-            with open_source(str(path), voxel_size_angstrom=10.0) as source:
-                source.read(Box((0, 0, 0), (1, 64, 64)))

@@ -119,6 +119,8 @@ class Trouble:
         Whether only another recipe helps.
     is_full
         Whether a disk was too full.
+    missing
+        URL of a model that was not there; once it is, that is over.
     """
 
     recipe: str
@@ -128,6 +130,7 @@ class Trouble:
     number: int = 1
     is_refusal: bool = False
     is_full: bool = False
+    missing: str = ""
 
     def counts(self, sights: Sights) -> bool:
         """Tell whether it was of the recipe that is wanted, and nobody asked again since."""

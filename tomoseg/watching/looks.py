@@ -22,7 +22,7 @@ from tomoseg.arrivals import (
 from tomoseg.arrivals.presence import Known, Presence, announced, read_presence
 from tomoseg.attempts import explaining
 from tomoseg.errors import ClaimError, TomosegError
-from tomoseg.stores import digest, living_owner
+from tomoseg.stores import digest, is_folder, living_owner
 from tomoseg.watching.asking import asked
 from tomoseg.watching.changes import keep, with_again
 from tomoseg.watching.hindrances import hindrances_of, since, taken_by
@@ -317,6 +317,8 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     """
     output, entries = place.results, entries_of(place)
     old, works = Sights.read(output), Works.read(output)
+    if works.trouble is not None and works.trouble.missing and is_folder(works.trouble.missing):
+        works = replace(works, trouble=None)
     watching = presence_of(watch).url
     if old.watch not in ("", watching) and (other := read_presence(old.watch)) and other.is_alive:
         if taken := taken_by(place, other):

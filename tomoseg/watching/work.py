@@ -54,6 +54,7 @@ from tomoseg.stores import Claim, Folder, claimed
 from tomoseg.watching.hindrances import paused
 from tomoseg.watching.looks import SessionLook, look_at, with_losses
 from tomoseg.watching.places import place_of
+from tomoseg.watching.recipes import missing_model
 from tomoseg.watching.settings import Watch
 from tomoseg.watching.sightings import entries_of, has_tomograms, is_there
 
@@ -154,7 +155,8 @@ class Work:
 
     def refuse(self, error: TomosegError) -> None:
         """Record what keeps the whole session from being processed."""
-        self._stop(error, is_refusal=isinstance(error, WRONG))
+        missing = missing_model(self.seen.recipe) if isinstance(error, ModelError) else ""
+        self._stop(error, is_refusal=isinstance(error, WRONG), missing=missing)
 
     def _each(
         self, journal: Journal, process: Process
@@ -276,9 +278,10 @@ class Work:
         self.works = replace(works, trouble=None) if worked.state == DONE else works
         _patiently(lambda: self.works.write(self.seen.place.results))
 
-    def _stop(self, error: TomosegError, *, is_refusal: bool = False) -> None:
+    def _stop(self, error: TomosegError, *, is_refusal: bool = False, missing: str = "") -> None:
         trouble = stopped(self.works.trouble, error, self._digest, self.clock())
-        self.works = replace(self.works, trouble=replace(trouble, is_refusal=is_refusal))
+        trouble = replace(trouble, is_refusal=is_refusal, missing=missing)
+        self.works = replace(self.works, trouble=trouble)
         _patiently(lambda: self.works.write(self.seen.place.results))
 
     @property
