@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from facility import Site
 
+from tomoseg import stores
 from tomoseg.arrivals import Sights, Works
 from tomoseg.errors import (
     AwayError,
@@ -268,6 +269,14 @@ def test_a_failure_after_a_stumble_is_the_first_attempt(site):
         site.wait(60)
     worked = Works.read(site.look()["s1"].place.results).tomograms["a"]
     assert (worked.state, worked.attempts) == ("failed", 1)
+
+
+def test_a_mask_that_is_not_there_may_come(site):
+    site.put("s1", "a.mrc")
+    site.settle()
+    site.work("s1", lambda found, records: stores.fingerprint("/nowhere/a_mask.mrc"))
+    assert site.where() == {"a": "resting"}
+    assert "after 1 attempts: /nowhere/a_mask.mrc does not exist" in table([site.look()["s1"]])
 
 
 def test_a_full_disk_is_no_attempt_and_its_free_space_is_that_of_now(site, monkeypatch):

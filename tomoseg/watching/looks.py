@@ -320,10 +320,13 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     if works.trouble is not None and works.trouble.missing and is_folder(works.trouble.missing):
         works = replace(works, trouble=None)
     watching = presence_of(watch).url
-    if old.watch not in ("", watching) and (other := read_presence(old.watch)) and other.is_alive:
-        if taken := taken_by(place, other):
+    if old.watch not in ("", watching):
+        other = read_presence(old.watch)
+        is_other_alive = other is not None and other.is_alive
+        if other is not None and is_other_alive and (taken := taken_by(place, other)):
             return SessionLook(place, sights=Sights(hindrances=(taken,)))
-        watching = old.watch
+        # A run may be on another host than its watch.
+        watching = old.watch if is_mine or is_other_alive else watching
     recipe, sights = None, old
     if old.tomograms and not has_tomograms(entries):
         sights = seen_gone(old, now)

@@ -240,7 +240,9 @@ class Work:
         self, found: Found, done: Worked, error: TomosegError, records: Records
     ) -> dict[str, Any]:
         """Note a tomogram's failure; return its row."""
-        is_wrong = isinstance(error, WRONG)
+        # What is missing beside a tomogram, such as its mask, may come.
+        is_wrong = isinstance(error, WRONG) and not isinstance(error, MissingError)
+        done = replace(done, spared=0)
         if not isinstance(error, ResourceError):
             self.works = replace(self.works, trouble=None)
         self._note(found.name, replace(done, state=REFUSED if is_wrong else FAILED))
