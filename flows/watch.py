@@ -3,7 +3,8 @@
     python -m flows.watch WATCH.yaml              serve for ever; PREFECT_API_URL names the server
     python -m flows.watch WATCH.yaml --look       say what is new, waiting, set aside; start nothing
     python -m flows.watch WATCH.yaml --once       look, and process what is ready in this process
-    python -m flows.watch WATCH.yaml --again X    try again what was set aside
+    python -m flows.watch WATCH.yaml --again X    try again what was set aside, failed or is done
+    python -m flows.watch WATCH.yaml --pause X    let a session wait, --resume X lets it go on
 
 Looks run in this process, each session's run in one of its own; ``TOMOSEG_METRICS_ADDRESS`` says
 where metrics are shown. Without a server, ``--once`` from a crontab does the same work. A look
@@ -20,12 +21,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+from tomoseg.arrivals.presence import said_others
 from tomoseg.attempts import explaining
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.monitoring import begin, configure_logs
 from tomoseg.stores import checked_url
-from tomoseg.watching.looks import ask_again, look, orders
-from tomoseg.watching.places import places_of
+from tomoseg.watching.asking import pause, resume
+from tomoseg.watching.looks import ask_again, look, orders, survey
+from tomoseg.watching.places import places_of, presence_of, presences_of
 from tomoseg.watching.settings import LimitsSection, Watch, load_watch
 from tomoseg.watching.tables import table
 
@@ -33,7 +36,7 @@ EVENT = "tomoseg.look"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return 0 done, 1 something failed, 2 the request was wrong."""
+    """Run the command; return 0 done, 1 failed or needs a person, 2 the request was wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.watch", description=__doc__, epilog=_keys()
     )
@@ -43,14 +46,20 @@ def main(arguments: list[str] | None = None) -> int:
     ways.add_argument("--look", action="store_true", help="look once and start nothing")
     ways.add_argument("--once", action="store_true", help="look once and do the work here")
     ways.add_argument("--again", metavar="NAME", help="a tomogram, SESSION/TOMOGRAM or SESSION")
+    ways.add_argument("--pause", metavar="SESSION", help="begin nothing of it; * and ? match")
+    ways.add_argument("--resume", metavar="SESSION", help="let it go on")
+    parser.add_argument("--why", default="", metavar="TEXT", help="why it is paused, for people")
     given = parser.parse_args(arguments)
     try:
         with explaining():
             configure_logs()
             watch = load_watch(given.watch, os.environ)
-            if given.again:
-                print("will be tried again:", *ask_again(watch, given.again, datetime.now(UTC)))
+            if said := _asked(watch, given):
+                print(said)
                 return 0
+            for line in said_others(presence_of(watch), presences_of(watch)):
+                if not given.look or not line.startswith("this watch"):
+                    print(line)
             if given.look or given.once:
                 return _once(watch, is_working=given.once)
             places_of(watch)
@@ -58,6 +67,19 @@ def main(arguments: list[str] | None = None) -> int:
     except TomosegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, RequestError) else 1
+
+
+def _asked(watch: Watch, given: argparse.Namespace) -> str:
+    """Do what a person asks of a watch that may be running; say what was done, if anything was."""
+    now = datetime.now(UTC)
+    if given.again:
+        return f"will be tried again: {' '.join(ask_again(watch, given.again, now))}"
+    if given.pause:
+        names = pause(look(watch, now), given.pause, now, given.why)
+        return f"paused: {' '.join(names)}; --resume {given.pause} lets go on"
+    if given.resume:
+        return f"goes on: {' '.join(resume(look(watch, now), given.resume))}"
+    return ""
 
 
 def _keys() -> str:
@@ -69,10 +91,13 @@ def _keys() -> str:
 
 def _once(watch: Watch, *, is_working: bool) -> int:
     now = datetime.now(UTC)
-    looks = look(watch, now)
-    print(table(looks))
-    failed = any(one.problem for one in looks)
-    for one in orders(looks, watch, now) if is_working else ():
+    found = survey(watch, now)
+    warnings = found.presence.warnings
+    print(table(found.looks, warnings))
+    if not is_working:
+        return int(bool(warnings) or any(one.needs_person for one in found.looks))
+    failed = bool(warnings) or any(one.problem for one in found.looks)
+    for one in orders(found.looks, watch, now):
         failed |= not _work(watch, one.place.name)
     return int(failed)
 
@@ -84,11 +109,15 @@ def _work(watch: Watch, session: str) -> bool:
     try:
         with opened_work(watch, session) as work, cluster_of(work) as (address, _):
             if work.session is None:
+                if work.waits:
+                    print(f"{session}: waits: {work.waits}")
                 return True
             outcome = work.through(processing(work, address))
     except TomosegError as error:
         print(f"{session}: {error}", file=sys.stderr)
         return False
+    if outcome.waits:
+        print(f"{session}: waits: {outcome.waits}")
     for row in outcome.rows:
         why = f" - {row['error']}. {row['remedy']}".rstrip() if row["state"] == "failed" else ""
         print(f"{session}/{row['name']}: {row['state']}{why}")

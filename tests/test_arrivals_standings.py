@@ -68,6 +68,15 @@ def test_a_file_that_is_replaced_begins_anew():
     assert (other.first_seen, other.changed) == (iso(at(0)), iso(at(70)))
 
 
+def test_a_file_that_comes_back_goes_on_as_it_was():
+    (seen,) = looks((0, 10))
+    back = observed(
+        replace(seen, gone=iso(at(10))), FOUND, (10, "v10"), at(40),
+        settle_seconds=30, incomplete=lambda age: "",
+    )  # fmt: skip
+    assert back == replace(seen, complete=iso(at(40)))
+
+
 def test_what_is_incomplete_is_asked_for_again_until_it_is_not():
     ages = []
 
@@ -102,6 +111,13 @@ def test_what_is_incomplete_is_asked_for_again_until_it_is_not():
         (SEEN, replace(WORKED, attempts=3, recipe="r0"), 60, Standing.READY),
         (replace(SEEN, again=iso(at(60))), replace(WORKED, attempts=3), 60, Standing.READY),
         (replace(SEEN, again=iso(at(20))), replace(WORKED, attempts=3), 60, Standing.SET_ASIDE),
+        (SEEN, replace(WORKED, state="spared", attempts=0), 50, Standing.READY),
+        (SEEN, replace(WORKED, state="spared", attempts=0, spared=1), 50 + 59, Standing.RESTING),
+        (SEEN, replace(WORKED, state="spared", attempts=0, spared=9), 50 + 600, Standing.READY),
+        (replace(SEEN, gone=iso(at(55))), None, 60, Standing.GONE),
+        (replace(SEEN, gone=iso(at(55))), WORKED, 9999, Standing.GONE),
+        (replace(SEEN, gone=iso(at(55))), replace(WORKED, state="spared"), 60, Standing.GONE),
+        (replace(SEEN, gone=iso(at(55))), replace(WORKED, state="done"), 60, Standing.DONE),
         (SEEN, replace(WORKED, state="running", finished=""), 40 + 59, Standing.RESTING),
         (SEEN, replace(WORKED, state="running", finished=""), 40 + 60, Standing.READY),
     ],

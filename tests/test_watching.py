@@ -2,16 +2,16 @@
 
 import json
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from facility import Site, failing
 
 from tomoseg import arrivals
 from tomoseg.arrivals import Sights, Standing, Works
 from tomoseg.errors import (
     BlockError,
-    ClaimError,
     FormatError,
     RequestError,
     ResourceError,
@@ -23,90 +23,17 @@ from tomoseg.stages import STAGES
 from tomoseg.status import session_status, tomogram_times
 from tomoseg.stores import Folder, claimed
 from tomoseg.watching import work as work_module
-from tomoseg.watching.looks import ask_again, counts, look, orders
+from tomoseg.watching.looks import ask_again, counts
 from tomoseg.watching.places import places_of
 from tomoseg.watching.recipes import session_recipe
 from tomoseg.watching.settings import load_watch
 from tomoseg.watching.tables import table, times
 from tomoseg.watching.work import cluster_of, opened_work, processing
 
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-
-
-class Site:
-    """A facility: folders of sessions, a watch's file, and a clock."""
-
-    def __init__(self, home, model, tomogram):
-        self.home, self.now = home, NOON
-        self.tomogram = tomogram.read_bytes()
-        recipe = {
-            "segment": {"model": str(model)},
-            "trace": {},
-            "pick": {},
-            "export": {"masks": False},
-            "compute": {"runner": "serial"},
-        }
-        (home / "recipe.yaml").write_text(json.dumps(recipe))
-        self.write()
-
-    def write(self, **changes):
-        values = {
-            "sessions": "in/*",
-            "output": "out/{session}",
-            "recipes": [{"recipe": "recipe.yaml"}],
-            "settle_seconds": 30,
-            **changes,
-        }
-        (self.home / "watch.yaml").write_text(json.dumps(values))
-        return self.watch
-
-    @property
-    def watch(self):
-        return load_watch(self.home / "watch.yaml", {})
-
-    def put(self, session, name, content=None):
-        path = self.home / "in" / session / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.tomogram if content is None else content)
-        return path
-
-    def wait(self, seconds):
-        self.now += timedelta(seconds=seconds)
-
-    def look(self):
-        return {one.place.name: one for one in look(self.watch, self.now)}
-
-    def settle(self):
-        self.look()
-        self.wait(30)
-        return self.look()
-
-    def orders(self, **busy):
-        return [
-            one.place.name
-            for one in orders(look(self.watch, self.now), self.watch, self.now, **busy)
-        ]
-
-    def work(self, session, process=lambda found, records: {"name": found.name, "state": "done"}):
-        with opened_work(self.watch, session, clock=lambda: self.now) as work:
-            return work.through(process)
-
-    def where(self, session="s1"):
-        return {name: str(one) for name, one in self.look()[session].standings.items()}
-
 
 @pytest.fixture
 def site(tmp_path, tiny_model, tiny_session):
     return Site(tmp_path, tiny_model, tiny_session / "simulated_0500.mrc")
-
-
-def failing(error):
-    def process(found, records):
-        if found.name == "bad":
-            raise error.within(tomogram=found.name)
-        return {"name": found.name, "state": "done"}
-
-    return process
 
 
 @pytest.mark.parametrize(
@@ -370,10 +297,15 @@ def test_an_idle_look_writes_nothing(site):
     site.put("s1", "a.mrc")
     site.settle()
     site.work("s1")
-    before = {path: path.stat().st_mtime_ns for path in site.home.rglob("*")}
+
+    def written():
+        files = (path for path in site.home.rglob("*") if "watches" not in str(path))
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = written()
     site.wait(60)
     assert site.where() == {"a": "done"}
-    assert {path: path.stat().st_mtime_ns for path in site.home.rglob("*")} == before
+    assert written() == before, "but for what the watch says of itself"
 
 
 def test_a_poison_tomogram_is_tried_three_times_and_set_aside(site):
@@ -404,8 +336,8 @@ def test_a_poison_tomogram_is_tried_three_times_and_set_aside(site):
 
 def test_what_was_set_aside_comes_back_when_asked_for(site):
     test_a_poison_tomogram_is_tried_three_times_and_set_aside(site)
-    with pytest.raises(RequestError, match="nothing called good is set aside"):
-        ask_again(site.watch, "good", site.now)
+    with pytest.raises(RequestError, match=r"nothing called gode is known\. There is: s1/good"):
+        ask_again(site.watch, "gode", site.now)
     assert ask_again(site.watch, "s1/b*", site.now) == ["s1/bad"]
     assert site.orders() == ["s1"]
     site.work("s1")
@@ -497,8 +429,9 @@ def test_a_session_in_work_is_left_alone(site):
     with claimed(one.place.results):
         assert site.look()["s1"].is_at_work
         assert site.orders() == []
-        with pytest.raises(ClaimError):
-            site.work("s1")
+        outcome = site.work("s1")
+        assert (outcome.rows, outcome.error) == ((), None)
+        assert "is being written by" in outcome.waits
     assert site.orders() == ["s1"]
 
 

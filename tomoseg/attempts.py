@@ -9,7 +9,15 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from tomoseg.errors import BlockError, ResourceError, StoreError, TomosegError
+from tomoseg.errors import (
+    AwayError,
+    BlockError,
+    FullDiskError,
+    ResourceError,
+    StoreError,
+    TomosegError,
+    is_away,
+)
 from tomoseg.events import at
 
 ATTEMPTS = 3
@@ -64,12 +72,12 @@ def explaining() -> Iterator[None]:
 
 def can_pass(error: TomosegError) -> bool:
     """Tell whether trying again may help: storage and lost workers yes, wrong input no."""
-    return type(error) in (BlockError, StoreError)
+    return type(error) in (BlockError, StoreError, AwayError)
 
 
 def _explained(error: Exception) -> TomosegError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError(
+        return FullDiskError(
             f"the disk is full ({error})",
             remedy="Free space and run again: finished blocks are kept.",
         )
@@ -80,6 +88,11 @@ def _explained(error: Exception) -> TomosegError:
         )
     # What botocore raises where no store answers is no OSError.
     is_storage = type(error).__module__.partition(".")[0] in ("botocore", "obstore")
+    kinds = {kind.__name__ for kind in type(error).__mro__} if is_storage else set()
+    if is_away(error) or kinds & {"ConnectionError", "HTTPClientError"}:
+        return AwayError(
+            f"{type(error).__name__}: {error}", remedy="Look at the network drive or the store"
+        )
     if isinstance(error, OSError) or is_storage:
         return StoreError(f"{type(error).__name__}: {error}")
     return BlockError(f"{type(error).__name__}: {error}").noting(error)

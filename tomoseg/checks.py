@@ -9,7 +9,7 @@ from typing import Any
 from tomoseg import intensity
 from tomoseg.attempts import explaining
 from tomoseg.clusters import check_cluster
-from tomoseg.errors import RequestError, ResourceError, TomosegError, VoxelSizeError
+from tomoseg.errors import FullDiskError, RequestError, TomosegError, VoxelSizeError
 from tomoseg.formats.compressed import compression_of
 from tomoseg.intensity import Moments
 from tomoseg.recipe import Recipe
@@ -75,7 +75,7 @@ def check_session(session: Session, *, reads_masks: bool = False) -> list[Check]
     needed = sum(check.bytes_needed for check in checks)
     free = free_bytes(session.output)
     if free is not None and needed > free:
-        raise ResourceError(
+        raise FullDiskError(
             f"about {gigabytes(needed)} are needed in {session.output}, {gigabytes(free)} are free",
             remedy="Free space, choose another output, or set ingest.bin.",
         )

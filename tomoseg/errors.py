@@ -7,10 +7,25 @@ goes into logs, pages and manifests, so no credential and no control character i
 
 from __future__ import annotations
 
+import errno
 import traceback
 from typing import Self
 
 from tomoseg.redaction import one_line, redacted
+
+_AWAY = {
+    errno.ESTALE, errno.EIO, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO, errno.ENOLINK, errno.EBUSY,
+    errno.ENOTCONN, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN,
+    errno.ENETUNREACH, errno.ENETRESET, errno.ETIMEDOUT,
+}  # fmt: skip
+"""What network drives, and clients of object storage, say while they are away."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether an error says that a drive or a store does not answer."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and error.errno in _AWAY
 
 
 class TomosegError(Exception):
@@ -85,6 +100,10 @@ class RequestError(TomosegError):
     """The request itself is wrong (recipe, paths, options): nothing was started."""
 
 
+class MissingError(RequestError):
+    """A file that is named is not there."""
+
+
 class FormatError(TomosegError):
     """A file is not what it says it is, or is of a kind that is not read here."""
 
@@ -101,12 +120,20 @@ class StoreError(TomosegError):
     """A store refused a read or a write (unaligned, missing, corrupt)."""
 
 
+class AwayError(StoreError):
+    """A drive or a store does not answer, which passes: no fault of what was read or written."""
+
+
 class ClaimError(TomosegError):
     """Another run holds the output, or has taken it over."""
 
 
 class ResourceError(TomosegError):
     """The machine ran out of something: disk, memory, workers, time."""
+
+
+class FullDiskError(ResourceError):
+    """Results do not fit on their disk: no fault of the tomogram's."""
 
 
 class UnfitWorkerError(ResourceError):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tomoseg import intensity
 from tomoseg.blocks import Box
-from tomoseg.errors import FormatError, RequestError
+from tomoseg.errors import FormatError, MissingError, RequestError
 from tomoseg.formats.amira_lattice import AmiraReader
 from tomoseg.formats.compressed import beginning, compression_of, decompress
 from tomoseg.formats.em_volume import EmReader
@@ -251,7 +251,7 @@ def _as_in_the_file(
     url: str, voxel_size_angstrom: float | None, integers: Integers
 ) -> Iterator[Source]:
     if kind_of(url) == "zarr":
-        yield OmeZarrReader(url, voxel_size_angstrom=voxel_size_angstrom)
+        yield _zarr_reader(url, voxel_size_angstrom)
         return
     if compression_of(url):
         raise FormatError(f"{url} is compressed and has not been unpacked")
@@ -259,6 +259,16 @@ def _as_in_the_file(
         reader = _READERS.get(kind_of(url), MrcReader)
         signs = {"integers": integers} if reader is MrcReader else {}
         yield reader(file, voxel_size_angstrom=voxel_size_angstrom, **signs)
+
+
+def _zarr_reader(url: str, voxel_size_angstrom: float | None) -> OmeZarrReader:
+    try:
+        return OmeZarrReader(url, voxel_size_angstrom=voxel_size_angstrom)
+    except FormatError as error:
+        # What has gone with its drive is not of a wrong kind.
+        if not Folder(url.rpartition("/")[0]).exists(url.rpartition("/")[2]):
+            raise MissingError(f"{url} does not exist") from error
+        raise
 
 
 def look_into(url: str) -> intensity.Moments:

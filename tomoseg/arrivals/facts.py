@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from tomoseg.errors import StoreError, TomosegError
+from tomoseg.errors import FullDiskError, StoreError, TomosegError
 from tomoseg.sources import Found
-from tomoseg.stores import Folder
+from tomoseg.stores import Folder, free_bytes
 
 PLACE = ".tomoseg/arrivals"
 SEEN, WORKED = "seen.json", "worked.json"
 RUNNING, DONE, FAILED, REFUSED = "running", "done", "failed", "refused"
+SPARED = "spared"
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ class Worked:
     size, version, recipe
         The content, and the digest of the recipe.
     state
-        ``running``, ``done``, ``failed`` (it may be tried again) or ``refused``.
+        ``running``, ``done``, ``failed`` (it may be tried again), ``refused``, or ``spared``: its
+        file, a drive, the store or a disk gave out, which is no attempt.
     attempts
-        How often it was begun with that content and recipe.
+        How often it was begun with that content and recipe, and not spared.
     first_seen, complete
         As in :class:`Seen`.
     started, finished
@@ -75,6 +77,8 @@ class Worked:
         Of a failure.
     seconds
         Stage → seconds, of what was worked out.
+    spared
+        How often in a row it was spared although its file was there.
     """
 
     size: int
@@ -89,6 +93,7 @@ class Worked:
     error: str = ""
     remedy: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    spared: int = 0
 
     def counts(self, seen: Seen, recipe: str) -> bool:
         """Tell whether it was of this content and recipe, and nobody asked for it since."""
@@ -112,6 +117,10 @@ class Trouble:
         How often in a row.
     is_refusal
         Whether only another recipe helps.
+    is_full
+        Whether a disk was too full.
+    missing
+        URL of a model that was not there; once it is, that is over.
     """
 
     recipe: str
@@ -120,6 +129,18 @@ class Trouble:
     remedy: str
     number: int = 1
     is_refusal: bool = False
+    is_full: bool = False
+    missing: str = ""
+
+    def counts(self, sights: Sights) -> bool:
+        """Tell whether it was of the recipe that is wanted, and nobody asked again since."""
+        return self.recipe == sights.recipe and sights.again <= self.at
+
+    def said(self, output: Folder) -> str:
+        """Say it and its remedy; of a disk, also how much is free now."""
+        free = free_bytes(output) if self.is_full else None
+        now = "" if free is None else f" (at {self.at[:19]}; {free / 1e9:.2f} GB are free now)"
+        return f"{self.error}{now}. {self.remedy}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -129,15 +150,16 @@ class Hindrance:
     Parameters
     ----------
     kind
-        ``gone``: its folder is not there; ``recipe``: that is wrong; ``unreadable``: the look
-        failed; ``paused``: a person wants it to wait.
+        ``gone``: its folder is not there or empty; ``recipe``: that is wrong; ``unreadable``: the
+        look failed; ``paused``: a person wants it to wait; ``elsewhere``: another watch serves its
+        output from another folder. Of a whole watch: ``gone``, if a pattern matches nothing.
     say, remedy
         What it is and what mends it, for people.
     since
         When it was first found, ISO 8601.
     """
 
-    kind: Literal["gone", "recipe", "unreadable", "paused"]
+    kind: Literal["gone", "recipe", "unreadable", "paused", "elsewhere"]
     say: str
     remedy: str
     since: str
@@ -161,6 +183,11 @@ class Sights:
         When a person asked by command to let it wait, or cancelled its run; empty if nobody did.
     hindrances
         What keeps it from being worked on now.
+    watch
+        URL of the file in which the watch that serves it says who it is
+        (:mod:`tomoseg.arrivals.presence`).
+    why_paused
+        As that person said.
     """
 
     tomograms: Mapping[str, Seen] = field(default_factory=dict)
@@ -169,6 +196,8 @@ class Sights:
     pauses_seconds: tuple[float, ...] = ()
     paused: str = ""
     hindrances: tuple[Hindrance, ...] = ()
+    watch: str = ""
+    why_paused: str = ""
 
     @classmethod
     def read(cls, output: Folder) -> Self:
@@ -182,6 +211,8 @@ class Sights:
             tuple(values.get("pauses_seconds", ())),
             values.get("paused", ""),
             tuple(Hindrance(**each) for each in values.get("hindrances", ())),
+            values.get("watch", ""),
+            values.get("why_paused", ""),
         )
 
     def write(self, output: Folder) -> None:
@@ -244,19 +275,21 @@ def observed(
     if old is None or (old.size, old.version) != content:
         first = old.first_seen if old else iso(now)
         return Seen(found.url, *content, first, iso(now), again=old.again if old else "")
+    old = replace(old, url=found.url, gone="")
     if old.complete:
-        return replace(old, url=found.url)
+        return old
     age = now - datetime.fromisoformat(old.changed)
     if age < timedelta(seconds=settle_seconds):
-        return replace(old, url=found.url)
+        return old
     waits = incomplete(age)
-    return replace(old, url=found.url, waits=waits, complete="" if waits else iso(now))
+    return replace(old, waits=waits, complete="" if waits else iso(now))
 
 
 def stopped(trouble: Trouble | None, error: TomosegError, recipe: str, now: datetime) -> Trouble:
     """Return what is known of a session's trouble after it failed once more."""
     number = 1 if trouble is None or trouble.recipe != recipe else trouble.number + 1
-    return Trouble(recipe, iso(now), error.message, error.remedy, number)
+    is_full = isinstance(error, FullDiskError)
+    return Trouble(recipe, iso(now), error.message, error.remedy, number, is_full=is_full)
 
 
 def iso(now: datetime) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from tomoseg.arrivals.facts import DONE, REFUSED, RUNNING, Seen, Sights, Worked, Works
+from tomoseg.arrivals.facts import DONE, REFUSED, RUNNING, SPARED, Seen, Sights, Worked, Works
 
 DIED = "its run ended without a word"
 
@@ -128,7 +128,9 @@ def standing_of(
     if worked is None:
         return _arriving(seen)
     since = worked.finished or worked.started
-    is_over = now >= after(since, pauses_seconds, worked.attempts)
+    number = worked.spared if worked.state == SPARED else worked.attempts
+    # Whose file was not there goes on as soon as that is seen again.
+    is_over = number == 0 or now >= after(since, pauses_seconds, number)
     return Standing.READY if is_over else Standing.RESTING
 
 

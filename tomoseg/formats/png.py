@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from tomoseg.blocks import Box
 from tomoseg.calibration import calibrate
-from tomoseg.errors import FormatError
+from tomoseg.errors import FormatError, is_away
 from tomoseg.formats.box_reader import BoxReader
 from tomoseg.formats.ranges import byte_count, read_exactly
 from tomoseg.sampling import Header, Sampling
@@ -73,6 +73,8 @@ class PngReader(BoxReader):
             # Opened without Pillow's own limit, which is below the size of a large camera.
             pixels = np.asarray(PngImageFile(self._file), self.header.dtype)[np.newaxis]
         except _DAMAGE as error:
+            if is_away(error):
+                raise
             raise FormatError(
                 f"the image cannot be unpacked: {type(error).__name__} {error}",
                 remedy="Copy the file again, or wait until it is written completely",

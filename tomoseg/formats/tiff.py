@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tomoseg.blocks import Box
 from tomoseg.calibration import calibrate
-from tomoseg.errors import FormatError
+from tomoseg.errors import FormatError, is_away
 from tomoseg.formats.box_reader import BoxReader
 from tomoseg.formats.foreign import kind_by_content
 from tomoseg.formats.ranges import StoredArray, byte_count, read_exactly
@@ -186,6 +186,8 @@ def _damage_named(fact: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
+        if is_away(error):
+            raise
         raise FormatError(
             f"{fact}: {type(error).__name__} {error}",
             remedy="Check that the file is a TIFF file and copy it again",

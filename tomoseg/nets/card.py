@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tomoseg.errors import ModelError
+from tomoseg.errors import ModelError, is_away
 from tomoseg.sampling import Shape, as_shape
 
 # The models that come with the program, by the names that recipes know.
@@ -400,6 +400,8 @@ def load_card(folder: Path) -> ModelCard:
             raise ModelError(f"{path} is larger than {_CARD_BYTES} bytes: not a model card")
         return ModelCard.model_validate_json(path.read_bytes())
     except OSError as error:
+        if is_away(error):
+            raise
         raise ModelError(
             f"{path} cannot be read: {error.strerror}",
             remedy="Name a folder that holds card.json and weights.safetensors.",
@@ -426,6 +428,8 @@ def check_weights(folder: Path, card: ModelCard) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
+        if is_away(error):
+            raise
         raise ModelError(
             f"weights {path} cannot be read: {error.strerror}", remedy="Fetch the model again."
         ) from error

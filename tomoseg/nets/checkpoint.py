@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tomoseg.errors import ModelError
+from tomoseg.errors import ModelError, is_away
 from tomoseg.nets.architecture import SegmentationNetwork, build_network
 from tomoseg.nets.card import (
     CARD_NAME,
@@ -98,6 +98,8 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(json.loads(file.metadata()[_RECORD]))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        if is_away(error):
+            raise
         raise damaged_state(path, error) from error
 
 
@@ -125,6 +127,8 @@ def _read(path: Path, bound: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(bound + 1)
     except OSError as error:
+        if is_away(error):
+            raise
         raise ModelError(
             f"weights {path} cannot be read: {error.strerror}", remedy="Fetch the model again."
         ) from error

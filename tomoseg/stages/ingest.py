@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tomoseg import intensity
 from tomoseg.binning import bin_mean
 from tomoseg.blocks import Block, BlockGrid, Box
+from tomoseg.errors import StoreError
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import open_source, unpacked
 from tomoseg.stages.context import (
@@ -59,6 +60,7 @@ def _settings(context: Context) -> Any:
 
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
+    begun = fingerprint(context.source_url)
     url = unpacked(context.source_url, context.records / "unpacked")
     recipe = context.recipe
     said = recipe.source
@@ -92,9 +94,14 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     skewness = intensity.detail_skewness(volumes[0].read, sampling)
     write_image_metadata(context.staged / IMAGE, context.name, levels, header)
     context.records.remove("unpacked")
+    if fingerprint(context.source_url) != begun:
+        raise StoreError(
+            f"{context.source_url} changed while it was read",
+            remedy="Run it again once it is written completely",
+        )
     return {
         "header": header.as_dict(),
-        "source": fingerprint(context.source_url),
+        "source": begun,
         "levels": len(levels),
         "left_out": left_out,
         "detail_skewness": skewness,

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 
-from tomoseg.errors import RequestError, StoreError
+from tomoseg.errors import MissingError, RequestError, StoreError
 from tomoseg.stores.arrays import npz_arrays, npz_bytes
 from tomoseg.stores.systems import located, sync
 from tomoseg.stores.urls import checked_url, inside
@@ -288,7 +288,7 @@ def open_file(url: str) -> BinaryIO:
     try:
         return cast(BinaryIO, system.open(path, "rb", **_reading(url)))
     except FileNotFoundError as error:
-        raise RequestError(f"{url} does not exist") from error
+        raise MissingError(f"{url} does not exist") from error
     except IsADirectoryError as error:
         raise RequestError(f"{url} is a folder, not a file") from error
 
@@ -325,7 +325,7 @@ def fingerprint(url: str) -> dict[str, Any]:
     try:
         info = system.info(path)
     except FileNotFoundError as error:
-        raise RequestError(f"{url} does not exist") from error
+        raise MissingError(f"{url} does not exist") from error
     if info["type"] == "directory":
         found = system.find(path, detail=True)
         rows = sorted(f"{name}:{_version(item)}" for name, item in found.items())

@@ -130,8 +130,16 @@ class OmeZarrReader:
             ) from error
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return the voxels of a box, zyx."""
-        return self._volume.read(box)
+        """Return the voxels of a box, zyx.
+
+        Raises
+        ------
+        StoreError
+            If the array went away meanwhile: chunks that are not there read as the fill value.
+        """
+        voxels = self._volume.read(box)
+        _ = self._volume.array()
+        return voxels
 
     def told_missing(self) -> str:
         """Say that shards have no file, as where a copy was cut short; empty if all have."""

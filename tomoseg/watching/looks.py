@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 
 from tomoseg.arrivals import (
-    PLACE,
     Hindrance,
     Sights,
     Stand,
     Standing,
+    Trouble,
     Works,
     after,
     iso,
-    observed,
     stands,
 )
+from tomoseg.arrivals.presence import Known, Presence, announced, read_presence
 from tomoseg.attempts import explaining
-from tomoseg.discovery import told_left_out, tomograms_among
-from tomoseg.errors import FormatError, RequestError, TomosegError, VoxelSizeError
-from tomoseg.formats.compressed import compression_of
-from tomoseg.recipe import Recipe
-from tomoseg.sources import Found, named, open_source
-from tomoseg.stores import Entry, Folder, claimed, digest, fingerprint, living_owner
-from tomoseg.watching.places import Place, places_of
+from tomoseg.errors import ClaimError, TomosegError
+from tomoseg.stores import digest, is_folder, living_owner
+from tomoseg.watching.asking import asked
+from tomoseg.watching.changes import keep, with_again
+from tomoseg.watching.hindrances import hindrances_of, since, taken_by
+from tomoseg.watching.losses import losses, turn_of
+from tomoseg.watching.places import (
+    Ground,
+    Place,
+    ground_of,
+    presence_of,
+    presences_of,
+    remembered,
+)
 from tomoseg.watching.recipes import SessionRecipe, session_recipe
 from tomoseg.watching.settings import Watch
+from tomoseg.watching.sightings import (
+    FORGOTTEN,
+    entries_of,
+    has_tomograms,
+    seen_gone,
+    seen_there,
+)
+
+COMPARED_AGAIN = timedelta(hours=1)
+"""What could not be made again is not tried sooner."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +60,7 @@ class SessionLook:
     place
         The session.
     recipe
-        Its recipe, or what is wrong with it; None if the look failed.
+        Its recipe, or what is wrong with it; None if the look failed, or nothing is there.
     sights, works
         What is known of its tomograms.
     stands
@@ -77,9 +93,46 @@ class SessionLook:
         )
 
     @property
+    def hindrances(self) -> tuple[Hindrance, ...]:
+        """What keeps it from being worked on now."""
+        return self.sights.hindrances
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing of it may be begun now; of a wrong recipe, its run says so."""
+        return any(each.kind != "recipe" for each in self.hindrances)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a person lets it wait."""
+        return any(each.kind == "paused" for each in self.hindrances)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What stopped its last run, if that is not over."""
+        trouble = self.works.trouble
+        return trouble if trouble is not None and trouble.counts(self.sights) else None
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether something is wrong that does not pass by itself, or may not."""
+        is_hindered = any(each.kind != "paused" for each in self.hindrances)
+        is_aside = bool(self.named(Standing.SET_ASIDE))
+        return bool(self.problem) or is_hindered or is_aside or self.trouble is not None
+
+    @property
     def ready(self) -> list[str]:
         """Tomograms to begin, in order."""
         return self.named(Standing.READY)
+
+    def comparable(self, now: datetime) -> list[str]:
+        """Return tomograms that are done and have results to be compared with their records."""
+        since = iso(now - COMPARED_AGAIN)
+        return [
+            name
+            for name in self.named(Standing.DONE)
+            if self.works.tomograms[name].seconds and self.sights.tomograms[name].again < since
+        ]
 
     @property
     def _digest(self) -> str:
@@ -92,10 +145,9 @@ class SessionLook:
 
     def has_work(self, watch: Watch, now: datetime) -> bool:
         """Tell whether a run should be started: a wrong recipe's run says so, once."""
-        if self.recipe is None or self.is_at_work or not self.stands:
+        if self.recipe is None or self.is_at_work or self.is_held or not self.stands:
             return False
-        trouble = self.works.trouble
-        if trouble and trouble.recipe == self._digest and self.sights.again <= trouble.at:
+        if trouble := self.trouble:
             is_over = now >= after(trouble.at, watch.pauses_seconds, trouble.number)
             return bool(self.ready) and is_over and not trouble.is_refusal
         return bool(self.ready) or self.recipe.error is not None
@@ -114,17 +166,108 @@ class SessionLook:
         return f"{self.place.name}:{digest([*values, self.sights.again])[:32]}"
 
 
+@dataclass(frozen=True)
+class Survey:
+    """One look at all sessions.
+
+    Parameters
+    ----------
+    looks
+        A session each.
+    presence
+        What the watch has said of itself, with what is wrong with it as a whole.
+    """
+
+    looks: tuple[SessionLook, ...]
+    presence: Presence
+
+
 def look(watch: Watch, now: datetime) -> list[SessionLook]:
+    """Look at every session, as :func:`survey` does."""
+    return list(survey(watch, now).looks)
+
+
+def survey(watch: Watch, now: datetime) -> Survey:
     """Look at every session; what cannot be looked at now is told, and the others are.
 
-    What was seen is written into the sessions' outputs, if it is news.
+    What was seen is written into the sessions' outputs, if it is news; of the watch itself a small
+    file is written each time. A few of the results that are done are compared with what is
+    recorded of them, and tomograms of which something is lost are ready again.
 
     Raises
     ------
     RequestError
         If the watch's places contradict each other.
     """
-    return [_guarded(watch, place, now) for place in places_of(watch)]
+    others = presences_of(watch)
+    known = remembered(others)
+    ground = ground_of(watch, known)
+    looks = _compared(watch, [_guarded(watch, place, now) for place in ground.places], now)
+    told = {each.say: each for one in others for each in one.warnings}
+    warnings = [
+        told.get(say, Hindrance("gone", say, remedy, iso(now))) for say, remedy in ground.warnings
+    ]
+    presence = replace(
+        presence_of(watch),
+        looked=iso(now),
+        places=_remembered(looks, ground, known, now),
+        warnings=tuple(warnings),
+    )
+    try:
+        with explaining():
+            presence = announced(presence, others)
+    except TomosegError as error:
+        log.warning("other watches do not learn of this one: %s", error)
+    return Survey(tuple(looks), presence)
+
+
+def _remembered(
+    looks: Sequence[SessionLook], ground: Ground, known: Mapping[str, Known], now: datetime
+) -> dict[str, Known]:
+    """Return the sessions' folders to look at next time, whether they are found then or not.
+
+    One that was removed is forgotten in the end, if nothing was to be done there and the others
+    are found.
+    """
+    found = {}
+    for one in looks:
+        name, gone = one.place.name, ""
+        if name in ground.missing:
+            gone = known[name].gone or iso(now)
+            is_old = now - datetime.fromisoformat(gone) >= FORGOTTEN
+            if is_old and not ground.warnings and not one.needs_person:
+                continue
+        found[name] = Known(one.place.url, gone)
+    return found
+
+
+def _compared(watch: Watch, looks: Sequence[SessionLook], now: datetime) -> list[SessionLook]:
+    """Compare some results with what is recorded; return the looks, the lost ones ready again."""
+    by_name = {one.place.name: one for one in looks}
+    done = [
+        (one.place.name, name)
+        for one in looks
+        if not (one.hindrances or one.is_at_work)
+        for name in one.comparable(now)
+    ]
+    turn = turn_of(done, now, watch.seconds_between_looks)
+    for session in dict.fromkeys(session for session, _ in turn):
+        names = [name for of, name in turn if of == session]
+        try:
+            with explaining():
+                by_name[session] = with_losses(by_name[session], names, now)
+        except TomosegError as error:
+            log.warning("session %s: its results were not compared: %s", session, error)
+    return list(by_name.values())
+
+
+def with_losses(one: SessionLook, names: Sequence[str], now: datetime) -> SessionLook:
+    """Compare tomograms that are done with their records; have those made again that lost some."""
+    lost = losses(one.place.results, names)
+    if not lost:
+        return one
+    sights = with_again(one.place, lost, now)
+    return replace(one, sights=sights, stands=stands(sights, one.works, now))
 
 
 def _guarded(watch: Watch, place: Place, now: datetime) -> SessionLook:
@@ -133,7 +276,26 @@ def _guarded(watch: Watch, place: Place, now: datetime) -> SessionLook:
             return look_at(watch, place, now)
     except TomosegError as error:
         log.warning("session %s: %s", place.name, error)
-        return SessionLook(place, problem=str(error))
+        return _unreadable(place, error, now)
+
+
+def _unreadable(place: Place, error: TomosegError, now: datetime) -> SessionLook:
+    """Return what was known before of a session that could not be looked at."""
+    one = SessionLook(place, problem=str(error))
+    try:
+        with explaining():
+            old, works = Sights.read(place.results), Works.read(place.results)
+            one = _standing(one, old, works, now)
+            if not isinstance(error, ClaimError):
+                kept = [each for each in old.hindrances if each.kind == "paused"]
+                found = [Hindrance("unreadable", error.message, error.remedy, iso(now))]
+                sights = replace(old, hindrances=(*kept, *since(found, old)))
+                one = _standing(one, sights, works, now)
+                if sights != old:
+                    keep(place, old, sights)
+    except TomosegError as other:
+        log.warning("session %s: nor is it known what was: %s", place.name, other)
+    return one
 
 
 def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False) -> SessionLook:
@@ -153,46 +315,47 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     StoreError
         If the store does not answer.
     """
-    output, entries = place.results, Folder(place.url).entries()
-    recipe = session_recipe(watch, place, entries)
-    urls = {f"{place.url}/{entry.name}": entry for entry in entries}
-    found = _found(recipe, urls)
-    old = Sights.read(output)
-    sights = _observe(watch, old, found, urls, now) if entries else old
+    output, entries = place.results, entries_of(place)
+    old, works = Sights.read(output), Works.read(output)
+    if works.trouble is not None and works.trouble.missing and is_folder(works.trouble.missing):
+        works = replace(works, trouble=None)
+    watching = presence_of(watch).url
+    if old.watch not in ("", watching):
+        other = read_presence(old.watch)
+        is_other_alive = other is not None and other.is_alive
+        if other is not None and is_other_alive and (taken := taken_by(place, other)):
+            return SessionLook(place, sights=Sights(hindrances=(taken,)))
+        # A run may be on another host than its watch.
+        watching = old.watch if is_mine or is_other_alive else watching
+    recipe, sights = None, old
+    if old.tomograms and not has_tomograms(entries):
+        sights = seen_gone(old, now)
+    else:
+        recipe = session_recipe(watch, place, entries)
+        sights = seen_there(watch, place, (old, works), recipe, entries, now)
     sights = replace(
         sights,
-        recipe=recipe.digest,
+        recipe=old.recipe if recipe is None else recipe.digest,
         pauses_seconds=watch.pauses_seconds,
-        hindrances=_hindrances(old, recipe, now),
+        watch=watching,
     )
+    hindrances = hindrances_of(watch, place, (sights, works), recipe, entries, now)
+    sights = replace(sights, hindrances=hindrances)
     if sights != old:
-        _keep(place, old, sights)
-    works = Works.read(output)
+        keep(place, old, sights)
+    return _standing(SessionLook(place, recipe), sights, works, now, is_mine=is_mine)
+
+
+def _standing(
+    one: SessionLook, sights: Sights, works: Works, now: datetime, *, is_mine: bool = False
+) -> SessionLook:
+    """Return a look with where each tomogram stands."""
     where = stands(sights, works, now)
-    is_pending = {one.standing for one in where.values()} - {Standing.DONE}
-    is_at_work = not is_mine and bool(is_pending) and living_owner(output) is not None
+    is_pending = {each.standing for each in where.values()} - {Standing.DONE}
+    is_at_work = not is_mine and bool(is_pending) and living_owner(one.place.results) is not None
     if is_at_work:
         where = stands(sights, works, now, is_at_work=True)
-    return SessionLook(place, recipe, sights, works, where, is_at_work)
-
-
-def _hindrances(old: Sights, recipe: SessionRecipe, now: datetime) -> tuple[Hindrance, ...]:
-    """Return what keeps a session from being worked on; what was known before keeps its time."""
-    found = []
-    if recipe.error is not None:
-        found.append(Hindrance("recipe", recipe.error.message, recipe.error.remedy, iso(now)))
-    known = {(each.kind, each.say): each for each in old.hindrances}
-    return tuple(known.get((each.kind, each.say), each) for each in found)
-
-
-def _found(recipe: SessionRecipe, urls: Mapping[str, Entry]) -> list[Found]:
-    """Return a session's tomograms; what was left out is a line for those who ask for more."""
-    right = recipe.recipe or Recipe()
-    remove, mask = right.session.tomogram_name_remove, right.source.mask
-    there = tomograms_among(urls, name_remove=remove, companions=[mask] if mask else [])
-    if there.left_out:
-        log.info("%s", told_left_out(there.left_out))
-    return named(there.tomograms, remove)
+    return replace(one, sights=sights, works=works, stands=where, is_at_work=is_at_work)
 
 
 def orders(
@@ -216,7 +379,9 @@ def orders(
 
 
 def ask_again(watch: Watch, pattern: str, now: datetime) -> list[str]:
-    """Have what was set aside tried again; return the names of what was asked for.
+    """Have tomograms tried again, whatever became of them; return the names of what was asked for.
+
+    Of what is done, only what is lost or cut is made again.
 
     Parameters
     ----------
@@ -226,96 +391,12 @@ def ask_again(watch: Watch, pattern: str, now: datetime) -> list[str]:
     Raises
     ------
     RequestError
-        If nothing of that name is set aside.
+        If nothing of that name is known, or all of it is running or settling.
     """
-    asked = [name for one in look(watch, now) for name in _ask(one, pattern, now)]
-    if not asked:
-        raise RequestError(
-            f"nothing called {pattern} is set aside", remedy="Look what is: --look lists it."
-        )
-    return asked
+    return asked(look(watch, now), pattern, now)
 
 
 def counts(one: SessionLook) -> dict[str, int]:
     """Return how many tomograms of a session stand where."""
     found = Counter(one.standings.values())
     return {str(each): found[each] for each in Standing}
-
-
-def _ask(one: SessionLook, pattern: str, now: datetime) -> list[str]:
-    session = one.place.name
-    aside = one.named(Standing.SET_ASIDE)
-    whole = fnmatchcase(session, pattern) and bool(aside or one.works.trouble)
-    names = [
-        name
-        for name in aside
-        if whole or any(fnmatchcase(text, pattern) for text in (name, f"{session}/{name}"))
-    ]
-    if not names and not whole:
-        return []
-    rows = dict(one.sights.tomograms)
-    for name in names:
-        rows[name] = replace(rows[name], again=iso(now))
-    again = iso(now) if whole else one.sights.again
-    _keep(one.place, one.sights, replace(one.sights, tomograms=rows, again=again))
-    return [f"{session}/{name}" for name in names] or [session]
-
-
-def _keep(place: Place, old: Sights, new: Sights) -> None:
-    """Write what was seen, unless somebody else wrote in the meantime."""
-    with claimed(place.results / PLACE):
-        if Sights.read(place.results) == old:
-            new.write(place.results)
-
-
-def _observe(
-    watch: Watch, old: Sights, found: Sequence[Found], urls: Mapping[str, Entry], now: datetime
-) -> Sights:
-    beside = {entry.name for entry in urls.values()}
-    rows = {}
-    for one in found:
-        entry = urls[one.url]
-        rows[one.name] = observed(
-            old.tomograms.get(one.name),
-            one,
-            _content(one, entry),
-            now,
-            settle_seconds=watch.settle_seconds,
-            incomplete=_asking(watch, one, entry, beside),
-        )
-    return replace(old, tomograms=rows)
-
-
-def _content(found: Found, entry: Entry) -> tuple[int, str]:
-    if not entry.is_folder:
-        return entry.size, entry.version
-    whole = fingerprint(found.url)
-    return whole["size"], whole["version"]
-
-
-def _asking(
-    watch: Watch, found: Found, entry: Entry, beside: Collection[str]
-) -> Callable[[timedelta], str]:
-    def incomplete(age: timedelta) -> str:
-        if watch.sentinel is not None:
-            wanted = watch.sentinel.replace("{name}", found.name).replace("{file}", entry.name)
-            if wanted not in beside:
-                return f"there is no {wanted}"
-        is_given_up = age >= timedelta(minutes=watch.incomplete_minutes)
-        return "" if is_given_up else _shortfall(found)
-
-    return incomplete
-
-
-def _shortfall(found: Found) -> str:
-    """Say what a header shows to be missing; a wrong voxel size is nothing that will still come."""
-    if compression_of(found.url):
-        return ""
-    try:
-        with open_source(found.url) as source:
-            _ = source.header
-    except VoxelSizeError:
-        return ""
-    except FormatError as error:
-        return error.message
-    return ""

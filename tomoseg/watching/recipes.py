@@ -12,7 +12,7 @@ from tomoseg.nets.card import SHIPPED_MODELS
 from tomoseg.plain_yaml import yaml_mapping
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
 from tomoseg.sections import without_scheduler
-from tomoseg.stores import Entry, Folder, digest
+from tomoseg.stores import Entry, Folder, checked_url, digest, is_folder
 from tomoseg.watching.places import Place, check_root, is_match
 from tomoseg.watching.settings import Watch, at_scheduler
 
@@ -65,6 +65,15 @@ def session_recipe(watch: Watch, place: Place, entries: Sequence[Entry]) -> Sess
     # Without defaults: a new version has other keys, and what is done stays done.
     decisive = recipe.model_dump(mode="json", exclude=WITHOUT_EFFECT, exclude_defaults=True)
     return SessionRecipe(digest(decisive), recipe)
+
+
+def missing_model(recipe: SessionRecipe | None) -> str:
+    """Return the URL of a model that a recipe names and that is not there; empty if all are."""
+    if recipe is None or recipe.recipe is None:
+        return ""
+    models = [choice.model for choice in recipe.recipe.segment.choices]
+    places = (checked_url(model) for model in models if model not in SHIPPED_MODELS)
+    return next((place for place in places if not is_folder(place)), "")
 
 
 def _recipe(watch: Watch, place: Place, is_own: bool) -> Recipe:

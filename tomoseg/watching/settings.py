@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from tomoseg.bounds import Cores, Count, explained
 from tomoseg.errors import RequestError
@@ -101,6 +101,16 @@ class Watch(Section):
     limits: LimitsSection = LimitsSection()
     compute: ComputeSection | None = None
     scheduler: str | None = None
+    _file: str = PrivateAttr("")
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep where it was read from."""
+        self._file = (context or {}).get("file", "")
+
+    @property
+    def file(self) -> str:
+        """The file that it was read from; empty if it was not."""
+        return self._file
 
     @field_validator("sessions", "roots", mode="before")
     @classmethod
@@ -154,7 +164,7 @@ def load_watch(path: str | Path, environment: Mapping[str, str] | None = None) -
     if "compute" in values:
         values["compute"] = at_scheduler(values["compute"], values.get("scheduler"))
     try:
-        return Watch.model_validate(values)
+        return Watch.model_validate(values, context={"file": str(file)})
     except ValidationError as error:
         raise RequestError(f"{file}: {explained(error).message}") from error
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +17,8 @@ from tomoseg.arrivals import (
     FAILED,
     REFUSED,
     RUNNING,
+    SPARED,
+    Sights,
     Worked,
     Works,
     iso,
@@ -26,8 +28,11 @@ from tomoseg.attempts import explaining
 from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
 from tomoseg.errors import (
+    AwayError,
     ClaimError,
     FormatError,
+    FullDiskError,
+    MissingError,
     ModelError,
     RequestError,
     ResourceError,
@@ -46,12 +51,17 @@ from tomoseg.session import (
 from tomoseg.sources import Found
 from tomoseg.stages import STAGES
 from tomoseg.stores import Claim, claimed
-from tomoseg.watching.looks import SessionLook, look_at
+from tomoseg.watching.hindrances import paused
+from tomoseg.watching.looks import SessionLook, look_at, with_losses
 from tomoseg.watching.places import place_of
+from tomoseg.watching.recipes import missing_model
 from tomoseg.watching.settings import Watch
+from tomoseg.watching.sightings import entries_of, has_tomograms, is_there
 
 WRONG = (RequestError, FormatError, ModelError)
 """What no second try mends: of a recipe, or of a tomogram."""
+SPARING = (AwayError, FullDiskError)
+"""What is no fault of a tomogram, however often it happens."""
 PATIENCE_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 log = logging.getLogger(__name__)
@@ -68,16 +78,20 @@ class Outcome:
     Parameters
     ----------
     rows
-        Of the tomograms that were begun, as in ``session.json``.
+        Of the tomograms that were begun and have ended, as in ``session.json``.
     left
-        Tomograms that are ready and wait for the next run.
+        Tomograms that wait for the next run.
     error
         What ended the run before its time; None if nothing did.
+    waits
+        Why nothing, or not all, was begun or ended, which is no failure: another run is at work,
+        the session is paused, its files are gone, a drive is away.
     """
 
     rows: tuple[dict[str, Any], ...]
     left: int
     error: TomosegError | None = None
+    waits: str = ""
 
 
 @dataclass
@@ -88,16 +102,25 @@ class Work:
     ----------
     session
         With the tomograms that are to be begun; None if there are none.
-    claim
-        On the output.
+    held
+        The claim on the output; None if another run has it.
+    waits
+        Why there are none, or why no more are begun.
     """
 
     watch: Watch
     seen: SessionLook
     session: Session | None
-    claim: Claim
+    held: Claim | None
     clock: Callable[[], datetime]
     works: Works = field(default_factory=Works)
+    waits: str = ""
+
+    @property
+    def claim(self) -> Claim:
+        """The claim on the output."""
+        assert self.held is not None
+        return self.held
 
     def through(self, process: Process) -> Outcome:
         """Take every tomogram through ``process``; a failure stops only its tomogram.
@@ -115,23 +138,26 @@ class Work:
         session = self.session
         left = len(self.seen.ready) - (len(session.tomograms) if session else 0)
         if session is None:
-            return Outcome((), left)
+            return Outcome((), left, waits=self.waits)
         seen = self.seen.sights.tomograms
         journal = session.journal([Found(name, seen[name].url) for name in self.seen.ready])
         rows: list[dict[str, Any]] = []
         error: TomosegError | None = None
         for row, failure in self._each(journal, process):
-            rows.append(row)
             if isinstance(failure, ResourceError):
                 error = failure
+            if row["state"] != "waiting":
+                rows.append(row)
         _patiently(journal.finish)
         if error is not None:
             self._stop(error)
-        return Outcome(tuple(rows), left + len(session.tomograms) - len(rows), error)
+        left += len(session.tomograms) - len(rows)
+        return Outcome(tuple(rows), left, error, self.waits)
 
     def refuse(self, error: TomosegError) -> None:
         """Record what keeps the whole session from being processed."""
-        self._stop(error, is_refusal=isinstance(error, WRONG))
+        missing = missing_model(self.seen.recipe) if isinstance(error, ModelError) else ""
+        self._stop(error, is_refusal=isinstance(error, WRONG), missing=missing)
 
     def _each(
         self, journal: Journal, process: Process
@@ -143,11 +169,15 @@ class Work:
         with ThreadPoolExecutor(self.watch.limits.tomograms_at_once, "tomogram") as pool:
             while waiting or flight:
                 while waiting and len(flight) < self.watch.limits.tomograms_at_once:
+                    if why := self._why_to_wait():
+                        self.waits = why
+                        waiting.clear()
+                        break
                     found, records = waiting.pop(), Records()
                     self._begin(found.name, journal)
                     future = pool.submit(copy_context().run, process, found, records)
                     flight[future] = found, records
-                for future in wait(flight, return_when=FIRST_COMPLETED).done:
+                for future in wait(flight, return_when=FIRST_COMPLETED).done if flight else ():
                     found, records = flight.pop(future)
                     row, error = self._end(future, found, records, journal)
                     if isinstance(error, ResourceError):
@@ -164,6 +194,7 @@ class Work:
             Worked(
                 seen.size, seen.version, digest, RUNNING, attempts,
                 seen.first_seen, seen.complete, iso(self.clock()),
+                spared=old.spared if old and is_again else 0,
             ),
         )  # fmt: skip
         _patiently(lambda: journal.note({"name": name, "state": "running"}))
@@ -184,16 +215,65 @@ class Work:
             raise
         except TomosegError as failure:
             error = failure
-            is_wrong = isinstance(error, WRONG)
-            state = REFUSED if is_wrong else FAILED
-            worked = replace(done, state=state, error=error.message, remedy=error.remedy)
-            row = failed_row(found.name, error, records) | {
-                "attempts": begun.attempts,
-                "is_set_aside": is_wrong or begun.attempts > len(self.watch.pauses_seconds),
-            }
-            self._note(found.name, worked)
+            done = replace(done, error=error.message, remedy=error.remedy)
+            is_back = is_there(found.url)
+            was_gone = isinstance(error, MissingError) and found.url in error.message
+            if isinstance(error, SPARING) or was_gone or not is_back:
+                row = self._spared(found, done, error, is_there=is_back)
+            else:
+                row = self._failed(found, done, error, records)
         _patiently(lambda: journal.note(row))
         return row, error
+
+    def _spared(
+        self, found: Found, done: Worked, error: TomosegError, *, is_there: bool
+    ) -> dict[str, Any]:
+        """Note that a tomogram waits without fault of its own; return its row."""
+        why = error.message if is_there else f"{found.url} is not there"
+        self.waits = f"{found.name}: {why}"
+        log.warning("%s waits, which is no attempt: %s", found.name, why)
+        spared = done.spared + 1 if is_there else 0
+        worked = replace(done, state=SPARED, attempts=done.attempts - 1, spared=spared, error=why)
+        self._note(found.name, worked)
+        self._look_again()
+        return {"name": found.name, "state": "waiting", "notes": [f"waits: {why}"]}
+
+    def _failed(
+        self, found: Found, done: Worked, error: TomosegError, records: Records
+    ) -> dict[str, Any]:
+        """Note a tomogram's failure; return its row."""
+        # What is missing beside a tomogram, such as its mask, may come.
+        is_wrong = isinstance(error, WRONG) and not isinstance(error, MissingError)
+        done = replace(done, spared=0)
+        if not isinstance(error, ResourceError):
+            self.works = replace(self.works, trouble=None)
+        self._note(found.name, replace(done, state=REFUSED if is_wrong else FAILED))
+        return failed_row(found.name, error, records) | {
+            "attempts": done.attempts,
+            "is_set_aside": is_wrong or done.attempts > len(self.watch.pauses_seconds),
+        }
+
+    def _look_again(self) -> None:
+        """Take note of what is gone meanwhile; if it cannot be, the next look does."""
+        try:
+            with explaining():
+                look_at(self.watch, self.seen.place, self.clock(), is_mine=True)
+        except TomosegError as error:
+            log.warning("%s: %s", self.seen.place.name, error)
+
+    def _why_to_wait(self) -> str:
+        """Say why nothing more is to be begun now; empty if nothing hinders."""
+        place = self.seen.place
+        try:
+            with explaining():
+                entries = entries_of(place)
+                sights = Sights.read(place.results)
+                found = paused(self.watch, place, sights, entries, self.clock())
+        except TomosegError as error:
+            return error.message
+        if found:
+            return found[0].say
+        return "" if has_tomograms(entries) else f"{place.url} is empty or gone"
 
     def _note(self, name: str, worked: Worked) -> None:
         """Write a tomogram's row; one that is done shows that there is no trouble any more."""
@@ -202,10 +282,11 @@ class Work:
         self.works = replace(works, trouble=None) if worked.state == DONE else works
         _patiently(lambda: self.works.write(self.seen.place.results))
 
-    def _stop(self, error: TomosegError, *, is_refusal: bool = False) -> None:
+    def _stop(self, error: TomosegError, *, is_refusal: bool = False, missing: str = "") -> None:
         now, output = self.clock(), self.seen.place.results
         trouble = stopped(self.works.trouble, error, self._digest, now)
-        self.works = replace(self.works, trouble=replace(trouble, is_refusal=is_refusal))
+        trouble = replace(trouble, is_refusal=is_refusal, missing=missing)
+        self.works = replace(self.works, trouble=trouble)
         _patiently(lambda: self.works.write(output))
         _patiently(lambda: note_trouble(output, error, now, is_refusal=is_refusal))
 
@@ -224,21 +305,31 @@ def opened_work(
     Parameters
     ----------
     name
-        Of the session, or its URL.
+        Of the session, or its URL. If another run works on it, this one waits.
 
     Raises
     ------
-    ClaimError
-        If another run works on it.
     RequestError, ModelError
         If its recipe is wrong; that is recorded, and not tried again before it changes.
     ResourceError
         If the disk is too full or the cluster is not there; recorded, and tried after a pause.
     """
     place = place_of(watch, name)
-    with explaining(), claimed(place.results) as claim:
-        seen = look_at(watch, place, clock(), is_mine=True)
+    with explaining(), ExitStack() as stack:
+        claim, waits = None, ""
+        try:
+            claim = stack.enter_context(claimed(place.results))
+        except ClaimError as error:
+            waits = error.message
+        if claim is None:
+            yield Work(watch, SessionLook(place), None, None, clock, waits=waits)
+            return
+        now = clock()
+        seen = look_at(watch, place, now, is_mine=True)
+        if not seen.is_held:
+            seen = with_losses(seen, seen.comparable(now), now)
         work = Work(watch, seen, None, claim, clock, seen.works)
+        work.waits = next((each.say for each in seen.hindrances if each.kind != "recipe"), "")
         with recording(work):
             work.session = _planned(watch, seen)
         yield work
@@ -258,7 +349,8 @@ def recording(work: Work) -> Iterator[None]:
 
 
 def _planned(watch: Watch, seen: SessionLook) -> Session | None:
-    assert seen.recipe is not None
+    if seen.recipe is None or seen.is_held:
+        return None
     recipe, ready = seen.recipe.right, seen.ready[: watch.limits.tomograms_a_run]
     if not ready:
         return None
