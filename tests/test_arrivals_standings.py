@@ -102,8 +102,8 @@ def test_what_is_incomplete_is_asked_for_again_until_it_is_not():
         (SEEN, replace(WORKED, attempts=3, recipe="r0"), 60, Standing.READY),
         (replace(SEEN, again=iso(at(60))), replace(WORKED, attempts=3), 60, Standing.READY),
         (replace(SEEN, again=iso(at(20))), replace(WORKED, attempts=3), 60, Standing.SET_ASIDE),
-        (SEEN, replace(WORKED, state="running", finished=""), 40 + 59, Standing.RESTING),
-        (SEEN, replace(WORKED, state="running", finished=""), 40 + 60, Standing.READY),
+        (SEEN, replace(WORKED, state="running", finished=""), 41, Standing.READY),
+        (SEEN, replace(WORKED, state="running", finished="", attempts=3), 41, Standing.SET_ASIDE),
     ],
 )
 def test_where_it_stands(seen, worked, second, expected):

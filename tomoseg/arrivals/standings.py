@@ -127,8 +127,10 @@ def standing_of(
         return Standing.GONE
     if worked is None:
         return _arriving(seen)
-    since = worked.finished or worked.started
-    is_over = now >= after(since, pauses_seconds, worked.attempts)
+    # Where nobody noted that a run died, all the service did: it is no reason to wait.
+    is_over = worked.state == RUNNING or now >= after(
+        worked.finished, pauses_seconds, worked.attempts
+    )
     return Standing.READY if is_over else Standing.RESTING
 
 

@@ -19,6 +19,7 @@ from tomoseg.stores.folders import (
     spool_bytes,
 )
 from tomoseg.stores.ledger import READERS, WRITTEN, Ledger, begun, digest, ledgers
+from tomoseg.stores.lives import Life
 from tomoseg.stores.moves import discard, is_array, items_below, seals, stands, transfer
 from tomoseg.stores.omezarr import (
     OmeZarrReader,
@@ -38,6 +39,7 @@ __all__ = [
     "Entry",
     "Folder",
     "Ledger",
+    "Life",
     "OmeZarrReader",
     "Owner",
     "Volume",

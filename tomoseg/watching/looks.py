@@ -32,6 +32,8 @@ from tomoseg.watching.places import Place, places_of
 from tomoseg.watching.recipes import SessionRecipe, session_recipe
 from tomoseg.watching.settings import Watch
 
+PAUSED = "a person lets it wait"
+
 log = logging.getLogger(__name__)
 
 
@@ -181,6 +183,8 @@ def _hindrances(old: Sights, recipe: SessionRecipe, now: datetime) -> tuple[Hind
     found = []
     if recipe.error is not None:
         found.append(Hindrance("recipe", recipe.error.message, recipe.error.remedy, iso(now)))
+    if old.paused:
+        found.append(Hindrance("paused", PAUSED, "Resume it.", old.paused))
     known = {(each.kind, each.say): each for each in old.hindrances}
     return tuple(known.get((each.kind, each.say), each) for each in found)
 
@@ -234,6 +238,20 @@ def ask_again(watch: Watch, pattern: str, now: datetime) -> list[str]:
             f"nothing called {pattern} is set aside", remedy="Look what is: --look lists it."
         )
     return asked
+
+
+def pause_session(place: Place, now: datetime, why: str) -> None:
+    """Let a session wait until a person resumes it; nothing of it is begun.
+
+    Raises
+    ------
+    ClaimError
+        If a watch looks at it at the same moment.
+    """
+    old = Sights.read(place.results)
+    if not old.paused:
+        log.warning("session %s is paused: %s", place.name, why)
+        _keep(place, old, replace(old, paused=iso(now)))
 
 
 def counts(one: SessionLook) -> dict[str, int]:

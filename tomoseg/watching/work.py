@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tomoseg.arrivals import (
+    DIED,
     DONE,
     FAILED,
     REFUSED,
@@ -47,7 +48,7 @@ from tomoseg.sources import Found
 from tomoseg.stages import STAGES
 from tomoseg.stores import Claim, Folder, claimed
 from tomoseg.watching.looks import SessionLook, look_at
-from tomoseg.watching.places import place_of
+from tomoseg.watching.places import Place, place_of
 from tomoseg.watching.settings import Watch
 
 WRONG = (RequestError, FormatError, ModelError)
@@ -98,6 +99,8 @@ class Work:
     claim: Claim
     clock: Callable[[], datetime]
     works: Works = field(default_factory=Works)
+    before: dict[str, Worked | None] = field(default_factory=dict)
+    """What was known of each tomogram that is in work."""
 
     def through(self, process: Process) -> Outcome:
         """Take every tomogram through ``process``; a failure stops only its tomogram.
@@ -139,24 +142,47 @@ class Work:
         waiting = list(reversed(journal.session.tomograms))
         flight: dict[Future[dict[str, Any]], tuple[Found, Records]] = {}
         with ThreadPoolExecutor(self.watch.limits.tomograms_at_once, "tomogram") as pool:
-            while waiting or flight:
-                while waiting and len(flight) < self.watch.limits.tomograms_at_once:
-                    found, records = waiting.pop(), Records()
-                    self._begin(found.name, journal)
-                    future = pool.submit(copy_context().run, process, found, records)
-                    flight[future] = found, records
-                for future in wait(flight, return_when=FIRST_COMPLETED).done:
-                    found, records = flight.pop(future)
-                    row, error = self._end(future, found, records, journal)
-                    if isinstance(error, ResourceError):
-                        waiting.clear()
-                    yield row, error
+            try:
+                while waiting or flight:
+                    while waiting and len(flight) < self.watch.limits.tomograms_at_once:
+                        found, records = waiting.pop(), Records()
+                        self._begin(found.name, journal)
+                        future = pool.submit(copy_context().run, process, found, records)
+                        flight[future] = found, records
+                    for future in wait(flight, return_when=FIRST_COMPLETED).done:
+                        found, records = flight.pop(future)
+                        row, error = self._end(future, found, records, journal)
+                        if isinstance(error, ResourceError):
+                            waiting.clear()
+                        yield row, error
+            except Exception:
+                raise
+            except BaseException:
+                self._give_back(journal)
+                raise
+
+    def _give_back(self, journal: Journal) -> None:
+        """Leave what is in work as it was found: a run that is told to end was no attempt."""
+        rows = {**self.works.tomograms, **self.before}
+        kept = {name: row for name, row in rows.items() if row is not None}
+        self.works = replace(self.works, tomograms=kept)
+        try:
+            with explaining():
+                self.claim.check()
+                self.works.write(self.seen.place.results)
+                for name in self.before:
+                    journal.note({"name": name, "state": "waiting"})
+        except TomosegError as error:
+            log.warning("what is in work counts as begun: %s", error)
+        finally:
+            self.claim.give_up()
 
     def _begin(self, name: str, journal: Journal) -> None:
         seen, old = self.seen.sights.tomograms[name], self.works.tomograms.get(name)
         digest = self._digest
         is_again = old is not None and old.counts(seen, digest)
         attempts = old.attempts + 1 if old and is_again else 1
+        self.before[name] = old
         self._note(
             name,
             Worked(
@@ -190,6 +216,7 @@ class Work:
                 "is_set_aside": is_wrong or begun.attempts > len(self.watch.pauses_seconds),
             }
             self._note(found.name, worked)
+        del self.before[found.name]
         _patiently(lambda: journal.note(row))
         return row, error
 
@@ -260,6 +287,23 @@ def recording(work: Work) -> Iterator[None]:
     except TomosegError as error:
         work.refuse(error)
         raise
+
+
+def note_death(place: Place, why: str, now: datetime) -> None:
+    """Record that the process of a session's run died: what it had in work has failed once.
+
+    Raises
+    ------
+    ClaimError
+        If another run works on it.
+    """
+    with explaining(), claimed(place.results):
+        works = Works.read(place.results)
+        for name, row in works.tomograms.items():
+            if row.state == RUNNING:
+                dead = replace(row, state=FAILED, finished=iso(now), error=f"{DIED}: {why}")
+                works = works.with_one(name, dead)
+        works.write(place.results)
 
 
 def _planned(watch: Watch, seen: SessionLook) -> Session | None:
