@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,9 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Scheduled
 
 from tomoseg.arrivals import iso
-from tomoseg.stores import Life, living_owner
+from tomoseg.attempts import explaining
+from tomoseg.errors import TomosegError
+from tomoseg.stores import Life, Owner, living_owner
 from tomoseg.watching.looks import SessionLook, pause_session
 
 ARRIVALS = "tomoseg arrivals"
@@ -37,6 +40,9 @@ SILENT = timedelta(minutes=3)
 KEPT = timedelta(days=1)
 OLD_RUNNER = "Runner is shutting down."
 """What earlier versions left of runs that ended with their watch."""
+
+
+log = logging.getLogger("tomoseg.watching.runs")
 
 
 def stopped(why: str) -> State[Any]:
@@ -69,17 +75,11 @@ def busy(
     by_name = {one.place.name: one for one in looks}
     found = set()
     for run in _runs(client, FlowRunFilterState(type=FlowRunFilterStateType(any_=wanted))):
-        if not is_of(run, watch):
+        session = session_of(run.parameters)
+        if not is_of(run.parameters, watch):
             continue
-        session = session_of(run)
-        if run.id not in mine and (why := _why_dead(run, by_name.get(session), now)):
-            is_cancelled = run.state is not None and run.state.is_cancelling()
-            state = Cancelled(message=why) if is_cancelled else stopped(why)
-            client.set_flow_run_state(run.id, state, force=True)
-            continue
-        found.add(session)
-        if run.id not in mine:
-            _hasten(client, run, by_name.get(session), now)
+        if run.id in mine or not _has_ended(client, run, by_name.get(session), now):
+            found.add(session)
     return found
 
 
@@ -95,25 +95,31 @@ def hold_cancelled(
     )
     recent = FlowRunFilterEndTime.model_validate({"after_": now - KEPT})
     for run in _runs(client, cancelled, recent):
-        session = session_of(run)
-        if not is_of(run, watch) or session not in by_name or run.state is None:
+        session = session_of(run.parameters)
+        if not is_of(run.parameters, watch) or session not in by_name or run.state is None:
             continue
-        if run.state.message != OLD_RUNNER:
-            pause_session(by_name[session].place, now, "its run was cancelled in Prefect")
-            said = "a person cancelled it: its session waits until it is resumed"
-            client.set_flow_run_state(run.id, Cancelled(name=HELD, message=said), force=True)
-            held.add(session)
+        if run.state.message == OLD_RUNNER:
+            continue
+        held.add(session)
+        try:
+            with explaining():
+                pause_session(by_name[session].place, now, "its run was cancelled in Prefect")
+        except TomosegError as error:
+            log.warning("session %s is not paused yet: %s", session, error)
+            continue
+        said = "a person cancelled it: its session waits until it is resumed"
+        client.set_flow_run_state(run.id, Cancelled(name=HELD, message=said), force=True)
     return held
 
 
-def session_of(run: FlowRun) -> str:
-    """Return the session that a run is of."""
-    return str(run.parameters.get("session", ""))
+def session_of(parameters: Mapping[str, Any]) -> str:
+    """Return the session that a run with these parameters is of."""
+    return str(parameters.get("session", ""))
 
 
-def is_of(run: FlowRun, watch: Path) -> bool:
+def is_of(parameters: Mapping[str, Any], watch: Path) -> bool:
     """Tell whether a run belongs to a watch; one that says nothing belongs to all."""
-    return run.parameters.get("watch", str(watch)) == str(watch)
+    return bool(parameters.get("watch", str(watch)) == str(watch))
 
 
 def _runs(
@@ -125,6 +131,22 @@ def _runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[ARRIVALS])),
         flow_run_filter=FlowRunFilter(state=state, end_time=ended),
     )
+
+
+def _has_ended(
+    client: SyncPrefectClient, run: FlowRun, one: SessionLook | None, now: datetime
+) -> bool:
+    """Tell whether a run that nobody here looks after is dead, then Prefect knows; else help it."""
+    try:
+        if why := _why_dead(run, one, now):
+            is_cancelled = run.state is not None and run.state.is_cancelling()
+            state = Cancelled(message=why) if is_cancelled else stopped(why)
+            client.set_flow_run_state(run.id, state, force=True)
+            return True
+        _hasten(client, run, one, now)
+    except TomosegError as error:
+        log.warning("whether the run of %s lives is not known: %s", run.name, error)
+    return False
 
 
 def _why_dead(run: FlowRun, one: SessionLook | None, now: datetime) -> str:
@@ -139,9 +161,14 @@ def _why_dead(run: FlowRun, one: SessionLook | None, now: datetime) -> str:
     silent = GRACE if life is None else SILENT
     rows = one.works.tomograms.values()
     signs = [iso(run.state.timestamp), *(row.finished or row.started for row in rows)]
-    if datetime.fromisoformat(max(signs)) > now - silent or living_owner(one.place.results):
+    if datetime.fromisoformat(max(signs)) > now - silent or _owner(one) is not None:
         return ""
     return "it holds no output and writes nothing"
+
+
+def _owner(one: SessionLook) -> Owner | None:
+    with explaining():
+        return living_owner(one.place.results)
 
 
 def _hasten(
@@ -154,7 +181,7 @@ def _hasten(
     if state.name == "AwaitingConcurrencySlot":
         client.set_flow_run_state(run.id, Scheduled(scheduled_time=now), force=True)
     if state.is_cancelling() and state.timestamp < now - GRACE and life and life.is_visible and one:
-        owner = living_owner(one.place.results)
+        owner = _owner(one)
         if owner is not None and owner.pid == life.pid:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(life.pid, signal.SIGTERM)

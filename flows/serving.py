@@ -51,8 +51,12 @@ TOLD_SECONDS = 600.0
 log = logging.getLogger("tomoseg.watching.serving")
 
 
-def serve(watch: Watch, path: Path) -> None:
+def serve(watch: Watch, path: Path) -> int:
     """Look and process until this process is told to end; then end the runs in order.
+
+    Returns
+    -------
+    0, or 1 if it cannot go on and is to be started again.
 
     Raises
     ------
@@ -64,27 +68,40 @@ def serve(watch: Watch, path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     runs = Runs(watch, path)
-    looking = threading.Thread(target=keep_looking, args=(watch, runs, ending), daemon=True)
-    looking.start()
-    while not ending.is_set():
-        with warning("runs are not minded"):
-            runs.mind()
+    # Neither keeps this process from ending its runs in time, whatever it waits for.
+    beside = [
+        threading.Thread(target=target, args=arguments, daemon=True)
+        for target, arguments in ((keep_minding, (runs,)), (keep_looking, (watch, runs)))
+    ]
+    for thread in beside:
+        thread.start()
+    while not ending.is_set() and all(thread.is_alive() for thread in beside):
         time.sleep(ROUND_SECONDS)
-    log.info("told to end, with %d runs at work", len(runs.ids))
+    log.info("ends, with %d runs at work", len(runs.ids))
     runs.end()
-    looking.join(TELL_SECONDS)
+    return 0 if ending.is_set() else 1
 
 
-@contextmanager
-def warning(of: str) -> Iterator[None]:
-    """Go on after what failed in the block: it is tried again soon."""
-    try:
-        with explaining():
-            yield
-    except TomosegError as error:
-        log.warning("%s: %s", of, error)
-    except PrefectSignal as signalled:
-        log.warning("%s: Prefect's server ended it: %s", of, signalled)
+class Told:
+    """Tells what is new, and every ten minutes what is not."""
+
+    def __init__(self) -> None:
+        self._said, self._at = "", float("-inf")
+
+    def __call__(self, level: int, text: str) -> None:
+        """Log a line, if it is time."""
+        if text != self._said or time.monotonic() > self._at + TOLD_SECONDS:
+            log.log(level, "%s", text)
+            self._said, self._at = text, time.monotonic()
+
+    @contextmanager
+    def warning(self, of: str) -> Iterator[None]:
+        """Go on after what failed in the block: it is tried again soon."""
+        try:
+            with explaining():
+                yield
+        except (TomosegError, PrefectSignal) as error:
+            self(logging.WARNING, f"{of}: {error}")
 
 
 @dataclass
@@ -117,6 +134,8 @@ class Runs:
         self._watch = watch
         self._own: list[Own] = []
         self._asked = float("-inf")
+        self._lock = threading.Lock()
+        self._is_ending = False
 
     def mind(self) -> None:
         """Take note of what ended, end what was cancelled, and begin what is due."""
@@ -135,7 +154,9 @@ class Runs:
             self._begin_due(client, self.deployments[1])
 
     def end(self) -> None:
-        """End all runs: each gives its output free, and is told to go on later."""
+        """End all runs and begin none: each gives its output free, and is told to go on later."""
+        with self._lock:
+            self._is_ending = True
         for own in self._own:
             own.process.terminate()
         end = time.monotonic() + END_SECONDS
@@ -146,12 +167,12 @@ class Runs:
                 own.process.kill()
                 own.process.wait()
         with (
-            warning("Prefect hears at the next start of the runs that ended"),
+            Told().warning("Prefect hears at the next start of the runs that ended"),
             get_client(sync_client=True, httpx_settings={"timeout": TELL_SECONDS}) as client,
         ):
             for own in self._own:
-                state = client.read_flow_run(own.id).state
-                if state is None or state.is_crashed() or not state.is_final():
+                state = _state(client, own.id)
+                if state is not None and (state.is_crashed() or not state.is_final()):
                     _tell(client, own.id, state, stopped("its watch was stopped"))
 
     def _begin_due(self, client: SyncPrefectClient, deployment: UUID) -> None:
@@ -159,22 +180,24 @@ class Runs:
         due = client.get_scheduled_flow_runs_for_deployments([deployment], now)
         for run in sorted(due, key=lambda run: run.next_scheduled_start_time or now):
             is_free = len(self._own) < self._watch.limits.session_runs
-            if is_free and is_of(run, self.path) and taken(client, run.id):
-                command = [sys.executable, "-m", "flows.run", str(run.id)]
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
-                self._keep([*self._own, Own(run.id, session_of(run), process)])
+            if is_free and is_of(run.parameters, self.path) and taken(client, run.id):
+                with self._lock:
+                    if self._is_ending:
+                        return
+                    command = [sys.executable, "-m", "flows.run", str(run.id)]
+                    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
+                    self._keep([*self._own, Own(run.id, session_of(run.parameters), process)])
                 _heed(client, self._own[-1])
 
     def _settle(self, client: SyncPrefectClient, own: Own) -> None:
         """Let go of a run whose process has ended, once Prefect knows how."""
         code = own.process.returncode
         why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        with suppress(ObjectNotFound):
-            state = client.read_flow_run(own.id).state
-            if state is None or not state.is_final():
-                with warning(f"{own.session}: that its run died is not recorded"):
-                    note_death(place_of(self._watch, own.session), why, datetime.now(UTC))
-                _tell(client, own.id, state, Crashed(message=f"its process ended: {why}"))
+        state = _state(client, own.id)
+        if state is not None and not state.is_final():
+            with Told().warning(f"{own.session}: that its run died is not recorded"):
+                note_death(place_of(self._watch, own.session), why, datetime.now(UTC))
+            _tell(client, own.id, state, Crashed(message=f"its process ended: {why}"))
         self._keep([one for one in self._own if one is not own])
         self.ended.set()
 
@@ -182,49 +205,61 @@ class Runs:
         self._own, self.ids = own, frozenset(one.id for one in own)
 
 
+def _state(client: SyncPrefectClient, run: UUID) -> State[Any] | None:
+    """Return the state of a run; None if a person deleted it."""
+    with suppress(ObjectNotFound):
+        return client.read_flow_run(run).state
+    return None
+
+
 def _heed(client: SyncPrefectClient, own: Own) -> None:
     """Let Prefect know of a run's process, and end that if Prefect says so."""
-    if not own.is_known:
+    state = _state(client, own.id)
+    if state is not None and not own.is_known:
         client.update_flow_run(own.id, infrastructure_pid=str(Life.here(own.process.pid)))
         own.is_known = True
-    state = client.read_flow_run(own.id).state
-    if state is None or not (state.is_cancelling() or state.is_final()):
+    if state is not None and not (state.is_cancelling() or state.is_final()):
         return
     if own.ends_at == float("inf"):
         own.ends_at = time.monotonic() + END_SECONDS
-        if not state.is_completed():
+        if state is None or state.is_cancelling() or state.is_cancelled():
             own.process.terminate()
     elif time.monotonic() > own.ends_at:
         own.process.kill()
 
 
-def _tell(client: SyncPrefectClient, run: UUID, old: State[Any] | None, state: State[Any]) -> None:
+def _tell(client: SyncPrefectClient, run: UUID, old: State[Any], state: State[Any]) -> None:
     """Tell how a run ended that could not do so itself; a person's wish goes before."""
-    is_cancelled = old is not None and old.is_cancelling()
-    client.set_flow_run_state(run, Cancelled() if is_cancelled else state, force=True)
+    client.set_flow_run_state(run, Cancelled() if old.is_cancelling() else state, force=True)
 
 
 def taken(client: SyncPrefectClient, run: UUID) -> bool:
     """Take a run that is due; only one of several watches gets it."""
     here = Life.here()
-    pending = Pending(message=f"{here.host}, process {here.pid} starts it")
+    pending: State[Any] = Pending(message=f"{here.host}, process {here.pid} starts it")
     answer: OrchestrationResult[Any] = client.set_flow_run_state(run, pending)
     return answer.status == SetStateStatus.ACCEPT
 
 
-def keep_looking(watch: Watch, runs: Runs, ending: threading.Event) -> None:
-    """Look at once, when it is time, when a run has ended and when somebody asks."""
-    said, told, due = "", float("-inf"), datetime.now(UTC)
-    while not ending.is_set():
+def keep_minding(runs: Runs) -> None:
+    """Mind the runs for ever."""
+    told = Told()
+    while True:
+        with told.warning("runs are not minded"):
+            runs.mind()
+        time.sleep(ROUND_SECONDS)
+
+
+def keep_looking(watch: Watch, runs: Runs) -> None:
+    """Look at once, when it is time, when a run has ended and when somebody asks, for ever."""
+    told, told_asked, due = Told(), Told(), datetime.now(UTC)
+    while True:
         if runs.ended.is_set() or datetime.now(UTC) >= due:
             runs.ended.clear()
             due = next_look(watch, datetime.now(UTC))
-            with warning("no look"):
-                new = _looked(runs)
-                if new != said or time.monotonic() > told + TOLD_SECONDS:
-                    log.info("%s", new)
-                    said, told = new, time.monotonic()
-        with warning("no look that somebody asked for"):
+            with told.warning("no look"):
+                told(logging.INFO, _looked(runs))
+        with told_asked.warning("no look that somebody asked for"):
             if runs.deployments is not None:
                 run_asked(runs.deployments[0])
         runs.ended.wait(ASK_SECONDS)

@@ -108,8 +108,7 @@ def _serve(watch: Watch, path: Path) -> int:
         )
     if begin() is not None:
         _show_disk(watch)
-    serve(watch, path)
-    return 0
+    return serve(watch, path)
 
 
 def _show_disk(watch: Watch) -> None:

@@ -2,7 +2,9 @@
 
 import gc
 import json
+import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,12 +14,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 
 from tomoseg.arrivals import Sights, Works
-from tomoseg.errors import BlockError, StoreError
-from tomoseg.stores import Folder, Life, claimed
+from tomoseg.attempts import explaining
+from tomoseg.errors import BlockError, StoreError, TomosegError
+from tomoseg.stores import Folder, Life, claimed, living_owner
 from tomoseg.watching.looks import look, orders
 from tomoseg.watching.settings import load_watch
 
@@ -38,9 +42,11 @@ from prefect.client.schemas.objects import (  # noqa: E402
     ConcurrencyLimitStrategy,
     StateType,
 )
+from prefect.exceptions import TerminationSignal  # noqa: E402
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings  # noqa: E402
 from prefect.states import (  # noqa: E402
     Cancelled,
+    Cancelling,
     Crashed,
     Failed,
     Pending,
@@ -53,7 +59,7 @@ from flows import runs as runs_module  # noqa: E402
 from flows import watch as command  # noqa: E402
 from flows.artifacts import Meter, artifact_key, why  # noqa: E402
 from flows.deployments import deployed  # noqa: E402
-from flows.serving import next_look, run_asked  # noqa: E402
+from flows.serving import Own, Runs, Told, next_look, run_asked  # noqa: E402
 
 # Prefect leaves the sockets of its clients to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -295,6 +301,130 @@ def test_a_watch_starts_a_run_once_and_looks_leave_none(server, site):
     assert Sights.read(site.output).tomograms["good"].complete < worked.started < worked.finished
 
 
+def drop(site, session, number):
+    """Let copies of a tomogram arrive in a session."""
+    folder = site.home / "in" / session
+    folder.mkdir(exist_ok=True)
+    for i in range(number):
+        (folder / f"copy{i}.mrc").write_bytes(site.content)
+
+
+def runs_of(site, session="s1"):
+    """The runs of a session, the oldest first."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[runs_module.ARRIVALS])),
+        )
+    ours = [run for run in runs if run.parameters.get("watch") == str(site.path)]
+    mine = [run for run in ours if run.parameters["session"] == session]
+    return sorted(mine, key=lambda run: run.created)
+
+
+def rows(site):
+    return Works.read(site.output).tomograms
+
+
+def at_work(site, number=0):
+    """Wait until the session's run of that number has begun a tomogram; return it and its pid."""
+
+    def has_begun():
+        runs = runs_of(site)
+        return len(runs) > number and living_owner(site.output) is not None and "running" in [
+            row.state for row in rows(site).values()
+        ]  # fmt: skip
+
+    until(has_begun, 200)
+    run = runs_of(site)[number]
+    return run, Life.read(run.infrastructure_pid).pid
+
+
+def done(site):
+    return [row.attempts for row in rows(site).values() if row.state == "done"]
+
+
+def state_of(run):
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run.id).state
+
+
+@pytest.mark.timeout(900)
+def test_work_goes_on_at_once_after_the_watch_and_its_run_were_killed(server, site):
+    drop(site, "s1", 1)
+    with serving(site, server) as watch:
+        first, pid = at_work(site)
+        # It would be done with all of them while the watch begins again.
+        os.kill(pid, signal.SIGSTOP)
+        watch.kill()
+        watch.wait()
+    with serving(site, server) as watch:
+        log = site.home / "watch.log"
+        until(lambda: "1 in work, started: none" in log.read_text(), 120)
+        assert state_of(first).is_running(), "its process lives"
+        os.kill(pid, signal.SIGKILL)
+        watch.kill()
+        watch.wait()
+    assert state_of(first).is_running(), "nobody has told"
+    began = datetime.now(UTC)
+    with serving(site, server):
+        until(lambda: len(runs_of(site)) == 2, 120)
+        looked = state_of(first)
+        assert (looked.name, looked.message.partition(" on ")[0]) == (
+            "Stopped", f"its process {pid}",
+        )  # fmt: skip
+        second = runs_of(site)[1]
+        until(lambda: len(done(site)) == 2, 400)
+    seconds = [(one - began).total_seconds() for one in (looked.timestamp, second.created)]
+    print("told, and followed by another run, after", seconds, "s, the watch's own start among it")
+    assert seconds[1] - seconds[0] < 20
+    assert seconds[1] < 100
+    assert sorted(done(site)) == [1, 2]
+    assert len(runs_of(site)) == 2
+
+
+@pytest.mark.timeout(900)
+def test_a_watch_that_is_told_to_end_ends_its_run_and_neither_is_an_attempt(server, site):
+    drop(site, "s1", 1)
+    with serving(site, server) as watch:
+        run, pid = at_work(site)
+        watch.terminate()
+        assert watch.wait(60) == 0
+        state = state_of(run)
+        assert (state.type, state.name) == (StateType.CANCELLED, "Stopped"), state
+        assert Life.here(pid).is_gone
+    assert living_owner(site.output) is None
+    left = rows(site)
+    assert {row.state for row in left.values()} <= {"done"}
+    assert len(left) < 2
+    with serving(site, server):
+        until(lambda: [each.state_name for each in runs_of(site)] == ["Stopped", "Completed"], 400)
+    assert done(site) == [1, 1]
+    assert Sights.read(site.output).paused == ""
+
+
+@pytest.mark.timeout(900)
+def test_a_run_that_is_killed_has_failed_and_one_that_is_cancelled_pauses(server, site):
+    drop(site, "s1", 1)
+    with serving(site, server):
+        run, pid = at_work(site)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: state_of(run).is_final(), 60)
+        assert state_of(run).message == "its process ended: killed by SIGKILL"
+        (dead,) = [row for row in rows(site).values() if row.state == "failed"]
+        assert dead.error == "its run ended without a word: killed by SIGKILL"
+        run, _ = at_work(site, 1)
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Cancelling())
+        until(lambda: state_of(run).name == "Session paused", 60)
+        assert living_owner(site.output) is None
+        assert Sights.read(site.output).paused
+        kept = rows(site)
+        assert "running" not in {row.state for row in kept.values()}
+        drop(site, "s2", 1)
+        until(lambda: [one.state_name for one in runs_of(site, "s2")] == ["Completed"], 400)
+        assert rows(site) == kept
+        assert len(runs_of(site)) == 2
+
+
 @contextmanager
 def asked_for(site):
     """Deploy a watch of looks that somebody asks for."""
@@ -489,6 +619,80 @@ def test_only_what_ended_by_itself_is_followed_after_a_pause(server, site, state
         assert third.id != first.id
         for run in (first, third):
             client.delete_flow_run(run.id)
+
+
+class Process:
+    """A run's process that does as it is told."""
+
+    pid, returncode = NOBODY.pid, None
+
+    def poll(self):
+        return self.returncode
+
+    def terminate(self):
+        self.returncode = -signal.SIGTERM
+
+
+def test_a_run_that_a_person_deleted_ends_and_holds_up_no_other(server, site):
+    runs = Runs(load_watch(site.path), site.path)
+    own = [Own(uuid4(), "s1", Process()) for _ in range(2)]
+    runs._keep(own)
+    for _ in range(2):
+        runs._asked = float("-inf")
+        runs.mind()
+    assert [one.process.returncode for one in own] == [-signal.SIGTERM] * 2
+    assert runs.ids == frozenset()
+    assert runs.ended.is_set()
+
+
+@pytest.mark.parametrize(("state", "ends"), [(Cancelled(), True), (Failed(), False)])
+def test_a_run_that_has_failed_may_still_tell_why(server, site, state, ends):
+    runs = Runs(load_watch(site.path), site.path)
+    with run_in(site, state) as run:
+        own = Own(run.id, "s1", Process())
+        runs._keep([own])
+        runs.mind()
+        assert Life.read(run.client.read_flow_run(run.id).infrastructure_pid) == NOBODY
+    assert (own.process.returncode is not None) == ends
+
+
+def test_the_first_signal_to_end_is_heard_and_no_other():
+    earlier = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        with pytest.raises(TerminationSignal), flow_module.told_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), earlier, strict=True):
+            signal.signal(number, handler)
+    with pytest.raises(StoreError), flow_module.told_once():
+        raise StoreError("503 slow down")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == earlier
+
+
+def test_what_is_not_new_is_told_rarely(caplog, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("flows.serving.time.monotonic", lambda: now[0])
+    told = Told()
+    for now[0], text in ((1, "a"), (2, "a"), (3, "b"), (602, "b"), (604, "b")):
+        told(logging.WARNING, text)
+    with told.warning("no look"):
+        raise StoreError("503 slow down")
+    assert [row.message for row in caplog.records] == ["a", "b", "b", "no look: 503 slow down"]
+
+
+def test_a_server_that_is_away_stops_no_look(site):
+    past = datetime.now(UTC) - timedelta(hours=1)
+    look(load_watch(site.path), past)
+    assert not Sights.read(site.output).tomograms["good"].complete
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(TomosegError, match="Connection refused"),
+        explaining(),
+    ):
+        look_module.look_once(site.path)
+    assert Sights.read(site.output).tomograms["good"].complete
 
 
 def test_a_session_that_another_run_works_on_is_a_wait(server, site):

@@ -141,25 +141,32 @@ class Work:
         """Yield the row of each tomogram as it ends, and its error; begin no more after some."""
         waiting = list(reversed(journal.session.tomograms))
         flight: dict[Future[dict[str, Any]], tuple[Found, Records]] = {}
-        with ThreadPoolExecutor(self.watch.limits.tomograms_at_once, "tomogram") as pool:
-            try:
-                while waiting or flight:
-                    while waiting and len(flight) < self.watch.limits.tomograms_at_once:
-                        found, records = waiting.pop(), Records()
-                        self._begin(found.name, journal)
-                        future = pool.submit(copy_context().run, process, found, records)
-                        flight[future] = found, records
-                    for future in wait(flight, return_when=FIRST_COMPLETED).done:
-                        found, records = flight.pop(future)
-                        row, error = self._end(future, found, records, journal)
-                        if isinstance(error, ResourceError):
-                            waiting.clear()
-                        yield row, error
-            except Exception:
-                raise
-            except BaseException:
-                self._give_back(journal)
-                raise
+        at_once = self.watch.limits.tomograms_at_once
+        with ThreadPoolExecutor(at_once, "tomogram") as pool, self._given_back(journal):
+            while waiting or flight:
+                while waiting and len(flight) < self.watch.limits.tomograms_at_once:
+                    found, records = waiting.pop(), Records()
+                    self._begin(found.name, journal)
+                    future = pool.submit(copy_context().run, process, found, records)
+                    flight[future] = found, records
+                for future in wait(flight, return_when=FIRST_COMPLETED).done:
+                    found, records = flight.pop(future)
+                    row, error = self._end(future, found, records, journal)
+                    self.before.pop(found.name)
+                    if isinstance(error, ResourceError):
+                        waiting.clear()
+                    yield row, error
+
+    @contextmanager
+    def _given_back(self, journal: Journal) -> Iterator[None]:
+        """Give back what is in work if the block is told to end, and do not wait for it."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._give_back(journal)
+            raise
 
     def _give_back(self, journal: Journal) -> None:
         """Leave what is in work as it was found: a run that is told to end was no attempt."""
@@ -216,7 +223,6 @@ class Work:
                 "is_set_aside": is_wrong or begun.attempts > len(self.watch.pauses_seconds),
             }
             self._note(found.name, worked)
-        del self.before[found.name]
         _patiently(lambda: journal.note(row))
         return row, error
 
