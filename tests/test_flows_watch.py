@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import uuid4
@@ -21,7 +21,7 @@ import pytest
 from tomoseg.arrivals import Sights, Works
 from tomoseg.attempts import explaining
 from tomoseg.errors import BlockError, StoreError, TomosegError
-from tomoseg.stores import Folder, Life, claimed, living_owner
+from tomoseg.stores import Folder, Life, Owner, claimed, living_owner
 from tomoseg.watching.looks import look, orders
 from tomoseg.watching.settings import load_watch
 
@@ -276,11 +276,14 @@ def serving(site, server):
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.watch", str(site.path)],
             env=server | {"TOMOSEG_LOG_LEVEL": "info"}, stdout=out, stderr=out,
+            start_new_session=True,
         )  # fmt: skip
         try:
             yield process
         except BaseException:
             print((site.home / "watch.log").read_text())
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             raise
         finally:
             ended(process)
@@ -386,7 +389,8 @@ def test_a_watch_that_is_told_to_end_ends_its_run_and_neither_is_an_attempt(serv
     drop(site, "s1", 1)
     with serving(site, server) as watch:
         run, pid = at_work(site)
-        watch.terminate()
+        # As services are ended: the run hears it twice, from here and from its watch.
+        os.killpg(watch.pid, signal.SIGTERM)
         assert watch.wait(60) == 0
         state = state_of(run)
         assert (state.type, state.name) == (StateType.CANCELLED, "Stopped"), state
@@ -547,6 +551,24 @@ def test_who_holds_the_output_or_is_looked_after_is_not_dead(server, site):
         assert (
             runs_module.busy(run.client, [], site.home / "other.yaml", datetime.now(UTC)) == set()
         )
+
+
+@pytest.mark.parametrize(("is_owner", "seconds"), [(True, 16), (True, 14), (False, 16)])
+def test_a_cancelled_run_whose_watch_was_killed_ends_too(server, site, is_owner, seconds):
+    with subprocess.Popen(["sleep", "600"]) as orphan:
+        life = Life.here(orphan.pid)
+        with run_in(site, Cancelling(), life) as run:
+            pid = orphan.pid if is_owner else os.getpid()
+            owner = replace(Owner.here(2.0), pid=pid)
+            run.look.place.results.write_json(".tomoseg/claim-000099.json", asdict(owner))
+            assert busy(site, run, seconds) == {"s1"}
+            is_told = is_owner and seconds > 15
+            if not is_told:
+                assert orphan.poll() is None
+                orphan.kill()
+            assert orphan.wait(20) == (-signal.SIGTERM if is_told else -signal.SIGKILL)
+            assert busy(site, run) == set()
+            assert run.client.read_flow_run(run.id).state_name == "Cancelled"
 
 
 def test_the_dead_give_the_slot_of_an_earlier_version_free(server, site):
