@@ -95,10 +95,10 @@ def start(one: SessionLook, watch: Watch, path: Path, now: datetime) -> FlowRun 
         assert isinstance(run, FlowRun)
         if run.state is None or not run.state.is_final():
             return run
-        attempts += is_attempt(run.state)
-        pauses = watch.pauses_seconds if is_attempt(run.state) else ()
-        if now < after(iso(run.state.timestamp), pauses, attempts):
-            return None
+        if is_attempt(run.state):
+            attempts += 1
+            if now < after(iso(run.state.timestamp), watch.pauses_seconds, attempts):
+                return None
     return None
 
 

@@ -141,6 +141,7 @@ def _has_ended(
         if why := _why_dead(run, one, now):
             is_cancelled = run.state is not None and run.state.is_cancelling()
             state = Cancelled(message=why) if is_cancelled else stopped(why)
+            log.warning("session %s: its run is over: %s", run.name, state.message)
             client.set_flow_run_state(run.id, state, force=True)
             return True
         _hasten(client, run, one, now)

@@ -129,7 +129,7 @@ class Runs:
     def __init__(self, watch: Watch, path: Path) -> None:
         self.path = path
         self.ids: frozenset[UUID] = frozenset()
-        self.ended = threading.Event()
+        self.news = threading.Event()
         self.deployments: tuple[UUID, UUID] | None = None
         self._watch = watch
         self._own: list[Own] = []
@@ -145,6 +145,7 @@ class Runs:
         self._asked = time.monotonic()
         if self.deployments is None:
             self.deployments = deployed(self.path)
+            self.news.set()
         with get_client(sync_client=True) as client:
             for own in tuple(self._own):
                 if own.process.poll() is None:
@@ -195,11 +196,12 @@ class Runs:
         why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         state = _state(client, own.id)
         if state is not None and not state.is_final():
+            log.warning("session %s: the process of its run ended: %s", own.session, why)
             with Told().warning(f"{own.session}: that its run died is not recorded"):
                 note_death(place_of(self._watch, own.session), why, datetime.now(UTC))
             _tell(client, own.id, state, Crashed(message=f"its process ended: {why}"))
         self._keep([one for one in self._own if one is not own])
-        self.ended.set()
+        self.news.set()
 
     def _keep(self, own: list[Own]) -> None:
         self._own, self.ids = own, frozenset(one.id for one in own)
@@ -242,7 +244,7 @@ def taken(client: SyncPrefectClient, run: UUID) -> bool:
 
 
 def keep_minding(runs: Runs) -> None:
-    """Mind the runs for ever."""
+    """Mind the runs."""
     told = Told()
     while True:
         with told.warning("runs are not minded"):
@@ -251,18 +253,18 @@ def keep_minding(runs: Runs) -> None:
 
 
 def keep_looking(watch: Watch, runs: Runs) -> None:
-    """Look at once, when it is time, when a run has ended and when somebody asks, for ever."""
+    """Look at once, when it is time, when there is news of runs and when somebody asks."""
     told, told_asked, due = Told(), Told(), datetime.now(UTC)
     while True:
-        if runs.ended.is_set() or datetime.now(UTC) >= due:
-            runs.ended.clear()
+        if runs.news.is_set() or datetime.now(UTC) >= due:
+            runs.news.clear()
             due = next_look(watch, datetime.now(UTC))
             with told.warning("no look"):
                 told(logging.INFO, _looked(runs))
         with told_asked.warning("no look that somebody asked for"):
             if runs.deployments is not None:
                 run_asked(runs.deployments[0])
-        runs.ended.wait(ASK_SECONDS)
+        runs.news.wait(ASK_SECONDS)
 
 
 def _looked(runs: Runs) -> str:

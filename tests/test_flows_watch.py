@@ -415,6 +415,8 @@ def test_a_run_that_is_killed_has_failed_and_one_that_is_cancelled_pauses(server
         assert state_of(run).message == "its process ended: killed by SIGKILL"
         (dead,) = [row for row in rows(site).values() if row.state == "failed"]
         assert dead.error == "its run ended without a word: killed by SIGKILL"
+        said = "session s1: the process of its run ended: killed by SIGKILL"
+        assert said in (site.home / "watch.log").read_text()
         run, _ = at_work(site, 1)
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(run.id, Cancelling())
@@ -633,7 +635,6 @@ def test_only_what_ended_by_itself_is_followed_after_a_pause(server, site, state
     with asked_for(site), get_client(sync_client=True) as client:
         first = look_module.start(one, settings, site.path, now)
         client.set_flow_run_state(first.id, state, force=True)
-        now = datetime.now(UTC)
         second = look_module.start(one, settings, site.path, now)
         assert (second is not None and second.id != first.id) == is_followed
         later = now + timedelta(seconds=settings.pauses_seconds[0] + 1)
@@ -664,7 +665,7 @@ def test_a_run_that_a_person_deleted_ends_and_holds_up_no_other(server, site):
         runs.mind()
     assert [one.process.returncode for one in own] == [-signal.SIGTERM] * 2
     assert runs.ids == frozenset()
-    assert runs.ended.is_set()
+    assert runs.news.is_set()
 
 
 @pytest.mark.parametrize(("state", "ends"), [(Cancelled(), True), (Failed(), False)])
