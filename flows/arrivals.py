@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
+from uuid import UUID
 
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed
 from prefect.utilities.urls import url_for
 
 from flows.artifacts import (
@@ -25,8 +29,9 @@ from flows.artifacts import (
     show_rows,
     show_trouble,
 )
+from flows.runs import ARRIVALS, stopped
 from flows.session import process_stage
-from tomoseg.errors import StoreError, TomosegError
+from tomoseg.errors import ClaimError, StoreError, TomosegError
 from tomoseg.monitoring import configure_logs
 from tomoseg.runners import SerialRunner
 from tomoseg.session import finished_row
@@ -36,6 +41,8 @@ from tomoseg.watching.settings import load_watch
 from tomoseg.watching.work import Outcome, Work, cluster_of, opened_work
 
 ON_DEVICE = "segment"
+LEASE_SECONDS = 60.0
+"""After so long, the least that Prefect takes, the slot of a process that died is free again."""
 
 
 def _is_storage(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -44,7 +51,7 @@ def _is_storage(_task: Any, _run: Any, state: State[Any]) -> bool:
 
 
 @flow(
-    name="tomoseg arrivals",
+    name=ARRIVALS,
     flow_run_name="{session}",
     validate_parameters=False,
     persist_result=False,
@@ -53,7 +60,8 @@ def process_arrivals(session: str, watch: str) -> State[Any]:
     """Take what has arrived in a session and is complete through the stages.
 
     A wrong recipe fails at once, and is not tried again before it changes. What arrives while it
-    runs is left to the next run.
+    runs is left to the next run. Told to end (SIGTERM, SIGINT), it leaves what is in work as it
+    found it and gives the output free.
 
     Parameters
     ----------
@@ -65,13 +73,51 @@ def process_arrivals(session: str, watch: str) -> State[Any]:
     configure_logs()
     log = get_run_logger()
     try:
-        with opened_work(load_watch(watch, os.environ), session) as work:
+        with told_once(), opened_work(load_watch(watch, os.environ), session) as work:
             outcome = _through(work, session)
+    except TerminationSignal:
+        return _ended()
+    except ClaimError as error:
+        return Completed(message=f"waits: {error}")
     except TomosegError as error:
         log.error("%s", error, exc_info=True)
         show_trouble(session, error)
         return Failed(message=str(error))
     return _said(outcome)
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Let the first signal to end raise TerminationSignal in the block, and hear no other after.
+
+    The group that this process is in may be told as well as it is itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def end(number: int, _frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise TerminationSignal(signal=number)
+
+    earlier = [signal.signal(number, end) for number in numbers]
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is end:
+            for number, handler in zip(numbers, earlier, strict=True):
+                signal.signal(number, handler)
+
+
+def _ended() -> State[Any]:
+    """Return the state of this run after it was told to end: by a person, or with its watch."""
+    with quietly(), get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(flow_run.id)).state
+        if state is not None and state.is_cancelling():
+            return Cancelled(message="cancelled")
+    return stopped("told to end")
 
 
 def _through(work: Work, session: str) -> Outcome:
@@ -152,7 +198,9 @@ def existing_limit(name: str) -> str:
 @contextmanager
 def slot(limit: str) -> Iterator[None]:
     """Hold a slot of a global concurrency limit, if one is named."""
-    with concurrency(limit or [], raise_on_lease_renewal_failure=False):
+    with concurrency(
+        limit or [], lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False
+    ):
         yield
 
 

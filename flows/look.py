@@ -1,11 +1,12 @@
-"""The Prefect flow that looks what has arrived and starts runs: light, as it runs every minute."""
+"""One look at what has arrived, and a run for each session with work: light, as it is often."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection
+from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -15,62 +16,76 @@ from prefect.client.schemas.filters import (
     FlowFilterName,
     FlowRunFilter,
     FlowRunFilterEndTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Crashed
+from prefect.states import Completed
 
+from flows.runs import ARRIVALS, KEPT, busy, hold_cancelled, is_attempt
 from tomoseg.arrivals import after, iso
 from tomoseg.monitoring.metrics import show_tomograms
 from tomoseg.watching.looks import SessionLook, look, orders
 from tomoseg.watching.settings import Watch, load_watch
 from tomoseg.watching.tables import incomplete_since, times
 
-ARRIVALS = "tomoseg arrivals"
 LOOK = "tomoseg watch"
-SILENT = timedelta(minutes=3)
-"""After so long, a run that holds no output and wrote nothing has died."""
-KEPT = timedelta(days=1)
 FORGOTTEN_AT_ONCE = 20
 
 
 @flow(name=LOOK, flow_run_name="look", validate_parameters=False, persist_result=False)
 def look_for_arrivals(watch: str) -> State[Any]:
-    """Look at every session once, and start a run for each that has work and may have its turn.
+    """Look at every session once, asked by a person or an event.
 
     Parameters
     ----------
     watch
         Path of the watch's file.
     """
-    log = get_run_logger()
-    settings, now = load_watch(watch, os.environ), datetime.now(UTC)
+    said = look_once(Path(watch))
+    get_run_logger().info(said)
+    return Completed(message=said)
+
+
+def look_once(path: Path, mine: Collection[object] = ()) -> str:
+    """Look at every session, start a run for each that has work and may have its turn; say so.
+
+    What was seen is written and shown before Prefect is asked.
+
+    Parameters
+    ----------
+    path
+        Of the watch's file.
+    mine
+        Ids of the runs that this process looks after.
+    """
+    settings, now = load_watch(path, os.environ), datetime.now(UTC)
     looks = look(settings, now)
     show_tomograms(
         [one for each in looks for one in times(each)],
         [since for each in looks for since in incomplete_since(each)],
     )
     with get_client(sync_client=True) as client:
-        busy = _busy(client, looks, now)
+        at_work = busy(client, looks, path, now, mine)
+        held = hold_cancelled(client, looks, path, now)
         _forget(client, now)
-    chosen = orders(looks, settings, now, busy)
-    started = [one.place.name for one in chosen if start(one, settings, now)]
+    chosen = orders(looks, settings, now, at_work | held)
+    started = [one.place.name for one in chosen if start(one, settings, path, now)]
     problems = sum(bool(one.problem) for one in looks)
-    said = f"{len(looks)} sessions, {len(busy)} in work, started: {', '.join(started) or 'none'}"
-    said += f"; {problems} could not be looked at" if problems else ""
-    log.info(said)
-    return Completed(message=said)
+    said = f"{len(looks)} sessions, {len(at_work)} in work, started: {', '.join(started) or 'none'}"
+    return said + (f"; {problems} could not be looked at" if problems else "")
 
 
-def start(one: SessionLook, watch: Watch, now: datetime) -> FlowRun | None:
-    """Start a session's run, or find the one that was; one that died is followed after a pause."""
+def start(one: SessionLook, watch: Watch, path: Path, now: datetime) -> FlowRun | None:
+    """Start a session's run, or find the one that was.
+
+    One that failed or died by itself is followed after a pause, one that was ended at once.
+    """
+    attempts = 0
     for number in count(1):
         run = run_deployment(
             f"{ARRIVALS}/session",
-            parameters={"session": one.place.name},
+            parameters={"session": one.place.name, "watch": str(path)},
             flow_run_name=one.place.name,
             timeout=0,
             as_subflow=False,
@@ -80,43 +95,15 @@ def start(one: SessionLook, watch: Watch, now: datetime) -> FlowRun | None:
         assert isinstance(run, FlowRun)
         if run.state is None or not run.state.is_final():
             return run
-        if now < after(iso(run.state.timestamp), watch.pauses_seconds, number):
-            return None
+        if is_attempt(run.state):
+            attempts += 1
+            if now < after(iso(run.state.timestamp), watch.pauses_seconds, attempts):
+                return None
     return None
 
 
-def _busy(client: SyncPrefectClient, looks: Sequence[SessionLook], now: datetime) -> set[str]:
-    """Return the sessions with a run that has not ended; runs that died are told to Prefect."""
-    wanted = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    runs = client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[ARRIVALS])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=wanted))
-        ),
-    )
-    by_name = {one.place.name: one for one in looks}
-    busy = set()
-    for run in runs:
-        session = str(run.parameters.get("session", ""))
-        if session in by_name and _has_died(run, by_name[session], now):
-            client.set_flow_run_state(
-                run.id, Crashed(message="it holds no output and writes nothing"), force=True
-            )
-        else:
-            busy.add(session)
-    return busy
-
-
-def _has_died(run: FlowRun, one: SessionLook, now: datetime) -> bool:
-    if one.is_at_work or one.problem or run.state is None or run.state.is_scheduled():
-        return False
-    rows = one.works.tomograms.values()
-    signs = [iso(run.state.timestamp), *(row.finished or row.started for row in rows)]
-    return datetime.fromisoformat(max(signs)) < now - SILENT
-
-
 def _forget(client: SyncPrefectClient, now: datetime) -> None:
-    """Remove looks of other days: a minute each, they would fill the server."""
+    """Remove looks of other days: those of earlier versions, one each minute, fill the server."""
     old = client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[LOOK])),
         flow_run_filter=FlowRunFilter(

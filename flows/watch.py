@@ -8,7 +8,9 @@
 
 Looks run in this process, each session's run in one of its own; ``TOMOSEG_METRICS_ADDRESS`` says
 where metrics are shown. Without a server, ``--once`` from a crontab does the same work. A look
-comes sooner after the event ``tomoseg.look``, such as from a notification of the object store.
+comes sooner after a run's end and after the event ``tomoseg.look``, such as from a notification of
+the object store. Told to end (SIGTERM, Ctrl-C), it ends its runs first: they go on where they were
+at the next start. A run that is cancelled in Prefect pauses its session.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 from tomoseg.arrivals.presence import said_others
 from tomoseg.attempts import explaining
@@ -125,11 +126,9 @@ def _work(watch: Watch, session: str) -> bool:
 
 
 def _serve(watch: Watch, path: Path) -> int:
-    from prefect import serve
     from prefect.settings import PREFECT_API_URL
 
-    from flows.deployments import deployments
-    from flows.due import looking
+    from flows.serving import serve
 
     if not PREFECT_API_URL.value():
         raise RequestError(
@@ -138,17 +137,7 @@ def _serve(watch: Watch, path: Path) -> int:
         )
     if begin() is not None:
         _show_disk(watch)
-    looks, runs = deployments(watch, path)
-    deployment = looks.apply()
-    assert isinstance(deployment, UUID)
-    with looking(deployment):
-        serve(
-            runs,
-            limit=watch.limits.session_runs,
-            pause_on_shutdown=False,
-            print_starting_message=False,
-        )
-    return 0
+    return serve(watch, path)
 
 
 def _show_disk(watch: Watch) -> None:

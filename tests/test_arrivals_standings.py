@@ -118,8 +118,8 @@ def test_what_is_incomplete_is_asked_for_again_until_it_is_not():
         (replace(SEEN, gone=iso(at(55))), WORKED, 9999, Standing.GONE),
         (replace(SEEN, gone=iso(at(55))), replace(WORKED, state="spared"), 60, Standing.GONE),
         (replace(SEEN, gone=iso(at(55))), replace(WORKED, state="done"), 60, Standing.DONE),
-        (SEEN, replace(WORKED, state="running", finished=""), 40 + 59, Standing.RESTING),
-        (SEEN, replace(WORKED, state="running", finished=""), 40 + 60, Standing.READY),
+        (SEEN, replace(WORKED, state="running", finished=""), 41, Standing.READY),
+        (SEEN, replace(WORKED, state="running", finished="", attempts=3), 41, Standing.SET_ASIDE),
     ],
 )
 def test_where_it_stands(seen, worked, second, expected):

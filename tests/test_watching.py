@@ -9,9 +9,10 @@ import pytest
 from facility import Site, failing
 
 from tomoseg import arrivals
-from tomoseg.arrivals import Sights, Standing, Works
+from tomoseg.arrivals import Sights, Standing, Worked, Works, iso
 from tomoseg.errors import (
     BlockError,
+    ClaimError,
     FormatError,
     RequestError,
     ResourceError,
@@ -21,14 +22,14 @@ from tomoseg.history import History
 from tomoseg.recipe import recipe_from
 from tomoseg.stages import STAGES
 from tomoseg.status import session_status, tomogram_times
-from tomoseg.stores import Folder, claimed
+from tomoseg.stores import Folder, claimed, living_owner
 from tomoseg.watching import work as work_module
 from tomoseg.watching.looks import ask_again, counts
 from tomoseg.watching.places import places_of
 from tomoseg.watching.recipes import session_recipe
 from tomoseg.watching.settings import load_watch
 from tomoseg.watching.tables import table, times
-from tomoseg.watching.work import cluster_of, opened_work, processing
+from tomoseg.watching.work import cluster_of, note_death, opened_work, processing
 
 
 @pytest.fixture
@@ -354,6 +355,58 @@ def test_what_no_second_try_mends_is_set_aside_at_once(site):
     assert site.where() == {"bad": "settling"}
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_run_that_is_told_to_end_was_no_attempt(site, is_first):
+    site.put("s1", "bad.mrc")
+    site.settle()
+    if not is_first:
+        site.work("s1", failing(StoreError("no route to host")))
+        site.wait(60)
+    output = site.look()["s1"].place.results
+    before = Works.read(output)
+    claims = []
+
+    def interrupted(found, records):
+        assert Works.read(output).tomograms["bad"].state == "running"
+        raise KeyboardInterrupt
+
+    def run():
+        with opened_work(site.watch, "s1", clock=lambda: site.now) as work:
+            claims.append(work.claim)
+            work.through(interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert Works.read(output) == before
+    (row,) = output.read_json("session.json")["tomograms"]
+    assert (row["name"], row["state"]) == ("bad", "waiting")
+    assert living_owner(output) is None
+    assert site.orders() == ["s1"]
+    with pytest.raises(ClaimError, match="was told to end"):
+        claims[0].check()
+
+
+def test_a_death_that_was_seen_is_followed_after_a_pause_and_another_at_once(site):
+    site.put("s1", "a.mrc")
+    site.settle()
+    place = site.look()["s1"].place
+
+    begun = Worked(
+        *(getattr(site.look()["s1"].sights.tomograms["a"], name) for name in ("size", "version")),
+        site.look()["s1"].recipe.digest, "running", 1, iso(site.now), iso(site.now), iso(site.now),
+    )  # fmt: skip
+    Works({"a": begun}).write(place.results)
+    assert site.orders() == ["s1"], "nobody saw it"
+    note_death(place, "killed by SIGKILL", site.now)
+    assert site.where() == {"a": "resting"}
+    stand = site.look()["s1"].stands["a"]
+    assert stand.say == "its run ended without a word: killed by SIGKILL"
+    site.wait(60)
+    assert site.orders() == ["s1"]
+    with claimed(place.results), pytest.raises(ClaimError):
+        note_death(place, "killed by SIGKILL", site.now)
+
+
 def test_a_machine_that_gives_out_stops_the_run_and_spares_the_others(site):
     for name in ("bad.mrc", "good.mrc"):
         site.put("s1", name)
@@ -467,7 +520,8 @@ def test_a_folder_that_is_gone_forgets_nothing(site):
     assert site.where() == {"a": "done"}
 
 
-def test_a_run_that_died_is_an_attempt(site):
+def test_a_run_that_died_is_an_attempt(site, monkeypatch):
+    monkeypatch.setattr(work_module.Work, "_give_back", lambda work, journal: None)
     site.put("s1", "a.mrc")
     site.settle()
 

@@ -127,10 +127,14 @@ def standing_of(
         return Standing.GONE
     if worked is None:
         return _arriving(seen)
-    since = worked.finished or worked.started
     number = worked.spared if worked.state == SPARED else worked.attempts
-    # Whose file was not there goes on as soon as that is seen again.
-    is_over = number == 0 or now >= after(since, pauses_seconds, number)
+    # Whose file was not there goes on as soon as that is seen again; and where nobody noted that a
+    # run died, all the service did: that is no reason to wait.
+    is_over = (
+        number == 0
+        or worked.state == RUNNING
+        or now >= after(worked.finished, pauses_seconds, number)
+    )
     return Standing.READY if is_over else Standing.RESTING
 
 

@@ -19,6 +19,7 @@ from tomoseg.stores.folders import (
     spool_bytes,
 )
 from tomoseg.stores.ledger import READERS, WRITTEN, Ledger, begun, digest, ledgers
+from tomoseg.stores.lives import Life
 from tomoseg.stores.moves import (
     discard,
     is_array,
@@ -46,6 +47,7 @@ __all__ = [
     "Entry",
     "Folder",
     "Ledger",
+    "Life",
     "OmeZarrReader",
     "Owner",
     "Volume",

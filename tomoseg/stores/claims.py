@@ -17,7 +17,6 @@ import getpass
 import json
 import logging
 import os
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from tomoseg.errors import ClaimError, StoreError, TomosegError
 from tomoseg.stores.folders import Folder
+from tomoseg.stores.lives import Life
 
 PLACE = ".tomoseg"
 SILENT_MINUTES = 2.0
@@ -70,10 +70,10 @@ class Owner:
     def here(cls, silent_minutes: float) -> Owner:
         """Return this process."""
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        now = _now().isoformat()
+        now, life = _now().isoformat(), Life.here()
         return cls(
-            _user(), socket.gethostname(), os.getpid(), command[:COMMAND_LENGTH],
-            _processes(), now, now, silent_minutes,
+            _user(), life.host, life.pid, command[:COMMAND_LENGTH],
+            life.processes, now, now, silent_minutes,
         )  # fmt: skip
 
     @property
@@ -81,8 +81,7 @@ class Owner:
         """Whether it has not ended, gave a sign in time and, if it is to be seen here, runs."""
         if self.is_released or self.seconds_silent > self.silent_minutes * 60:
             return False
-        is_visible = self.processes != "" and self.processes == _processes()
-        return not is_visible or _runs(self.pid)
+        return not Life(self.host, self.pid, self.processes).is_gone
 
     @property
     def seconds_silent(self) -> float:
@@ -116,13 +115,20 @@ class Claim:
         self._number = number
         self._owner = owner
         self._is_lost = False
+        self._is_given_up = False
+
+    def give_up(self) -> None:
+        """Let what still works under this claim end at its next check."""
+        self._is_given_up = True
 
     def check(self) -> None:
-        """Raise ClaimError if another run has taken the output over.
+        """Raise ClaimError if another run has taken the output over, or this one is to end.
 
         It costs nothing but after a sleep (of the process, or of the whole machine): then it looks
         before it answers.
         """
+        if self._is_given_up:
+            raise ClaimError(f"this run on {self._folder} was told to end")
         if self._owner.seconds_silent > self._owner.silent_minutes * 60:
             self.renew()
         if self._is_lost:
@@ -264,24 +270,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-
-
-def _processes() -> str:
-    """Return the running system and its process namespace: process numbers mean the same there."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _runs(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and waits for its parent does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
-    except OSError:
-        return False
-    return state[0] not in ("Z", "X")
 
 
 def _now() -> datetime:

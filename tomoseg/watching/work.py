@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tomoseg.arrivals import (
+    DIED,
     DONE,
     FAILED,
     REFUSED,
@@ -53,7 +54,7 @@ from tomoseg.stages import STAGES
 from tomoseg.stores import Claim, claimed
 from tomoseg.watching.hindrances import paused
 from tomoseg.watching.looks import SessionLook, look_at, with_losses
-from tomoseg.watching.places import place_of
+from tomoseg.watching.places import Place, place_of
 from tomoseg.watching.recipes import missing_model
 from tomoseg.watching.settings import Watch
 from tomoseg.watching.sightings import entries_of, has_tomograms, is_there
@@ -115,6 +116,8 @@ class Work:
     clock: Callable[[], datetime]
     works: Works = field(default_factory=Works)
     waits: str = ""
+    before: dict[str, Worked | None] = field(default_factory=dict)
+    """What was known of each tomogram that is in work."""
 
     @property
     def claim(self) -> Claim:
@@ -166,7 +169,8 @@ class Work:
         assert self.session is not None
         waiting = list(reversed(self.session.tomograms))
         flight: dict[Future[dict[str, Any]], tuple[Found, Records]] = {}
-        with ThreadPoolExecutor(self.watch.limits.tomograms_at_once, "tomogram") as pool:
+        at_once = self.watch.limits.tomograms_at_once
+        with ThreadPoolExecutor(at_once, "tomogram") as pool, self._given_back(journal):
             while waiting or flight:
                 while waiting and len(flight) < self.watch.limits.tomograms_at_once:
                     if why := self._why_to_wait():
@@ -180,15 +184,44 @@ class Work:
                 for future in wait(flight, return_when=FIRST_COMPLETED).done if flight else ():
                     found, records = flight.pop(future)
                     row, error = self._end(future, found, records, journal)
+                    self.before.pop(found.name)
                     if isinstance(error, ResourceError):
                         waiting.clear()
                     yield row, error
+
+    @contextmanager
+    def _given_back(self, journal: Journal) -> Iterator[None]:
+        """Give back what is in work if the block is told to end, and do not wait for it."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._give_back(journal)
+            raise
+
+    def _give_back(self, journal: Journal) -> None:
+        """Leave what is in work as it was found: a run that is told to end was no attempt."""
+        rows = {**self.works.tomograms, **self.before}
+        kept = {name: row for name, row in rows.items() if row is not None}
+        self.works = replace(self.works, tomograms=kept)
+        try:
+            with explaining():
+                self.claim.check()
+                self.works.write(self.seen.place.results)
+                for name in self.before:
+                    journal.note({"name": name, "state": "waiting"})
+        except TomosegError as error:
+            log.warning("what is in work counts as begun: %s", error)
+        finally:
+            self.claim.give_up()
 
     def _begin(self, name: str, journal: Journal) -> None:
         seen, old = self.seen.sights.tomograms[name], self.works.tomograms.get(name)
         digest = self._digest
         is_again = old is not None and old.counts(seen, digest)
         attempts = old.attempts + 1 if old and is_again else 1
+        self.before[name] = old
         self._note(
             name,
             Worked(
@@ -346,6 +379,23 @@ def recording(work: Work) -> Iterator[None]:
     except TomosegError as error:
         work.refuse(error)
         raise
+
+
+def note_death(place: Place, why: str, now: datetime) -> None:
+    """Record that the process of a session's run died: what it had in work has failed once.
+
+    Raises
+    ------
+    ClaimError
+        If another run works on it.
+    """
+    with explaining(), claimed(place.results):
+        works = Works.read(place.results)
+        for name, row in works.tomograms.items():
+            if row.state == RUNNING:
+                dead = replace(row, state=FAILED, finished=iso(now), error=f"{DIED}: {why}")
+                works = works.with_one(name, dead)
+        works.write(place.results)
 
 
 def _planned(watch: Watch, seen: SessionLook) -> Session | None:
