@@ -24,10 +24,9 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Crashed
 
 from tomoseg.arrivals import after, iso
-from tomoseg.monitoring.metrics import show_tomograms
 from tomoseg.watching.looks import SessionLook, look, orders
 from tomoseg.watching.settings import Watch, load_watch
-from tomoseg.watching.tables import incomplete_since, times
+from tomoseg.watching.shown import show
 
 ARRIVALS = "tomoseg arrivals"
 LOOK = "tomoseg watch"
@@ -49,10 +48,7 @@ def look_for_arrivals(watch: str) -> State[Any]:
     log = get_run_logger()
     settings, now = load_watch(watch, os.environ), datetime.now(UTC)
     looks = look(settings, now)
-    show_tomograms(
-        [one for each in looks for one in times(each)],
-        [since for each in looks for since in incomplete_since(each)],
-    )
+    still = show(looks, settings, now)
     with get_client(sync_client=True) as client:
         busy = _busy(client, looks, now)
         _forget(client, now)
@@ -62,6 +58,8 @@ def look_for_arrivals(watch: str) -> State[Any]:
     said = f"{len(looks)} sessions, {len(busy)} in work, started: {', '.join(started) or 'none'}"
     said += f"; {problems} could not be looked at" if problems else ""
     log.info(said)
+    if still is not None:
+        log.error("standstill: %s. %s", still.say, still.remedy)
     return Completed(message=said)
 
 

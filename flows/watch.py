@@ -23,8 +23,7 @@ from uuid import UUID
 from tomoseg.attempts import explaining
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.monitoring import begin, configure_logs
-from tomoseg.stores import checked_url
-from tomoseg.watching.looks import ask_again, look, orders
+from tomoseg.watching.looks import ask_again, look, orders, standstill_of
 from tomoseg.watching.places import places_of
 from tomoseg.watching.settings import LimitsSection, Watch, load_watch
 from tomoseg.watching.tables import table
@@ -70,7 +69,7 @@ def _keys() -> str:
 def _once(watch: Watch, *, is_working: bool) -> int:
     now = datetime.now(UTC)
     looks = look(watch, now)
-    print(table(looks))
+    print(table(looks, now, standstill_of(looks, now)))
     failed = any(one.problem for one in looks)
     for one in orders(looks, watch, now) if is_working else ():
         failed |= not _work(watch, one.place.name)
@@ -107,8 +106,7 @@ def _serve(watch: Watch, path: Path) -> int:
             "no Prefect server is named",
             remedy="Start one (prefect server start) and set PREFECT_API_URL, or use --once.",
         )
-    if begin() is not None:
-        _show_disk(watch)
+    begin()
     looks, runs = deployments(watch, path)
     deployment = looks.apply()
     assert isinstance(deployment, UUID)
@@ -120,15 +118,6 @@ def _serve(watch: Watch, path: Path) -> int:
             print_starting_message=False,
         )
     return 0
-
-
-def _show_disk(watch: Watch) -> None:
-    """Show the disk of the results, if they go to one."""
-    from tomoseg.monitoring.metrics import show_disk
-
-    protocol, _, path = checked_url(watch.output).partition("://")
-    if protocol == "file":
-        show_disk("output", path.partition("{session}")[0])
 
 
 if __name__ == "__main__":

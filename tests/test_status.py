@@ -12,7 +12,7 @@ from tomoseg.errors import RequestError
 from tomoseg.stages.progress import noted as progress_noted
 from tomoseg.stages.progress import read_progress
 from tomoseg.status import session_status, status_of, tomogram_times
-from tomoseg.stores import Folder
+from tomoseg.stores import Folder, claimed
 
 
 def ago(hours):
@@ -30,9 +30,14 @@ def done(name, started, finished):
     return {"name": name, "state": "done", "started": ago(started), "finished": ago(finished)}
 
 
+def at_work(folder):
+    """Hold an output."""
+    return claimed(Folder(str(folder)))
+
+
 @pytest.fixture
 def sessions(tmp_path):
-    """Two sessions of one cluster, one of them two folders down; and what is no session.
+    """Two sessions of one cluster in work, one two folders down; and what is no session.
 
     Four tomograms in four hours at work, and two still wait.
     """
@@ -48,7 +53,8 @@ def sessions(tmp_path):
     journal(tmp_path / "out" / "krios1" / "tuesday", second)
     (tmp_path / "out" / "notes").mkdir()
     (tmp_path / "out" / "notes" / "session.txt").touch()
-    return tmp_path / "out"
+    with at_work(tmp_path / "out" / "monday"), at_work(tmp_path / "out" / "krios1" / "tuesday"):
+        yield tmp_path / "out"
 
 
 def test_all_sessions_below_a_folder_share_a_capacity(sessions):
@@ -64,6 +70,7 @@ def test_all_sessions_below_a_folder_share_a_capacity(sessions):
     # When files came is not known, so neither is whether it keeps up.
     assert capacity["arriving_per_hour"] is capacity["is_keeping_up"] is None
     assert "2 to do, done at about 20" in capacity["say"]
+    assert state["is_well"] is False, "one failed"
 
 
 def test_one_session_has_its_own(sessions):
@@ -89,7 +96,10 @@ def test_the_command_says_it_in_lines_and_as_json(sessions, capsys):
     head, capacity, *each = lines.strip().splitlines()
     assert head.startswith("2 sessions: ")
     assert capacity.startswith("1 an hour went out, 1 an hour are possible, 2 to do")
-    assert [line.split(": ")[0] for line in each] == ["krios1/tuesday", "monday"]
+    assert [line.split(": ")[0] for line in each] == [
+        "krios1/tuesday", "krios1/tuesday/b", "monday",
+    ]  # fmt: skip
+    assert each[1] == "krios1/tuesday/b: failed - e. Copy it again."
     assert json.loads("{" + rest[:end])["capacity"]["backlog"] == 2
     assert "\nc: waiting\n" in rest[end:]
 
@@ -103,9 +113,10 @@ def test_a_file_that_stays_incomplete_is_told(sessions, capsys):
     said = {row["name"]: row for row in status_of(str(sessions / "monday"))["tomograms"]}
     assert said["d"]["state"] == "incomplete"
     assert said["d"]["say"] == "unchanged for 3 h 0 min: the file has 10 bytes, not 20"
-    assert "e" not in said
+    assert (said["e"]["state"], said["b"]["state"]) == ("settling", "done")
     new = status_of(str(sessions))["sessions"]["new"]
-    assert new["headline"] == "0 of 1 tomograms done, 0 failed; nothing has begun"
+    told = "0 of 2 tomograms done, 0 failed; 1 settling, 1 incomplete; nothing has begun"
+    assert (new["headline"], new["is_well"]) == (told, True)
     with pytest.raises(SystemExit):
         cli.app(["status", str(sessions / "new")])
     assert "d: incomplete - unchanged for 3 h 0 min" in capsys.readouterr().out
@@ -124,9 +135,17 @@ def test_a_running_tomogram_says_how_far_it_is_and_a_finished_one_what_was_noted
     now[0] = 6.0
     tell("b", "segment predict", 3, 9)
     assert len(told) == 4
-    first, second = session_status(str(tmp_path / "out"))["tomograms"]
+    with at_work(tmp_path / "out"):
+        first, second = session_status(str(tmp_path / "out"))["tomograms"]
     assert first["say"] == "no filament"
     assert second["say"].startswith("segment predict, 3 of 9 blocks at 20")
+    # It does not run any more when nobody is at work.
+    dead = session_status(str(tmp_path / "out"))
+    assert dead["tomograms"][1] == {
+        "name": "b", "state": "stopped", "say": "its run ended without a word. Run it again.",
+    }  # fmt: skip
+    assert (dead["is_well"], dead["capacity"]["is_moving"]) == (False, False)
+    assert "nobody is at work: run it again" in dead["headline"]
 
 
 def test_times_are_those_of_the_journal(sessions):

@@ -90,6 +90,11 @@ class Worked:
     remedy: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def ended(self) -> str:
+        """When its last attempt ended, or began if nobody said how that ended."""
+        return self.finished or self.started
+
     def counts(self, seen: Seen, recipe: str) -> bool:
         """Tell whether it was of this content and recipe, and nobody asked for it since."""
         same = (self.size, self.version, self.recipe) == (seen.size, seen.version, recipe)
@@ -112,6 +117,8 @@ class Trouble:
         How often in a row.
     is_refusal
         Whether only another recipe helps.
+    since
+        When the first of that row was.
     """
 
     recipe: str
@@ -120,6 +127,11 @@ class Trouble:
     remedy: str
     number: int = 1
     is_refusal: bool = False
+    since: str = ""
+
+    def counts(self, sights: Sights) -> bool:
+        """Tell whether it was of the recipe that is wanted, and nobody asked again since."""
+        return self.recipe == sights.recipe and sights.again <= self.at
 
 
 @dataclass(frozen=True)
@@ -130,14 +142,15 @@ class Hindrance:
     ----------
     kind
         ``gone``: its folder is not there; ``recipe``: that is wrong; ``unreadable``: the look
-        failed; ``paused``: a person wants it to wait.
+        failed; ``paused``: a person wants it to wait; ``stopped``: its last run was, by a cluster,
+        disk or store that failed, and is tried again.
     say, remedy
         What it is and what mends it, for people.
     since
         When it was first found, ISO 8601.
     """
 
-    kind: Literal["gone", "recipe", "unreadable", "paused"]
+    kind: Literal["gone", "recipe", "unreadable", "paused", "stopped"]
     say: str
     remedy: str
     since: str
@@ -161,6 +174,10 @@ class Sights:
         When a person asked by command to let it wait, or cancelled its run; empty if nobody did.
     hindrances
         What keeps it from being worked on now.
+    free_since
+        When that recipe was first wanted with nothing that hinders; empty where that is not known.
+    watch
+        URL of the file of the watch that looks; empty if nothing is known of one.
     """
 
     tomograms: Mapping[str, Seen] = field(default_factory=dict)
@@ -169,6 +186,8 @@ class Sights:
     pauses_seconds: tuple[float, ...] = ()
     paused: str = ""
     hindrances: tuple[Hindrance, ...] = ()
+    free_since: str = ""
+    watch: str = ""
 
     @classmethod
     def read(cls, output: Folder) -> Self:
@@ -182,6 +201,8 @@ class Sights:
             tuple(values.get("pauses_seconds", ())),
             values.get("paused", ""),
             tuple(Hindrance(**each) for each in values.get("hindrances", ())),
+            values.get("free_since", ""),
+            values.get("watch", ""),
         )
 
     def write(self, output: Folder) -> None:
@@ -255,8 +276,10 @@ def observed(
 
 def stopped(trouble: Trouble | None, error: TomosegError, recipe: str, now: datetime) -> Trouble:
     """Return what is known of a session's trouble after it failed once more."""
-    number = 1 if trouble is None or trouble.recipe != recipe else trouble.number + 1
-    return Trouble(recipe, iso(now), error.message, error.remedy, number)
+    if trouble is None or trouble.recipe != recipe:
+        return Trouble(recipe, iso(now), error.message, error.remedy, since=iso(now))
+    since = trouble.since or trouble.at
+    return Trouble(recipe, iso(now), error.message, error.remedy, trouble.number + 1, since=since)
 
 
 def iso(now: datetime) -> str:

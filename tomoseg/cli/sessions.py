@@ -120,24 +120,19 @@ def status(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
 ) -> None:
-    """Say what is done, what failed and why, what is still to do, and whether it keeps up."""
-    from tomoseg.status import status_of
+    """Say what is done, what failed and why, what is still to do, and whether it keeps up.
+
+    Ends with 1 if something failed or needs a person.
+    """
+    from tomoseg.status import lines_of, status_of
 
     state = status_of(output)
     if as_json:
         typer.echo(json.dumps(state, indent=1))
     else:
-        _tell_status(state)
-    raise typer.Exit(SOME_FAILED if state["failed"] else DONE)
-
-
-def _tell_status(state: dict[str, Any]) -> None:
-    typer.echo(state["headline"])
-    typer.echo(state["capacity"]["say"])
-    for name, session in state.get("sessions", {}).items():
-        typer.echo(f"{name}: {session['headline']}")
-    for row in state.get("tomograms", ()):
-        typer.echo(f"{row['name']}: {row['state']}" + (f" - {row['say']}" if row["say"] else ""))
+        for line in lines_of(state):
+            typer.echo(line)
+    raise typer.Exit(DONE if state["is_well"] else SOME_FAILED)
 
 
 def _recipe(

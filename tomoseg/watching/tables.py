@@ -1,69 +1,78 @@
-"""What a look found, as text for people and as times for what counts them."""
+"""What a look found, as text for people and as what metrics count."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 
-from tomoseg.arrivals import Standing
-from tomoseg.capacity import State, Times, times_of
+from tomoseg.arrivals import Standing, Standstill
+from tomoseg.arrivals.times import account_times, incomplete_since
+from tomoseg.arrivals.words import OF_SESSION, QUIET, said, sentence, told
+from tomoseg.capacity import Times
+from tomoseg.monitoring.tomograms import SessionSeen, SessionState
 from tomoseg.watching.looks import SessionLook, counts
 
-COLUMNS = tuple(str(each) for each in Standing)
-STATES: dict[Standing, State] = {
-    Standing.READY: "waiting",
-    Standing.PAUSED: "waiting",
-    Standing.RESTING: "waiting",
-    Standing.RUNNING: "running",
-    Standing.DONE: "done",
-    Standing.SET_ASIDE: "set aside",
+ALWAYS = (Standing.READY, Standing.RUNNING, Standing.DONE)
+"""Columns that are there though nothing stands so."""
+SESSIONS: dict[str, SessionState] = {
+    "unreadable": "unreadable",
+    "gone": "gone",
+    "recipe": "refused",
+    "stopped": "stopped",
+    "paused": "paused",
 }
-"""What is not complete has not arrived yet."""
+"""Kind of a hindrance → how a session is counted; the first that there is."""
 
 
-def table(looks: Sequence[SessionLook]) -> str:
-    """Return a line a session with how many tomograms stand where, and why some wait."""
-    rows = [("session", *COLUMNS)]
-    rows += [(one.place.name, *(str(n or "-") for n in counts(one).values())) for one in looks]
+def table(
+    looks: Sequence[SessionLook], now: datetime | None = None, still: Standstill | None = None
+) -> str:
+    """Return a line a session with how many tomograms stand where, and why some do not go on.
+
+    Parameters
+    ----------
+    still
+        If the work of all stands still.
+    """
+    now = now or datetime.now(UTC)
+    found = [counts(one) for one in looks]
+    columns = [
+        str(each) for each in Standing if each in ALWAYS or any(row[str(each)] for row in found)
+    ]
+    rows = [("session", *columns)]
+    rows += [
+        (one.place.name, *(str(row[each] or "-") for each in columns))
+        for one, row in zip(looks, found, strict=True)
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(
-        line.rstrip() for line in [*lines, *(why for one in looks for why in _why(one))]
-    )
+    lines += [f"STANDSTILL: {sentence(still.say, still.remedy)}"] if still else []
+    lines += [why for one in looks for why in _why(one, now)]
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _why(one: SessionLook) -> list[str]:
-    """Return what a person should know of a session: what is wrong, missing, or set aside."""
-    name = one.place.name
-    said = [f"{name}: {one.problem}"] if one.problem else []
-    if one.recipe is not None and one.recipe.error is not None:
-        said.append(f"{name}: {one.recipe.error}")
-    elif one.works.trouble is not None:
-        trouble = one.works.trouble
-        said.append(f"{name}: {trouble.error}. {trouble.remedy}".rstrip())
-    stands = one.stands
-    said += [f"{name}/{each}: {stands[each].say}" for each in one.named(Standing.INCOMPLETE)]
-    for aside in one.named(Standing.SET_ASIDE):
-        stand = stands[aside]
-        error = f"{stand.say}. {stand.remedy}".rstrip()
-        said.append(f"{name}/{aside}: set aside after {stand.attempts} attempts: {error}")
-    return said
+def _why(one: SessionLook, now: datetime) -> list[str]:
+    """Return what a person should know of a session: what hinders it, is missing, or failed."""
+    name, hindrances = one.place.name, one.account.hindrances
+    lines = [f"{name}: {told(each, now, one.place.results)}" for each in hindrances]
+    if one.problem and not any(each.kind == "unreadable" for each in hindrances):
+        lines.append(f"{name}: {one.problem}")
+    wanted = [each for each in Standing if each not in (*QUIET, *OF_SESSION)]
+    for each in one.named(*wanted):
+        stand = one.stands[each]
+        if not any(stand.say == hindrance.say for hindrance in hindrances):
+            lines.append(f"{name}/{each}: {said(stand, now)}")
+    return lines
 
 
-def incomplete_since(one: SessionLook) -> list[datetime]:
-    """Return when each of the files last grew that are not whole and grow no more."""
-    seen = one.sights.tomograms
-    return [datetime.fromisoformat(seen[name].changed) for name in one.named(Standing.INCOMPLETE)]
+def shown(one: SessionLook) -> SessionSeen:
+    """Return what metrics show of a session; if the look failed, as it was known before."""
+    kinds = {each.kind for each in one.account.hindrances}
+    found = (state for kind, state in SESSIONS.items() if kind in kinds)
+    state: SessionState = "unreadable" if one.problem else next(found, "seen")
+    return SessionSeen(one.place.name, state, times(one), incomplete_since(one.account))
 
 
 def times(one: SessionLook) -> list[Times]:
     """Return when what happened to the tomograms of a session that are complete."""
-    rows = []
-    for name, standing in one.standings.items():
-        if standing in STATES:
-            begun = standing in (Standing.RUNNING, Standing.DONE, Standing.SET_ASIDE)
-            worked = asdict(one.works.tomograms[name]) if begun else {}
-            complete = one.sights.tomograms[name].complete
-            rows.append({**worked, "name": name, "state": STATES[standing], "complete": complete})
-    return times_of(rows, one.place.name)
+    return account_times(one.account, one.place.name)
