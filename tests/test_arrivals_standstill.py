@@ -93,6 +93,7 @@ def test_the_turn_of_another_session_is_none(folder):
         ({"hindrances": (Hindrance("paused", "", "", iso(NOON)),)}, "a person lets it wait"),
         ({"hindrances": (Hindrance("recipe", "", "", iso(NOON)),)}, "its recipe is wrong"),
         ({"trouble": Trouble("r1", iso(NOON), "", "", is_refusal=True)}, "its model is missing"),
+        ({"hindrances": (Hindrance("unreadable", "", "", iso(NOON)),)}, "it has two of one name"),
         ({"free_since": iso(at(9990))}, "its recipe was mended just now"),
         ({"tomograms": {"a": seen(again=iso(at(9990)))}}, "it was asked for just now"),
         ({"works": {"a": worked("failed", 9930)}}, "its rest was over just now"),

@@ -1,5 +1,6 @@
 """Metrics: what Prometheus reads is what happened, and no name of a tomogram is among it."""
 
+import socket
 import sys
 import threading
 import urllib.request
@@ -216,7 +217,8 @@ def test_a_process_shows_its_metrics_where_it_is_told(monkeypatch, tmp_path):
     assert url.startswith("http://127.0.0.1:")
     text = urllib.request.urlopen(url, timeout=10).read().decode()
     assert 'tomoseg_info{version="' in text
-    sample = f'tomoseg_disk_size_bytes{{mount="{mount_of(tmp_path)}"}} '
+    labels = f'host="{socket.gethostname()}",mount="{mount_of(tmp_path)}"'
+    sample = f"tomoseg_disk_size_bytes{{{labels}}} "
     assert text.count(sample) == 1
     monkeypatch.setenv(ADDRESS, url.removeprefix("http://").removesuffix("/metrics"))
     with pytest.raises(RequestError, match="metrics cannot be shown at 127"):

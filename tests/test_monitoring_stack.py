@@ -222,8 +222,9 @@ def test_tomograms_and_the_queue(query):
 def test_disks_and_workers(stack, query):
     """Results and what the worker spills lie on one disk: it is one, though both show it."""
     free = shutil.disk_usage(stack.folder).free
-    places = query("min by (mount) (tomoseg_disk_free_bytes)")
-    assert places == {(("mount", mount_of(stack.folder)),): pytest.approx(free, rel=0.1)}
+    places = query("min by (host, mount) (tomoseg_disk_free_bytes)")
+    here = (("host", socket.gethostname()), ("mount", mount_of(stack.folder)))
+    assert places == {here: pytest.approx(free, rel=0.1)}
     assert query("sum(dask_scheduler_workers)") == {(): 1}
 
 

@@ -148,6 +148,27 @@ def test_a_running_tomogram_says_how_far_it_is_and_a_finished_one_what_was_noted
     assert "nobody is at work: run it again" in dead["headline"]
 
 
+def test_a_session_that_waits_for_its_turn_does_not_stand_still(tmp_path):
+    """Its watch's file says which sessions are beside it, and when the last look was."""
+    root = Folder(str(tmp_path / "out"))
+    watch = f"{root.url}/.tomoseg/watches/w.json"
+    values = {"seconds_between_looks": 30.0, "looked": ago(0)}
+    (root / ".tomoseg/watches").write_json("w.json", values)
+    seen = Seen("file:///in/a.mrc", 10, "v", ago(2), ago(2), complete=ago(1))
+    for name in ("krios/mine", "other", "krios/other"):
+        Sights({"a": seen}, recipe="r", watch=watch).write(root / name)
+    with at_work(tmp_path / "out" / "other"):
+        waits = session_status(str(tmp_path / "out" / "krios" / "mine"))
+    assert (waits["standstill"], waits["is_well"]) == (None, True)
+    still = session_status(str(tmp_path / "out" / "krios" / "mine"))
+    assert "krios/mine/a, krios/other/a, other/a wait" in still["standstill"]["say"]
+    assert still["is_well"] is False
+    assert still["capacity"]["say"].startswith("stands still: ")
+    (root / ".tomoseg/watches").write_json("w.json", values | {"looked": ago(1)})
+    unseen = status_of(str(tmp_path / "out"))["standstill"]
+    assert unseen["say"].startswith("no watch has looked since ")
+
+
 def test_times_are_those_of_the_journal(sessions):
     a, _, c = tomogram_times(Folder(str(sessions / "monday")), "monday")
     assert (a.name, a.state) == ("monday/a", "done")

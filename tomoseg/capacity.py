@@ -155,7 +155,8 @@ class Capacity:
             parts.append(f"done at about {self.predicted_finish:%Y-%m-%d %H:%M %Z}".rstrip())
         heads = {True: "keeps up: ", False: "falls behind: ", None: ""}
         head = heads[self.is_keeping_up] if self.is_moving else "stands still: "
-        return head + ", ".join(parts)
+        is_held = self.held > 0 and self.backlog == 0
+        return ("" if is_held else head) + ", ".join(parts)
 
     def as_dict(self) -> dict[str, float | int | str | bool | None]:
         """Return it for JSON."""

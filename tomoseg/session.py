@@ -398,6 +398,7 @@ class Journal:
 
     def _write(self) -> None:
         with explaining():
+            self.values["written"] = _now()
             self.session.output.write_json("session.json", self.values)
             self._write_page()
 

@@ -151,12 +151,13 @@ def session_status(output: str, now: datetime | None = None) -> dict[str, Any]:
             f"there is no session in {folder}", remedy="Name the output folder of a run."
         )
     state = _State.read(folder, now)
-    states = {folder.url: state}
-    still = _standstills(states, now)[folder.url]
+    name = folder.url.rpartition("/")[2]
+    still = _standstills({name: state}, now)[name]
     if still is not None:
         # Another session of its watch may have its turn.
-        states |= {one.folder.url: one for one in _siblings(state, now)}
-        still = _standstills(states, now)[folder.url]
+        beside = _beside(state, now)
+        name = next((each for each, one in beside.items() if one.folder.url == folder.url), name)
+        still = _standstills({**beside, name: state}, now)[name]
     return _told(state, still, now)
 
 
@@ -182,14 +183,11 @@ def _sessions(folder: Folder, below: str = "", depth: int = DEPTH) -> Iterator[s
             yield from _sessions(folder, name, depth - 1)
 
 
-def _siblings(state: _State, now: datetime) -> Iterator[_State]:
-    """Yield the sessions that the same watch looks at, whose outputs lie beside its file."""
-    watch = state.account.sights.watch
-    root, mark, _ = watch.partition("/.tomoseg/")
-    folder = Folder(root)
-    for name in _sessions(folder) if mark else ():
-        if (folder / name).url != state.folder.url:
-            yield _State.read(folder / name, now)
+def _beside(state: _State, now: datetime) -> dict[str, _State]:
+    """Return the sessions whose outputs lie beside the file of a session's watch, by name."""
+    root, mark, _ = state.account.sights.watch.partition("/.tomoseg/")
+    names = list(_sessions(Folder(root))) if mark else []
+    return {name: _State.read(Folder(root) / name, now) for name in names}
 
 
 def _standstills(states: Mapping[str, _State], now: datetime) -> dict[str, Standstill | None]:
@@ -297,13 +295,15 @@ def lines_of(state: Mapping[str, Any], session: str = "") -> Iterator[str]:
         yield f"{before}{each['line']}"
     if not session:
         yield state["capacity"]["say"]
+    reasons = {each["say"] for each in state.get("hindrances", ())}
     for row in state.get("tomograms", ()):
-        is_told = row["state"] not in QUIET and not (
-            session and row["state"] in (*WELL, *OF_SESSION)
-        )
-        if session and is_told:
-            yield f"{session}/{row['name']}: {row['state']} - {row['say']}"
-        elif not session:
-            yield f"{row['name']}: {row['state']}" + (f" - {row['say']}" if row["say"] else "")
+        is_known = row.get("error") in reasons
+        say = "" if is_known else row["say"]
+        state_word = "" if say.startswith(row["state"]) else row["state"]
+        line = f"{row['name']}: " + " - ".join(part for part in (state_word, say) if part)
+        if not session:
+            yield line
+        elif not (is_known or row["state"] in QUIET_AMONG_MANY):
+            yield f"{session}/{line}"
     for name, each in state.get("sessions", {}).items():
         yield from lines_of(each, name)

@@ -84,6 +84,7 @@ def _idle(accounts: Mapping[str, Account], now: datetime, looks: Looks) -> Stand
     ready = {
         f"{session}/{name}": one.stands[name].since
         for session, one in accounts.items()
+        if not one.sights.hindrances
         for name in one.named(Standing.READY)
     }
     stops = {session: one.stop for session, one in accounts.items() if one.stop is not None}

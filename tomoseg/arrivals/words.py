@@ -89,9 +89,15 @@ def since(moment: str, now: datetime) -> str:
 
 
 def age(moment: str, now: datetime) -> str:
-    """Say how long ago a time is."""
-    seconds = (now - datetime.fromisoformat(moment)).total_seconds()
-    return duration(max(0.0, seconds))
+    """Say how long ago a time is.
+
+    >>> age("2026-01-31T02:10:00+00:00", datetime.fromisoformat("2026-02-05T05:22:05+00:00"))
+    '5 days 3 h'
+    """
+    past = max(timedelta(), now - datetime.fromisoformat(moment))
+    if past < timedelta(days=2):
+        return duration(past.total_seconds())
+    return f"{past.days} days {past.seconds // 3600} h"
 
 
 def clock(moment: str, now: datetime) -> str:

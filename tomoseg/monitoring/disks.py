@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from prometheus_client.core import GaugeMetricFamily
 class Disks:
     """Collects the file systems of some folders, by where they are mounted.
 
-    Folders of one file system are one sample, however many and whatever they are for. One that is
-    away keeps what it last had: an alert is not ended by that.
+    Folders of one file system are one sample, however many and whatever they are for; of those of
+    several processes ``host`` and ``mount`` tell it. One that is away keeps what it last had: an
+    alert is not ended by that.
     """
 
     def __init__(self) -> None:
@@ -28,13 +30,13 @@ class Disks:
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the free bytes and the size of each."""
-        labels = ("mount",)
+        labels, host = ("host", "mount"), socket.gethostname()
         free = GaugeMetricFamily("tomoseg_disk_free_bytes", "Free now.", labels=labels)
         size = GaugeMetricFamily("tomoseg_disk_size_bytes", "There are.", labels=labels)
         for mount, last in list(self._last.items()):
             there = self._last[mount] = _usage(mount) if os.path.ismount(mount) else last
-            free.add_metric((mount,), there[0])
-            size.add_metric((mount,), there[1])
+            free.add_metric((host, mount), there[0])
+            size.add_metric((host, mount), there[1])
         yield free
         yield size
 
