@@ -36,7 +36,7 @@ from tomoseg.stores import Folder, Owner, free_bytes, living_owner
 JOURNAL = "session.json"
 DEPTH = 3
 """Folders in which outputs of sessions are looked for: microscope/project/session."""
-FAILED = ("failed", "stopped", *(str(each) for each in (Standing.SET_ASIDE, Standing.REFUSED)))
+FAILED = ("failed", *(str(each) for each in (Standing.SET_ASIDE, Standing.REFUSED)))
 """States of tomograms that failed."""
 WELL = (*(str(each) for each in (*QUIET, Standing.INCOMPLETE, Standing.PAUSED)), "waiting", *DONE)
 """States that need nobody."""
@@ -274,13 +274,16 @@ def _watched_row(
 
 def _plain_row(folder: Folder, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of a tomogram of which only the journal says something."""
-    if row["state"] in FAILED:
+    is_begun = row["state"] in ("running", "stopped")
+    progress = str(read_progress(folder / row["name"]) or "") if is_begun else ""
+    if row["state"] == "stopped":
+        error = ": ".join(part for part in (row["error"], progress) if part)
+        say = sentence(error, row["remedy"])
+    elif row["state"] in FAILED:
         aside = f"set aside after {row['attempts']} attempts: " if row.get("is_set_aside") else ""
         say = f"{aside}{sentence(row['error'], row['remedy'])}"
-    elif row["state"] == "running":
-        say = str(read_progress(folder / row["name"]) or "")
     else:
-        say = "; ".join(row.get("notes", ()))
+        say = progress or "; ".join(row.get("notes", ()))
     return {"name": row["name"], "state": row["state"], "say": say}
 
 
