@@ -23,10 +23,10 @@ from uuid import UUID
 from tomoseg.attempts import explaining
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.monitoring import begin, configure_logs
-from tomoseg.watching.looks import ask_again, look, orders, standstill_of
+from tomoseg.watching.looks import ask_again, look, orders
 from tomoseg.watching.places import places_of
 from tomoseg.watching.settings import LimitsSection, Watch, load_watch
-from tomoseg.watching.tables import table
+from tomoseg.watching.tables import standstill_of, table
 
 EVENT = "tomoseg.look"
 
@@ -69,7 +69,7 @@ def _keys() -> str:
 def _once(watch: Watch, *, is_working: bool) -> int:
     now = datetime.now(UTC)
     looks = look(watch, now)
-    print(table(looks, now, standstill_of(looks, now)))
+    print(table(looks, still=standstill_of(looks, now), now=now))
     failed = any(one.problem for one in looks)
     for one in orders(looks, watch, now) if is_working else ():
         failed |= not _work(watch, one.place.name)

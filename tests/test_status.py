@@ -170,6 +170,19 @@ def test_a_session_that_waits_for_its_turn_does_not_stand_still(tmp_path):
     assert unseen["say"].startswith("no watch has looked since ")
 
 
+def test_what_is_wrong_with_a_watch_is_told_where_its_outputs_are(tmp_path, capsys):
+    """Also where its pattern has never matched anything."""
+    gone = {"kind": "gone", "say": "in/* matches nothing", "remedy": "Mount it.", "since": ago(1)}
+    values = {"seconds_between_looks": 30.0, "looked": ago(0), "warnings": [gone]}
+    Folder(str(tmp_path / ".tomoseg/watches")).write_json("w.json", values)
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["status", str(tmp_path)])
+    assert ended.value.code == 1
+    said = capsys.readouterr().out
+    assert "the watch: gone since " in said
+    assert "(1 h 0 min): in/* matches nothing. Mount it." in said
+
+
 def test_times_are_those_of_the_journal(sessions):
     a, _, c = tomogram_times(Folder(str(sessions / "monday")), "monday")
     assert (a.name, a.state) == ("monday/a", "done")

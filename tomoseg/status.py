@@ -27,13 +27,15 @@ from tomoseg.arrivals import (
 )
 from tomoseg.arrivals.progress import read_progress
 from tomoseg.arrivals.times import account_times
-from tomoseg.arrivals.words import OF_SESSION, QUIET, counted, said, sentence, told
+from tomoseg.arrivals.words import OF_SESSION, QUIET, counted, line_of, said, sentence, told
 from tomoseg.capacity import Times, capacity, times_of
 from tomoseg.errors import RequestError
 from tomoseg.report.summary import DONE
 from tomoseg.stores import Folder, Owner, free_bytes, living_owner
 
 JOURNAL = "session.json"
+WATCHES = ".tomoseg/watches"
+"""Where watches write down who they are, beside the outputs of their sessions."""
 DEPTH = 3
 """Folders in which outputs of sessions are looked for: microscope/project/session."""
 FAILED = ("failed", *(str(each) for each in (Standing.SET_ASIDE, Standing.REFUSED)))
@@ -103,7 +105,8 @@ def status_of(place: str, now: datetime | None = None) -> dict[str, Any]:
     Returns
     -------
     As :func:`session_status` for one. For many: ``headline``, ``done``, ``failed``, ``is_well``,
-    ``standstill``, ``sessions`` by name, and ``capacity`` of the cluster that they share.
+    ``hindrances`` of the watches that look, ``standstill``, ``sessions`` by name, and ``capacity``
+    of the cluster that they share.
 
     Raises
     ------
@@ -111,8 +114,10 @@ def status_of(place: str, now: datetime | None = None) -> dict[str, Any]:
         If there is no session.
     """
     folder, now = Folder(place), now or datetime.now(UTC)
-    names = [] if _is_session(folder) else list(_sessions(folder))
-    if not names:
+    if _is_session(folder):
+        return session_status(place, now)
+    names, warnings = list(_sessions(folder)), _warnings(folder, now)
+    if not (names or warnings):
         return session_status(place, now)
     states = {name: _State.read(folder / name, now) for name in names}
     stills = _standstills(states, now)
@@ -124,7 +129,8 @@ def status_of(place: str, now: datetime | None = None) -> dict[str, Any]:
         "headline": f"{len(sessions)} sessions: {done} of {number} tomograms done, {failed} failed",
         "done": done,
         "failed": failed,
-        "is_well": all(one["is_well"] for one in sessions.values()),
+        "is_well": not warnings and all(one["is_well"] for one in sessions.values()),
+        "hindrances": warnings,
         "standstill": None if still is None else asdict(still),
         **_capacity(states, still, now),
         "sessions": sessions,
@@ -181,6 +187,16 @@ def _sessions(folder: Folder, below: str = "", depth: int = DEPTH) -> Iterator[s
             yield name
         elif depth > 1:
             yield from _sessions(folder, name, depth - 1)
+
+
+def _warnings(folder: Folder, now: datetime) -> list[dict[str, Any]]:
+    """Return what is wrong with the watches whose outputs lie in a folder."""
+    watches = [looks_of(f"{folder.url}/{WATCHES}/{name}") for name in folder.names(WATCHES)]
+    return [
+        {**asdict(each), "line": f"the watch: {told(each, now)}"}
+        for looks in watches
+        for each in looks.warnings
+    ]
 
 
 def _beside(state: _State, now: datetime) -> dict[str, _State]:
@@ -301,9 +317,7 @@ def lines_of(state: Mapping[str, Any], session: str = "") -> Iterator[str]:
     reasons = {each["say"] for each in state.get("hindrances", ())}
     for row in state.get("tomograms", ()):
         is_known = row.get("error") in reasons
-        say = "" if is_known else row["say"]
-        state_word = "" if say.startswith(row["state"]) else row["state"]
-        line = f"{row['name']}: " + " - ".join(part for part in (state_word, say) if part)
+        line = line_of(row["name"], row["state"], "" if is_known else row["say"])
         if not session:
             yield line
         elif not (is_known or row["state"] in QUIET_AMONG_MANY):

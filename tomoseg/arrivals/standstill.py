@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tomoseg.arrivals.accounts import Account
+from tomoseg.arrivals.facts import Hindrance
 from tomoseg.arrivals.standings import Standing
 from tomoseg.arrivals.words import names, since
 from tomoseg.errors import StoreError
@@ -31,10 +32,13 @@ class Looks:
         From one to the next.
     last
         When the last was, ISO 8601; empty where that is not known.
+    warnings
+        What is wrong with the watch as a whole.
     """
 
     seconds_between: float = 60.0
     last: str = ""
+    warnings: tuple[Hindrance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,4 +141,5 @@ def looks_of(watch: str) -> Looks:
     return Looks(
         float(values.get("seconds_between_looks", usual.seconds_between)),
         str(values.get("looked", usual.last)),
+        tuple(Hindrance(**each) for each in values.get("warnings", ())),
     )

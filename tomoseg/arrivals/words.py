@@ -43,15 +43,25 @@ def said(stand: Stand, now: datetime) -> str:
     return ": ".join(part for part in (head, why) if part)
 
 
-def told(hindrance: Hindrance, now: datetime, output: Folder) -> str:
+def told(hindrance: Hindrance, now: datetime, output: Folder | None = None) -> str:
     """Say what keeps a whole session from work, since when, and what mends it.
 
-    What an error says of the disk is old: the free space is measured now.
+    What an error says of the disk of its output is old: the free space is measured now.
     """
     why = sentence(hindrance.say, hindrance.remedy)
-    if hindrance.kind == "stopped" and (free := free_bytes(output)) is not None:
+    if hindrance.kind == "stopped" and output and (free := free_bytes(output)) is not None:
         why += f" Free there now: {free / 1e9:.3g} GB."
     return f"{SHORT.get(hindrance.kind, hindrance.kind)} {since(hindrance.since, now)}: {why}"
+
+
+def line_of(name: str, state: str, say: str) -> str:
+    """Say of one tomogram where it stands and why.
+
+    >>> line_of("a", "set aside", "set aside after 3 attempts: broken"), line_of("b", "ready", "")
+    ('a: set aside after 3 attempts: broken', 'b: ready')
+    """
+    parts = ("" if say.startswith(state) else state, say)
+    return f"{name}: " + " - ".join(part for part in parts if part)
 
 
 def counted(counts: Mapping[Standing, int]) -> str:

@@ -12,32 +12,22 @@ from tomoseg.arrivals import (
     PLACE,
     Account,
     Hindrance,
-    Looks,
     Sights,
     Stand,
     Standing,
-    Standstill,
     Works,
     account_of,
+    after,
     iso,
-    looks_of,
     observed,
-    standstill,
 )
 from tomoseg.attempts import explaining
 from tomoseg.discovery import told_left_out, tomograms_among
-from tomoseg.errors import (
-    ClaimError,
-    FormatError,
-    RequestError,
-    StoreError,
-    TomosegError,
-    VoxelSizeError,
-)
+from tomoseg.errors import ClaimError, FormatError, RequestError, TomosegError, VoxelSizeError
 from tomoseg.formats.compressed import compression_of
 from tomoseg.recipe import Recipe
 from tomoseg.sources import Found, named, open_source
-from tomoseg.stores import Entry, Folder, claimed, digest, fingerprint
+from tomoseg.stores import Entry, Folder, Owner, claimed, digest, fingerprint
 from tomoseg.watching.places import Place, places_of
 from tomoseg.watching.recipes import SessionRecipe, session_recipe
 from tomoseg.watching.settings import Watch
@@ -55,41 +45,37 @@ class SessionLook:
         The session.
     recipe
         Its recipe, or what is wrong with it; None if the look failed.
-    account
-        All that is known of it; if the look failed, since an earlier one.
+    sights, works
+        What is known of its tomograms.
+    stands
+        Where each stands, by name.
+    is_at_work
+        Whether a run holds its output now.
     problem
         Why the look failed; the next one may not.
+    owner, moved
+        As in :class:`tomoseg.arrivals.Account`.
     """
 
     place: Place
     recipe: SessionRecipe | None = None
-    account: Account = field(default_factory=Account)
+    sights: Sights = field(default_factory=Sights)
+    works: Works = field(default_factory=Works)
+    stands: Mapping[str, Stand] = field(default_factory=dict)
+    is_at_work: bool = False
     problem: str = ""
+    owner: Owner | None = None
+    moved: str = ""
 
     @property
-    def sights(self) -> Sights:
-        """What looks know of its tomograms."""
-        return self.account.sights
-
-    @property
-    def works(self) -> Works:
-        """What runs know of them."""
-        return self.account.works
-
-    @property
-    def stands(self) -> Mapping[str, Stand]:
-        """Where each stands, by name."""
-        return self.account.stands
+    def account(self) -> Account:
+        """All that is known of its tomograms; if the look failed, from an earlier one."""
+        return Account(self.sights, self.works, self.stands, self.owner, self.moved)
 
     @property
     def standings(self) -> dict[str, Standing]:
-        """The same in one word each."""
+        """Where each tomogram stands, by name."""
         return {name: one.standing for name, one in self.stands.items()}
-
-    @property
-    def is_at_work(self) -> bool:
-        """Whether a run holds its output now."""
-        return self.account.owner is not None
 
     def named(self, *wanted: Standing) -> list[str]:
         """Return the tomograms that stand so, those first that failed least and wait longest."""
@@ -109,14 +95,15 @@ class SessionLook:
         since = iso(now - timedelta(hours=watch.live_hours))
         return any(seen.changed >= since for seen in self.sights.tomograms.values())
 
-    @property
-    def has_work(self) -> bool:
-        """Whether a run should be started: a wrong recipe's run says so, once."""
+    def has_work(self, watch: Watch, now: datetime) -> bool:
+        """Tell whether a run should be started: a wrong recipe's run says so, once."""
         if self.recipe is None or self.is_at_work or not self.stands:
             return False
         trouble = self.works.trouble
-        is_told = trouble is not None and trouble.counts(self.sights)
-        return bool(self.ready) or (self.recipe.error is not None and not is_told)
+        if trouble and trouble.recipe == self._digest and self.sights.again <= trouble.at:
+            is_over = now >= after(trouble.at, watch.pauses_seconds, trouble.number)
+            return bool(self.ready) and is_over and not trouble.is_refusal
+        return bool(self.ready) or self.recipe.error is not None
 
     @property
     def key(self) -> str:
@@ -151,27 +138,25 @@ def _guarded(watch: Watch, place: Place, now: datetime) -> SessionLook:
             return look_at(watch, place, now)
     except TomosegError as error:
         log.warning("session %s: %s", place.name, error)
-        is_news = not isinstance(error, ClaimError)
-        return SessionLook(
-            place, None, _last_known(place, now, error if is_news else None), str(error)
-        )
+        return _unreadable(place, error, now)
 
 
-def _last_known(place: Place, now: datetime, error: TomosegError | None) -> Account:
-    """Return what earlier looks knew of a session; why this one failed is written down there."""
-    output = place.results
+def _unreadable(place: Place, error: TomosegError, now: datetime) -> SessionLook:
+    """Return what was known before of a session that could not be looked at, and write down why."""
+    one = SessionLook(place, problem=str(error))
     try:
         with explaining():
-            old = Sights.read(output)
-            if error is not None:
-                hindered = (Hindrance("unreadable", error.message, error.remedy, iso(now)),)
-                sights = replace(old, hindrances=_kept(old, hindered), free_since="")
-                if sights != old:
-                    _keep(place, old, sights)
-                old = sights
-            return account_of(output, old, Works.read(output), now)
-    except (ClaimError, StoreError):
-        return Account()
+            old, works = Sights.read(place.results), Works.read(place.results)
+            hindered = Hindrance("unreadable", error.message, error.remedy, iso(now))
+            sights = replace(old, hindrances=_since([hindered], old), free_since="")
+            if isinstance(error, ClaimError):
+                return _standing(one, old, works, now)
+            one = _standing(one, sights, works, now)
+            if sights != old:
+                _keep(place, old, sights)
+    except TomosegError as other:
+        log.warning("session %s: nor is it known what was: %s", place.name, other)
+    return one
 
 
 def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False) -> SessionLook:
@@ -201,32 +186,43 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
         sights,
         recipe=recipe.digest,
         pauses_seconds=watch.pauses_seconds,
-        hindrances=_kept(old, _hindrances(recipe, now)),
+        hindrances=_hindrances(old, recipe, now),
     )
     sights = replace(sights, free_since=_free_since(old, sights, now))
     if sights != old:
         _keep(place, old, sights)
-    account = account_of(output, sights, Works.read(output), now, is_mine=is_mine)
-    return SessionLook(place, recipe, account)
+    works = Works.read(output)
+    return _standing(SessionLook(place, recipe), sights, works, now, is_mine=is_mine)
 
 
-def _hindrances(recipe: SessionRecipe, now: datetime) -> list[Hindrance]:
-    """Return what keeps a session from being worked on now."""
-    if recipe.error is None:
-        return []
-    return [Hindrance("recipe", recipe.error.message, recipe.error.remedy, iso(now))]
-
-
-def _kept(old: Sights, found: Sequence[Hindrance]) -> tuple[Hindrance, ...]:
-    """Return hindrances with the time when they were first found."""
-    known = {(each.kind, each.say): each for each in old.hindrances}
-    return tuple(known.get((each.kind, each.say), each) for each in found)
+def _standing(
+    one: SessionLook, sights: Sights, works: Works, now: datetime, *, is_mine: bool = False
+) -> SessionLook:
+    """Return a look with where each tomogram stands."""
+    found = account_of(one.place.results, sights, works, now, is_mine=is_mine)
+    is_at_work = found.owner is not None
+    return replace(one, **{**vars(found), "is_at_work": is_at_work})
 
 
 def _free_since(old: Sights, new: Sights, now: datetime) -> str:
+    """Return since when nothing hinders a session, with the recipe that it has."""
     if new.hindrances:
         return ""
     return old.free_since if old.free_since and old.recipe == new.recipe else iso(now)
+
+
+def _hindrances(old: Sights, recipe: SessionRecipe, now: datetime) -> tuple[Hindrance, ...]:
+    """Return what keeps a session from being worked on; what was known before keeps its time."""
+    found = []
+    if recipe.error is not None:
+        found.append(Hindrance("recipe", recipe.error.message, recipe.error.remedy, iso(now)))
+    return _since(found, old)
+
+
+def _since(found: Sequence[Hindrance], old: Sights) -> tuple[Hindrance, ...]:
+    """Return hindrances with the time at which they were first found."""
+    known = {(each.kind, each.say): each for each in old.hindrances}
+    return tuple(known.get((each.kind, each.say), each) for each in found)
 
 
 def _found(recipe: SessionRecipe, urls: Mapping[str, Entry]) -> list[Found]:
@@ -250,7 +246,7 @@ def orders(
         Names of sessions with a run that has been started and has not ended.
     """
     at_work = {one.place.name for one in looks if one.is_at_work} | set(busy)
-    waiting = [one for one in looks if one.has_work and one.place.name not in at_work]
+    waiting = [one for one in looks if one.has_work(watch, now) and one.place.name not in at_work]
 
     def turn(one: SessionLook) -> tuple[bool, str]:
         complete = [one.sights.tomograms[name].complete for name in one.ready]
@@ -283,21 +279,6 @@ def ask_again(watch: Watch, pattern: str, now: datetime) -> list[str]:
 def counts(one: SessionLook) -> dict[str, int]:
     """Return how many tomograms of a session stand where."""
     return {str(each): number for each, number in one.account.counts.items()}
-
-
-def standstill_of(
-    looks: Sequence[SessionLook], now: datetime, every: Looks | None = None
-) -> Standstill | None:
-    """Tell whether the work of a watch stands still, as these looks found it.
-
-    Parameters
-    ----------
-    every
-        How often the watch looks, and when it last did; None asks its file.
-    """
-    if every is None:
-        every = looks_of(next((one.sights.watch for one in looks if one.sights.watch), ""))
-    return standstill({one.place.name: one.account for one in looks}, now, every)
 
 
 def _ask(one: SessionLook, pattern: str, now: datetime) -> list[str]:

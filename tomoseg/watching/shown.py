@@ -6,11 +6,29 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tomoseg.arrivals import Looks, Standstill
+from tomoseg.arrivals.times import incomplete_since
 from tomoseg.monitoring.metrics import show_disk, show_look
-from tomoseg.monitoring.tomograms import LookSeen
-from tomoseg.watching.looks import SessionLook, standstill_of
+from tomoseg.monitoring.tomograms import LookSeen, SessionSeen, SessionState
+from tomoseg.watching.looks import SessionLook
 from tomoseg.watching.settings import Watch
-from tomoseg.watching.tables import shown
+from tomoseg.watching.tables import standstill_of, times
+
+SESSIONS: dict[str, SessionState] = {
+    "unreadable": "unreadable",
+    "gone": "gone",
+    "recipe": "refused",
+    "stopped": "stopped",
+    "paused": "paused",
+}
+"""Kind of a hindrance → how a session is counted; the first that there is."""
+
+
+def shown(one: SessionLook) -> SessionSeen:
+    """Return what metrics show of a session; if the look failed, as it was known before."""
+    kinds = {each.kind for each in one.account.hindrances}
+    found = (state for kind, state in SESSIONS.items() if kind in kinds)
+    state: SessionState = "unreadable" if one.problem else next(found, "seen")
+    return SessionSeen(one.place.name, state, times(one), incomplete_since(one.account))
 
 
 def show(

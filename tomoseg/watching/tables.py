@@ -1,38 +1,39 @@
-"""What a look found, as text for people and as what metrics count."""
+"""What a look found, as text for people and as times for what counts them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from tomoseg.arrivals import Standing, Standstill
-from tomoseg.arrivals.times import account_times, incomplete_since
-from tomoseg.arrivals.words import OF_SESSION, QUIET, said, sentence, told
+from tomoseg.arrivals import Hindrance, Looks, Standing, Standstill, looks_of, standstill
+from tomoseg.arrivals.times import account_times
+from tomoseg.arrivals.words import OF_SESSION, QUIET, line_of, said, sentence, told
 from tomoseg.capacity import Times
-from tomoseg.monitoring.tomograms import SessionSeen, SessionState
 from tomoseg.watching.looks import SessionLook, counts
 
 ALWAYS = (Standing.READY, Standing.RUNNING, Standing.DONE)
 """Columns that are there though nothing stands so."""
-SESSIONS: dict[str, SessionState] = {
-    "unreadable": "unreadable",
-    "gone": "gone",
-    "recipe": "refused",
-    "stopped": "stopped",
-    "paused": "paused",
-}
-"""Kind of a hindrance → how a session is counted; the first that there is."""
+GONE_NAMED = 3
+"""Tomograms of one session that are told by name to be gone."""
 
 
 def table(
-    looks: Sequence[SessionLook], now: datetime | None = None, still: Standstill | None = None
+    looks: Sequence[SessionLook],
+    warnings: Sequence[Hindrance] = (),
+    *,
+    still: Standstill | None = None,
+    now: datetime | None = None,
 ) -> str:
     """Return a line a session with how many tomograms stand where, and why some do not go on.
 
     Parameters
     ----------
+    warnings
+        What is wrong with the watch as a whole.
     still
         If the work of all stands still.
+    now
+        When the looks were.
     """
     now = now or datetime.now(UTC)
     found = [counts(one) for one in looks]
@@ -47,6 +48,7 @@ def table(
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
     lines += [f"STANDSTILL: {sentence(still.say, still.remedy)}"] if still else []
+    lines += [f"the watch: {told(each, now)}" for each in warnings]
     lines += [why for one in looks for why in _why(one, now)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -57,20 +59,33 @@ def _why(one: SessionLook, now: datetime) -> list[str]:
     lines = [f"{name}: {told(each, now, one.place.results)}" for each in hindrances]
     if one.problem and not any(each.kind == "unreadable" for each in hindrances):
         lines.append(f"{name}: {one.problem}")
-    wanted = [each for each in Standing if each not in (*QUIET, *OF_SESSION)]
-    for each in one.named(*wanted):
-        stand = one.stands[each]
-        if not any(stand.say == hindrance.say for hindrance in hindrances):
-            lines.append(f"{name}/{each}: {said(stand, now)}")
+    reasons = {each.say for each in hindrances}
+    is_gone = any(each.kind == "gone" for each in hindrances)
+    gone = [] if is_gone else one.named(Standing.GONE)
+    wanted = [each for each in Standing if each not in (*QUIET, *OF_SESSION, Standing.GONE)]
+    failed = {each: one.stands[each] for each in (*one.named(*wanted), *gone[:GONE_NAMED])}
+    lines += [
+        line_of(f"{name}/{each}", stand.standing, said(stand, now))
+        for each, stand in failed.items()
+        if stand.say not in reasons
+    ]
+    lines += [f"{name}: {len(gone) - GONE_NAMED} more are gone"] if len(gone) > GONE_NAMED else []
     return lines
 
 
-def shown(one: SessionLook) -> SessionSeen:
-    """Return what metrics show of a session; if the look failed, as it was known before."""
-    kinds = {each.kind for each in one.account.hindrances}
-    found = (state for kind, state in SESSIONS.items() if kind in kinds)
-    state: SessionState = "unreadable" if one.problem else next(found, "seen")
-    return SessionSeen(one.place.name, state, times(one), incomplete_since(one.account))
+def standstill_of(
+    looks: Sequence[SessionLook], now: datetime, every: Looks | None = None
+) -> Standstill | None:
+    """Tell whether the work of a watch stands still, as these looks found it.
+
+    Parameters
+    ----------
+    every
+        How often the watch looks, and when it last did; None asks its file.
+    """
+    if every is None:
+        every = looks_of(next((one.sights.watch for one in looks if one.sights.watch), ""))
+    return standstill({one.place.name: one.account for one in looks}, now, every)
 
 
 def times(one: SessionLook) -> list[Times]:
