@@ -1,12 +1,14 @@
 """Status: one session or all below a folder, and whether their cluster keeps up."""
 
 import json
+import re
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tomoseg import cli
-from tomoseg.arrivals import Seen, Sights
+from tomoseg.arrivals import Seen, Sights, Trouble, Works
 from tomoseg.capacity import Times
 from tomoseg.errors import RequestError
 from tomoseg.stages.progress import noted as progress_noted
@@ -168,6 +170,34 @@ def test_a_session_that_waits_for_its_turn_does_not_stand_still(tmp_path):
     (root / ".tomoseg/watches").write_json("w.json", values | {"looked": ago(1)})
     unseen = status_of(str(tmp_path / "out"))["standstill"]
     assert unseen["say"].startswith("no watch has looked since ")
+
+
+def test_nothing_is_predicted_of_a_run_that_ended_before_its_time(tmp_path):
+    """Though another session of that folder is finished."""
+    rows = [done("a", 4, 3), done("b", 3, 2)]
+    journal(tmp_path / "over", rows, finished=ago(2))
+    journal(tmp_path / "cut", [*rows, {"name": "c", "state": "waiting"}])
+    for place, is_held in (("cut", False), (".", False), (".", True)):
+        with at_work(tmp_path / "cut") if is_held else nullcontext():
+            capacity = status_of(str(tmp_path / place))["capacity"]
+        assert capacity["say"].startswith("stands still: ") != is_held
+        assert (capacity["predicted_finish"] is not None) == is_held
+
+
+def test_a_full_disk_lets_nothing_be_predicted_and_says_what_is_free_now(tmp_path):
+    seen = Seen("file:///in/a.mrc", 10, "v", ago(2), ago(2), complete=ago(1))
+    output = Folder(str(tmp_path / "s1"))
+    Sights({"a": seen}, recipe="r", pauses_seconds=(60.0, 600.0)).write(output)
+    full = Trouble("r", ago(0), "3 GB are needed, 1 GB are free", "Free space.", 4, since=ago(1))
+    Works(trouble=full).write(output)
+    state = session_status(str(output))
+    assert [row["state"] for row in state["tomograms"]] == ["resting"]
+    assert (state["is_well"], state["failed"]) == (False, 0)
+    assert state["standstill"]["since"] == full.since
+    assert state["capacity"]["is_moving"] is False
+    (told,) = state["hindrances"]
+    assert re.search(r"1 GB are free\. Free space\. Free there now: [\d.e+]+ GB\.$", told["line"])
+    assert state["free_bytes"] > 0
 
 
 def test_what_is_wrong_with_a_watch_is_told_where_its_outputs_are(tmp_path, capsys):

@@ -1,9 +1,11 @@
 """One truth: a facility with sessions in every state, as status, ``--look`` and metrics tell it."""
 
+import time
 from collections import Counter
+from datetime import datetime
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from test_watching import Site
 
 from tomoseg import cli
@@ -11,10 +13,12 @@ from tomoseg.arrivals import Looks, Sights, Standing, Worked, Works, iso
 from tomoseg.arrivals.progress import PLACE, PassProgress
 from tomoseg.arrivals.words import line_of
 from tomoseg.errors import BlockError, FormatError, ResourceError
+from tomoseg.monitoring.disks import mount_of
+from tomoseg.monitoring.metrics import shown_metrics
 from tomoseg.monitoring.tomograms import LookSeen, TomogramMetrics
 from tomoseg.status import status_of
 from tomoseg.stores import Folder, claimed
-from tomoseg.watching.shown import shown
+from tomoseg.watching.shown import show, shown
 from tomoseg.watching.tables import standstill_of, table
 
 EXPECTED = {
@@ -164,6 +168,27 @@ def test_a_standstill_is_told_alike(facility, capsys):
     assert told["sessions"]["broken"]["standstill"] is not None
     assert told["sessions"]["lost"]["standstill"] is None
     assert standstill_of(looks, facility.now, Looks(6000.0)) is None
+
+
+def test_what_serves_shows_the_same(facility):
+    """The standstill that a look found, and one sample of the disk of all eight results."""
+    facility.wait(600)
+    claim = sorted((facility.home / "out/busy/.tomoseg").glob("claim-*.json"))[-1]
+    claim.unlink()
+    looks = list(facility.look().values())
+    still = show(looks, facility.watch, facility.now, missing_places=2)
+    assert still == standstill_of(looks, facility.now)
+    value = REGISTRY.get_sample_value
+    age = time.time() - datetime.fromisoformat(still.since).timestamp()
+    assert value("tomoseg_standstill_seconds") == pytest.approx(age, abs=60)
+    assert value("tomoseg_missing_places") == 2
+    disks = [
+        sample.labels["mount"]
+        for metric in shown_metrics().collect()
+        for sample in metric.samples
+        if metric.name == "tomoseg_disk_free_bytes"
+    ]
+    assert disks.count(mount_of(facility.home)) == 1
 
 
 def test_every_standing_has_a_word_for_its_column():

@@ -28,7 +28,7 @@ from tomoseg.arrivals import (
 from tomoseg.arrivals.progress import read_progress
 from tomoseg.arrivals.times import account_times
 from tomoseg.arrivals.words import OF_SESSION, QUIET, counted, line_of, said, sentence, told
-from tomoseg.capacity import Times, capacity, times_of
+from tomoseg.capacity import LEFT, Times, capacity, times_of
 from tomoseg.errors import RequestError
 from tomoseg.report.summary import DONE
 from tomoseg.stores import Folder, Owner, free_bytes, living_owner
@@ -89,6 +89,11 @@ class _State:
         """Whether a run ended before its time, and no watch begins another."""
         has_ended = bool(self.journal["finished"]) or not self.journal["started"]
         return not (has_ended or self.owner or self.account.sights.recipe)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing of it goes on now."""
+        return self.is_left or (bool(self.account.hindrances) and self.owner is None)
 
     def times(self, session: str = "") -> list[Times]:
         """Return when what happened to its tomograms."""
@@ -223,9 +228,11 @@ def _standstills(states: Mapping[str, _State], now: datetime) -> dict[str, Stand
 def _capacity(
     states: Mapping[str, _State], still: Standstill | None, now: datetime
 ) -> dict[str, Any]:
-    times = [time for name, one in states.items() for time in one.times(name)]
-    is_moving = still is None and not all(one.is_left for one in states.values())
-    found = capacity(times, now.astimezone(), is_moving=is_moving)
+    times = {name: one.times(name) for name, one in states.items()}
+    unfinished = [name for name in times if any(one.state in LEFT for one in times[name])]
+    is_stuck = bool(unfinished) and all(states[name].is_stuck for name in unfinished)
+    rows = [one for each in times.values() for one in each]
+    found = capacity(rows, now.astimezone(), is_moving=still is None and not is_stuck)
     return {"capacity": {"say": str(found), **found.as_dict()}}
 
 

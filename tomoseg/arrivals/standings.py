@@ -120,7 +120,8 @@ def _stand(
     if standing == Standing.READY:
         if held is not None:
             return replace(held, attempts=attempts)
-        since = max(seen.complete, seen.again, sights.again, sights.free_since, until)
+        rested = until if worked is None or until <= iso(now) else worked.ended
+        since = max(seen.complete, seen.again, sights.again, sights.free_since, rested)
         return Stand(standing, since, attempts=attempts)
     assert worked is not None
     say = DIED if worked.state == RUNNING and standing != Standing.RUNNING else worked.error
