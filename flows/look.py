@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -24,13 +25,14 @@ from prefect.states import Completed
 
 from flows.runs import ARRIVALS, KEPT, busy, hold_cancelled, is_attempt
 from tomoseg.arrivals import after, iso
-from tomoseg.monitoring.metrics import show_tomograms
-from tomoseg.watching.looks import SessionLook, look, orders
+from tomoseg.watching.looks import SessionLook, orders, survey
 from tomoseg.watching.settings import Watch, load_watch
-from tomoseg.watching.tables import incomplete_since, times
+from tomoseg.watching.shown import show
 
 LOOK = "tomoseg watch"
 FORGOTTEN_AT_ONCE = 20
+
+log = logging.getLogger("tomoseg.watching.look")
 
 
 @flow(name=LOOK, flow_run_name="look", validate_parameters=False, persist_result=False)
@@ -60,11 +62,11 @@ def look_once(path: Path, mine: Collection[object] = ()) -> str:
         Ids of the runs that this process looks after.
     """
     settings, now = load_watch(path, os.environ), datetime.now(UTC)
-    looks = look(settings, now)
-    show_tomograms(
-        [one for each in looks for one in times(each)],
-        [since for each in looks for since in incomplete_since(each)],
-    )
+    found = survey(settings, now)
+    looks, warnings = found.looks, found.presence.warnings
+    still = show(looks, settings, now, missing_places=len(warnings))
+    for each in warnings:
+        log.warning("the watch: %s. %s", each.say, each.remedy)
     with get_client(sync_client=True) as client:
         at_work = busy(client, looks, path, now, mine)
         held = hold_cancelled(client, looks, path, now)
@@ -72,6 +74,8 @@ def look_once(path: Path, mine: Collection[object] = ()) -> str:
     chosen = orders(looks, settings, now, at_work | held)
     started = [one.place.name for one in chosen if start(one, settings, path, now)]
     problems = sum(bool(one.problem) for one in looks)
+    if still is not None:
+        log.error("standstill: %s. %s", still.say, still.remedy)
     said = f"{len(looks)} sessions, {len(at_work)} in work, started: {', '.join(started) or 'none'}"
     return said + (f"; {problems} could not be looked at" if problems else "")
 

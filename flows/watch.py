@@ -26,12 +26,11 @@ from tomoseg.arrivals.presence import said_others
 from tomoseg.attempts import explaining
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.monitoring import begin, configure_logs
-from tomoseg.stores import checked_url
 from tomoseg.watching.asking import pause, resume
 from tomoseg.watching.looks import ask_again, look, orders, survey
 from tomoseg.watching.places import places_of, presence_of, presences_of
 from tomoseg.watching.settings import LimitsSection, Watch, load_watch
-from tomoseg.watching.tables import table
+from tomoseg.watching.tables import standstill_of, table
 
 EVENT = "tomoseg.look"
 
@@ -93,10 +92,11 @@ def _keys() -> str:
 def _once(watch: Watch, *, is_working: bool) -> int:
     now = datetime.now(UTC)
     found = survey(watch, now)
-    warnings = found.presence.warnings
-    print(table(found.looks, warnings))
+    warnings, still = found.presence.warnings, standstill_of(found.looks, now)
+    print(table(found.looks, warnings, still=still, now=now))
     if not is_working:
-        return int(bool(warnings) or any(one.needs_person for one in found.looks))
+        needs = any(one.needs_person for one in found.looks)
+        return int(bool(warnings) or needs or still is not None)
     failed = bool(warnings) or any(one.problem for one in found.looks)
     for one in orders(found.looks, watch, now):
         failed |= not _work(watch, one.place.name)
@@ -135,18 +135,8 @@ def _serve(watch: Watch, path: Path) -> int:
             "no Prefect server is named",
             remedy="Start one (prefect server start) and set PREFECT_API_URL, or use --once.",
         )
-    if begin() is not None:
-        _show_disk(watch)
+    begin()
     return serve(watch, path)
-
-
-def _show_disk(watch: Watch) -> None:
-    """Show the disk of the results, if they go to one."""
-    from tomoseg.monitoring.metrics import show_disk
-
-    protocol, _, path = checked_url(watch.output).partition("://")
-    if protocol == "file":
-        show_disk("output", path.partition("{session}")[0])
 
 
 if __name__ == "__main__":

@@ -142,7 +142,9 @@ def test_troubles_in_a_row_are_counted_a_recipe():
     first = stopped(None, full, "r1", at(0))
     second = stopped(first, full, "r1", at(60))
     assert (first.number, second.number) == (1, 2)
-    assert second == Trouble("r1", iso(at(60)), "the disk is full", "Free space.", 2)
+    assert second == Trouble(
+        "r1", iso(at(60)), "the disk is full", "Free space.", 2, since=iso(at(0))
+    )
     assert stopped(second, full, "r2", at(90)).number == 1
 
 

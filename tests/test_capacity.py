@@ -112,6 +112,20 @@ def test_one_that_hangs_lowers_what_is_possible():
     assert capacity([done, waits, hangs], NOW).possible_per_hour == pytest.approx(1 / 5)
 
 
+def test_nothing_is_predicted_of_what_stands_still_nor_of_what_waits_for_a_person():
+    """Two were done in two hours at work, and two wait: an hour each, if only somebody worked."""
+    rows = [tomogram(str(n), "done", 3, 3 - n, 2 - n) for n in range(2)]
+    rows += [tomogram(str(n), "waiting", 3) for n in (2, 3)]
+    rows += [tomogram(state, state, 3) for state in ("paused", "refused", "gone")]
+    moving, still = (capacity(rows, NOW, is_moving=is_moving) for is_moving in (True, False))
+    assert (moving.backlog, moving.held, still.backlog) == (2, 3, 2)
+    assert moving.predicted_finish == NOW + timedelta(hours=2)
+    assert (still.predicted_finish, still.is_keeping_up) == (None, False)
+    assert str(still).startswith("stands still: ")
+    assert str(still).endswith("2 to do, 3 paused, refused or gone")
+    assert capacity(rows[:2], NOW, is_moving=False).is_keeping_up is True, "there is nothing to do"
+
+
 def test_rows_of_a_journal_and_of_a_watch_are_read():
     rows = [
         {"name": "a", "state": "done", "started": "2026-03-01T10:00:00+00:00",
@@ -122,7 +136,7 @@ def test_rows_of_a_journal_and_of_a_watch_are_read():
     ]  # fmt: skip
     a, b, c = times_of(rows, session="today")
     assert a == Times("today/a", "done", None, ago(2), NOW, {"ingest": 2.0})
-    assert b == Times("today/b", "failed", NOW + timedelta(seconds=0.25))
+    assert b == Times("today/b", "refused", NOW + timedelta(seconds=0.25))
     assert c == Times("today/c", "set aside")
     with pytest.raises(KeyError):
         times_of([{"name": "a", "state": "lost"}])

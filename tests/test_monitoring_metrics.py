@@ -1,9 +1,11 @@
 """Metrics: what Prometheus reads is what happened, and no name of a tomogram is among it."""
 
+import socket
 import sys
 import threading
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +16,9 @@ from tomoseg.devices import VARIABLE, memory_bytes
 from tomoseg.errors import RequestError
 from tomoseg.events import Place, Work
 from tomoseg.monitoring import metrics
+from tomoseg.monitoring.disks import Disks, mount_of
 from tomoseg.monitoring.metrics import ADDRESS, DeviceMemory, WorkMetrics
-from tomoseg.monitoring.tomograms import TomogramMetrics
+from tomoseg.monitoring.tomograms import LookSeen, SessionSeen, TomogramMetrics
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 LOOKED = BEGAN.timestamp() + 600
@@ -91,15 +94,21 @@ def times(name, state, complete=None, finished=None, **seconds):
     return Times(name, state, at(complete), at(complete), at(finished), seconds)
 
 
+def found(rows=(), incomplete=(), state="seen", **others):
+    """A look that found one session, or what others say."""
+    sessions = [SessionSeen("s1", state, rows, incomplete)]
+    return LookSeen(**{"sessions": sessions, **others})
+
+
 def test_tomograms_are_counted_once_however_often_they_are_looked_at(registry):
     watched = TomogramMetrics(registry, BEGAN)
     assert not list(registry.collect())
     old = times("old", "done", -60, -30)
-    watched.looked([old, times("a", "waiting", 1), times("b", "waiting", 2)], LOOKED)
+    watched.looked(found([old, times("a", "waiting", 1), times("b", "waiting", 2)]), LOOKED)
     done = times("a", "done", 1, 11, ingest=5.0, segment=400.0)
     after = [old, done, times("b", "set aside", 2, 20)]
-    watched.looked(after, LOOKED)
-    watched.looked(after, LOOKED)
+    watched.looked(found(after), LOOKED)
+    watched.looked(found(after), LOOKED)
     value = registry.get_sample_value
     assert value("tomoseg_tomograms_arrived_total") == 2
     assert value("tomoseg_tomograms_ended_total", {"state": "done"}) == 1
@@ -112,7 +121,8 @@ def test_tomograms_are_counted_once_however_often_they_are_looked_at(registry):
     assert value("tomoseg_tomogram_stage_seconds_sum", {"stage": "segment"}) == 400
     assert value("tomoseg_queue_age_seconds") == 0
     # New content is a new arrival, and a new result.
-    watched.looked([old, times("a", "done", 30, 35), times("b", "set aside", 2, 20)], LOOKED)
+    last = [old, times("a", "done", 30, 35), times("b", "set aside", 2, 20)]
+    watched.looked(found(last), LOOKED)
     assert value("tomoseg_tomograms_arrived_total") == 3
     assert value("tomoseg_tomograms_ended_total", {"state": "done"}) == 2
     assert value("tomoseg_result_seconds_sum") == 900
@@ -120,9 +130,8 @@ def test_tomograms_are_counted_once_however_often_they_are_looked_at(registry):
 
 def test_the_queue_is_as_old_as_what_waits_longest(registry, monkeypatch):
     watched = TomogramMetrics(registry, BEGAN)
-    watched.looked(
-        [times("a", "waiting", 4), times("b", "waiting", 1), times("c", "running", 0)], LOOKED
-    )
+    rows = [times("a", "waiting", 4), times("b", "waiting", 1), times("c", "running", 0)]
+    watched.looked(found(rows), LOOKED)
     for minutes in (10, 25):
         now = (BEGAN + timedelta(minutes=minutes)).timestamp()
         monkeypatch.setattr("tomoseg.monitoring.tomograms.time.time", lambda now=now: now)
@@ -133,25 +142,25 @@ def test_the_queue_is_as_old_as_what_waits_longest(registry, monkeypatch):
 
 def test_what_stays_incomplete_grows_older(registry, monkeypatch):
     watched = TomogramMetrics(registry, BEGAN)
-    watched.looked([], LOOKED, [BEGAN, BEGAN + timedelta(minutes=3)])
+    watched.looked(found((), [BEGAN, BEGAN + timedelta(minutes=3)]), LOOKED)
     now = (BEGAN + timedelta(minutes=90)).timestamp()
     monkeypatch.setattr("tomoseg.monitoring.tomograms.time.time", lambda: now)
     assert registry.get_sample_value("tomoseg_incomplete_age_seconds") == 90 * 60
-    watched.looked([], LOOKED)
+    watched.looked(found(), LOOKED)
     assert registry.get_sample_value("tomoseg_incomplete_age_seconds") == 0
 
 
 def test_a_session_that_could_not_be_looked_at_is_not_counted_anew(registry):
     watched = TomogramMetrics(registry, BEGAN)
     rows = [times("a", "done", 1, 11)]
-    for found in (rows, [], rows):
-        watched.looked(found, LOOKED)
+    for each in (rows, [], rows):
+        watched.looked(found(each), LOOKED)
     value = registry.get_sample_value
     assert value("tomoseg_tomograms_arrived_total") == 1
     assert value("tomoseg_tomograms_ended_total", {"state": "done"}) == 1
     # What is long past is not remembered, and not counted either.
-    for found in ([], rows):
-        watched.looked(found, LOOKED + timedelta(days=8).total_seconds())
+    for each in ([], rows):
+        watched.looked(found(each), LOOKED + timedelta(days=8).total_seconds())
     assert value("tomoseg_tomograms_arrived_total") == 1
 
 
@@ -162,10 +171,11 @@ def test_no_name_of_a_tomogram_or_a_block_is_shown(registry):
         worked.began(one)
         worked.ended(one, 1.0, is_done=True)
     few = len(generate_latest(registry).splitlines())
-    watched.looked([times(f"secret_tomogram_{n}", "done", n, n + 1) for n in range(200)], LOOKED)
+    rows = [times(f"secret_tomogram_{n}", "done", n, n + 1) for n in range(200)]
+    watched.looked(LookSeen([SessionSeen("secret_session", "gone", rows)]), LOOKED)
     text = generate_latest(registry).decode()
     assert "secret" not in text
-    assert len(text.splitlines()) < few + 70
+    assert len(text.splitlines()) < few + 90
 
 
 def test_the_memory_of_visible_gpus_is_shown(registry, monkeypatch):
@@ -201,17 +211,115 @@ def test_a_process_shows_its_metrics_where_it_is_told(monkeypatch, tmp_path):
     monkeypatch.delenv(ADDRESS, raising=False)
     assert metrics.serve_metrics() is None
     monkeypatch.setenv(ADDRESS, "127.0.0.1:0")
-    metrics.show_disk("output", tmp_path)
-    metrics.show_disk("scratch", tmp_path / "none")
+    metrics.show_disk(tmp_path)
+    metrics.show_disk(tmp_path / "none")
     url = metrics.serve_metrics()
     assert url.startswith("http://127.0.0.1:")
     text = urllib.request.urlopen(url, timeout=10).read().decode()
     assert 'tomoseg_info{version="' in text
-    assert 'tomoseg_disk_free_bytes{place="scratch"} NaN' in text
-    assert 'tomoseg_disk_size_bytes{place="output"} ' in text
+    labels = f'host="{socket.gethostname()}",mount="{mount_of(tmp_path)}"'
+    sample = f"tomoseg_disk_size_bytes{{{labels}}} "
+    assert text.count(sample) == 1
     monkeypatch.setenv(ADDRESS, url.removeprefix("http://").removesuffix("/metrics"))
     with pytest.raises(RequestError, match="metrics cannot be shown at 127"):
         metrics.serve_metrics()
+
+
+def test_what_cannot_be_looked_at_keeps_its_values_and_says_their_age(registry, monkeypatch):
+    """Also a session that is gone with its drive: no alert that stands is ended by that."""
+    watched = TomogramMetrics(registry, BEGAN)
+    rows = [times("a", "set aside", 1, 2), times("b", "waiting", 1), times("c", "done", 1, 2)]
+    other = SessionSeen("s2", "seen", [times("d", "done", 1, 2)])
+    watched.looked(found(sessions=[SessionSeen("s1", "seen", rows, [BEGAN]), other]), LOOKED)
+    value = registry.get_sample_value
+
+    def states():
+        return [value("tomoseg_tomograms", {"state": s}) for s in ("set aside", "waiting", "done")]
+
+    def sessions():
+        kinds = ("seen", "unreadable", "gone", "refused", "stopped", "paused")
+        return [value("tomoseg_sessions", {"state": each}) for each in kinds]
+
+    monkeypatch.setattr("tomoseg.monitoring.tomograms.time.time", lambda: LOOKED + 500)
+    assert (states(), sessions()) == ([1, 1, 2], [2, 0, 0, 0, 0, 0])
+    assert value("tomoseg_session_seen_age_seconds") == 0
+    # What is all done may be moved away: it is kept, but not missed.
+    for away, kinds in (
+        ([SessionSeen("s1", "unreadable"), other], [1, 1, 0, 0, 0, 0]),
+        ([SessionSeen("s1", "gone"), other], [1, 0, 1, 0, 0, 0]),
+        ([], [0, 0, 1, 0, 0, 0]),
+    ):
+        watched.looked(found(sessions=away, missing_places=1), LOOKED + 300)
+        assert (states(), sessions()) == ([1, 1, 2], kinds)
+        assert value("tomoseg_session_seen_age_seconds") == 500
+        assert value("tomoseg_incomplete_age_seconds") == LOOKED + 500 - BEGAN.timestamp()
+        assert value("tomoseg_queue_age_seconds") == LOOKED + 500 - BEGAN.timestamp() - 60
+        assert value("tomoseg_missing_places") == 1
+    back = [SessionSeen("s1", "refused", rows[2:]), SessionSeen("s2", "paused", other.tomograms)]
+    watched.looked(found(sessions=back), LOOKED + 400)
+    assert (states(), sessions()) == ([0, 0, 2], [0, 0, 0, 1, 0, 1])
+    assert value("tomoseg_session_seen_age_seconds") == value("tomoseg_missing_places") == 0
+    # After a week nobody waits for it any more.
+    watched.looked(found(sessions=[]), LOOKED + 8 * 24 * 3600)
+    assert (states(), sessions()) == ([0, 0, 0], [0] * 6)
+
+
+def test_a_standstill_grows_older_between_looks_and_where_none_comes(registry, monkeypatch):
+    watched = TomogramMetrics(registry, BEGAN)
+    waits = [times("a", "waiting", 1)]
+
+    def seconds(now):
+        monkeypatch.setattr("tomoseg.monitoring.tomograms.time.time", lambda: LOOKED + now)
+        return registry.get_sample_value("tomoseg_standstill_seconds")
+
+    watched.looked(found(waits, still_since=BEGAN, seconds_between=60.0), LOOKED)
+    assert [seconds(0), seconds(10)] == [600, 610]
+    watched.looked(found(waits, seconds_between=60.0), LOOKED)
+    assert [seconds(0), seconds(180), seconds(181)] == [0, 0, 181], "no look for three intervals"
+    for look in (found([times("a", "done", 1, 2)], seconds_between=60.0), found(waits)):
+        watched.looked(look, LOOKED)
+        assert seconds(9999) == 0, "there is nothing to do, or nobody knows when a look is due"
+
+
+class FileSystems:
+    """Folders on file systems of ours: mount → device, free bytes."""
+
+    def __init__(self, monkeypatch, mounts):
+        self.mounts = mounts
+        paths = "tomoseg.monitoring.disks"
+        monkeypatch.setattr(f"{paths}.mount_of", lambda folder: max(
+            (each for each in self.mounts if str(folder).startswith(each)), key=len))  # fmt: skip
+        monkeypatch.setattr(f"{paths}.os.path.ismount", lambda mount: mount in self.mounts)
+        monkeypatch.setattr(f"{paths}._device", lambda mount: self.mounts.get(mount, (mount,))[0])
+        monkeypatch.setattr(f"{paths}._usage", lambda mount: (self.mounts[mount][1], 1000))
+
+
+def test_a_file_system_is_one_sample_and_asked_each_time(registry, monkeypatch):
+    system = FileSystems(monkeypatch, {"/": (1, 100), "/data": (2, 200), "/again": (2, 200)})
+    disks = Disks()
+    registry.register(disks)
+    for folder in ("/data/out/a", "/data/out/b", "/data/scratch", "/again/out", "/home"):
+        disks.add(folder)
+
+    def free():
+        return {
+            sample.labels["mount"]: sample.value
+            for metric in registry.collect()
+            for sample in metric.samples
+            if sample.name == "tomoseg_disk_free_bytes"
+        }
+
+    assert free() == {"/data": 200, "/": 100}
+    system.mounts |= {"/data": (2, 20)}
+    assert free() == {"/data": 20, "/": 100}
+    del system.mounts["/data"]
+    assert free() == {"/data": 20, "/": 100}, "it is away: its alert stands"
+
+
+def test_where_a_folder_is_or_will_be_mounted(tmp_path):
+    assert mount_of(tmp_path / "not" / "yet") == mount_of(tmp_path)
+    assert Path(mount_of(tmp_path)).is_mount()
+    assert str(tmp_path).startswith(mount_of(tmp_path))
 
 
 @pytest.mark.parametrize("address", ["9108", ":9108", "127.0.0.1", "127.0.0.1:x", "h:70000"])

@@ -371,7 +371,18 @@ def test_failure_before_the_header_was_read_is_shown():
     failed = {"name": "Bad", "state": "failed"}
     text = Page(session_page(session(failed, finished=None))).text
     assert "No error was recorded." in text
-    assert "still running" in text
+    assert "not finished. This was so when this was written" in text
+
+
+def test_a_page_claims_nothing_of_later():
+    """A run that is killed writes it no more."""
+    row = {"name": "a", "state": "running"}
+    page = session_page(session(row, finished="", written="2026-01-31T22:15:00+00:00"))
+    text = " ".join(Page(page).text.split())
+    assert "Started 2026-01-31 22:10 UTC, not finished. This was so at 2026-01-31 22:15 UTC" in text
+    assert "how it stands now, tomoseg status with this folder says" in text
+    with pytest.raises(RequestError):
+        session(written="soon")
 
 
 NASTY = "<script>alert('1')</script>\"&.mrc"

@@ -1,18 +1,20 @@
 """Status: one session or all below a folder, and whether their cluster keeps up."""
 
 import json
+import re
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tomoseg import cli
-from tomoseg.arrivals import Seen, Sights
+from tomoseg.arrivals import Seen, Sights, Trouble, Works
 from tomoseg.capacity import Times
 from tomoseg.errors import RequestError
 from tomoseg.stages.progress import noted as progress_noted
 from tomoseg.stages.progress import read_progress
 from tomoseg.status import session_status, status_of, tomogram_times
-from tomoseg.stores import Folder
+from tomoseg.stores import Folder, claimed
 
 
 def ago(hours):
@@ -30,9 +32,14 @@ def done(name, started, finished):
     return {"name": name, "state": "done", "started": ago(started), "finished": ago(finished)}
 
 
+def at_work(folder):
+    """Hold an output."""
+    return claimed(Folder(str(folder)))
+
+
 @pytest.fixture
 def sessions(tmp_path):
-    """Two sessions of one cluster, one of them two folders down; and what is no session.
+    """Two sessions of one cluster in work, one two folders down; and what is no session.
 
     Four tomograms in four hours at work, and two still wait.
     """
@@ -48,7 +55,8 @@ def sessions(tmp_path):
     journal(tmp_path / "out" / "krios1" / "tuesday", second)
     (tmp_path / "out" / "notes").mkdir()
     (tmp_path / "out" / "notes" / "session.txt").touch()
-    return tmp_path / "out"
+    with at_work(tmp_path / "out" / "monday"), at_work(tmp_path / "out" / "krios1" / "tuesday"):
+        yield tmp_path / "out"
 
 
 def test_all_sessions_below_a_folder_share_a_capacity(sessions):
@@ -64,6 +72,7 @@ def test_all_sessions_below_a_folder_share_a_capacity(sessions):
     # When files came is not known, so neither is whether it keeps up.
     assert capacity["arriving_per_hour"] is capacity["is_keeping_up"] is None
     assert "2 to do, done at about 20" in capacity["say"]
+    assert state["is_well"] is False, "one failed"
 
 
 def test_one_session_has_its_own(sessions):
@@ -89,7 +98,10 @@ def test_the_command_says_it_in_lines_and_as_json(sessions, capsys):
     head, capacity, *each = lines.strip().splitlines()
     assert head.startswith("2 sessions: ")
     assert capacity.startswith("1 an hour went out, 1 an hour are possible, 2 to do")
-    assert [line.split(": ")[0] for line in each] == ["krios1/tuesday", "monday"]
+    assert [line.split(": ")[0] for line in each] == [
+        "krios1/tuesday", "krios1/tuesday/b", "monday",
+    ]  # fmt: skip
+    assert each[1] == "krios1/tuesday/b: failed - e. Copy it again."
     assert json.loads("{" + rest[:end])["capacity"]["backlog"] == 2
     assert "\nc: waiting\n" in rest[end:]
 
@@ -103,9 +115,10 @@ def test_a_file_that_stays_incomplete_is_told(sessions, capsys):
     said = {row["name"]: row for row in status_of(str(sessions / "monday"))["tomograms"]}
     assert said["d"]["state"] == "incomplete"
     assert said["d"]["say"] == "unchanged for 3 h 0 min: the file has 10 bytes, not 20"
-    assert "e" not in said
+    assert (said["e"]["state"], said["b"]["state"]) == ("settling", "done")
     new = status_of(str(sessions))["sessions"]["new"]
-    assert new["headline"] == "0 of 1 tomograms done, 0 failed; nothing has begun"
+    told = "0 of 2 tomograms done, 0 failed; 1 settling, 1 incomplete; nothing has begun"
+    assert (new["headline"], new["is_well"]) == (told, True)
     with pytest.raises(SystemExit):
         cli.app(["status", str(sessions / "new")])
     assert "d: incomplete - unchanged for 3 h 0 min" in capsys.readouterr().out
@@ -124,9 +137,80 @@ def test_a_running_tomogram_says_how_far_it_is_and_a_finished_one_what_was_noted
     now[0] = 6.0
     tell("b", "segment predict", 3, 9)
     assert len(told) == 4
-    first, second = session_status(str(tmp_path / "out"))["tomograms"]
+    with at_work(tmp_path / "out"):
+        first, second = session_status(str(tmp_path / "out"))["tomograms"]
     assert first["say"] == "no filament"
     assert second["say"].startswith("segment predict, 3 of 9 blocks at 20")
+    # It does not run any more when nobody is at work.
+    dead = session_status(str(tmp_path / "out"))
+    told = "its run ended without a word: segment predict, 3 of 9 blocks at 20"
+    assert dead["tomograms"][1]["state"] == "stopped"
+    assert dead["tomograms"][1]["say"].startswith(told)
+    assert dead["tomograms"][1]["say"].endswith(". Run it again.")
+    assert (dead["is_well"], dead["capacity"]["is_moving"]) == (False, False)
+    assert "nobody is at work: run it again" in dead["headline"]
+
+
+def test_a_session_that_waits_for_its_turn_does_not_stand_still(tmp_path):
+    """Its watch's file says which sessions are beside it, and when the last look was."""
+    root = Folder(str(tmp_path / "out"))
+    watch = f"{root.url}/.tomoseg/watches/w.json"
+    values = {"seconds_between_looks": 30.0, "looked": ago(0)}
+    (root / ".tomoseg/watches").write_json("w.json", values)
+    seen = Seen("file:///in/a.mrc", 10, "v", ago(2), ago(2), complete=ago(1))
+    for name in ("krios/mine", "other", "krios/other"):
+        Sights({"a": seen}, recipe="r", watch=watch).write(root / name)
+    with at_work(tmp_path / "out" / "other"):
+        waits = session_status(str(tmp_path / "out" / "krios" / "mine"))
+    assert (waits["standstill"], waits["is_well"]) == (None, True)
+    still = session_status(str(tmp_path / "out" / "krios" / "mine"))
+    assert "krios/mine/a, krios/other/a, other/a wait" in still["standstill"]["say"]
+    assert still["is_well"] is False
+    assert still["capacity"]["say"].startswith("stands still: ")
+    (root / ".tomoseg/watches").write_json("w.json", values | {"looked": ago(1)})
+    unseen = status_of(str(tmp_path / "out"))["standstill"]
+    assert unseen["say"].startswith("no watch has looked since ")
+
+
+def test_nothing_is_predicted_of_a_run_that_ended_before_its_time(tmp_path):
+    """Though another session of that folder is finished."""
+    rows = [done("a", 4, 3), done("b", 3, 2)]
+    journal(tmp_path / "over", rows, finished=ago(2))
+    journal(tmp_path / "cut", [*rows, {"name": "c", "state": "waiting"}])
+    for place, is_held in (("cut", False), (".", False), (".", True)):
+        with at_work(tmp_path / "cut") if is_held else nullcontext():
+            capacity = status_of(str(tmp_path / place))["capacity"]
+        assert capacity["say"].startswith("stands still: ") != is_held
+        assert (capacity["predicted_finish"] is not None) == is_held
+
+
+def test_a_full_disk_lets_nothing_be_predicted_and_says_what_is_free_now(tmp_path):
+    seen = Seen("file:///in/a.mrc", 10, "v", ago(2), ago(2), complete=ago(1))
+    output = Folder(str(tmp_path / "s1"))
+    Sights({"a": seen}, recipe="r", pauses_seconds=(60.0, 600.0)).write(output)
+    full = Trouble("r", ago(0), "3 GB are needed, 1 GB are free", "Free space.", 4, since=ago(1))
+    Works(trouble=full).write(output)
+    state = session_status(str(output))
+    assert [row["state"] for row in state["tomograms"]] == ["resting"]
+    assert (state["is_well"], state["failed"]) == (False, 0)
+    assert state["standstill"]["since"] == full.since
+    assert state["capacity"]["is_moving"] is False
+    (told,) = state["hindrances"]
+    assert re.search(r"1 GB are free\. Free space\. Free there now: [\d.e+]+ GB\.$", told["line"])
+    assert state["free_bytes"] > 0
+
+
+def test_what_is_wrong_with_a_watch_is_told_where_its_outputs_are(tmp_path, capsys):
+    """Also where its pattern has never matched anything."""
+    gone = {"kind": "gone", "say": "in/* matches nothing", "remedy": "Mount it.", "since": ago(1)}
+    values = {"seconds_between_looks": 30.0, "looked": ago(0), "warnings": [gone]}
+    Folder(str(tmp_path / ".tomoseg/watches")).write_json("w.json", values)
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["status", str(tmp_path)])
+    assert ended.value.code == 1
+    said = capsys.readouterr().out
+    assert "the watch: gone since " in said
+    assert "(1 h 0 min): in/* matches nothing. Mount it." in said
 
 
 def test_times_are_those_of_the_journal(sessions):

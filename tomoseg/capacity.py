@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-State = Literal["waiting", "running", "done", "failed", "set aside"]
+State = Literal["waiting", "running", "paused", "refused", "gone", "done", "failed", "set aside"]
 
 WINDOW_HOURS = 6.0
+LEFT: tuple[State, ...] = ("waiting", "running")
+HELD: tuple[State, ...] = ("paused", "refused", "gone")
+"""What a person has to free."""
 ENDED: tuple[State, ...] = ("done", "failed", "set aside")
 STATES: dict[str, State] = {
-    **{state: state for state in ("waiting", "running", *ENDED)},
+    **{state: state for state in (*LEFT, *HELD, *ENDED)},
     "already there": "done",
-    "refused": "failed",
 }
 """What sessions and watches call it → where a tomogram stands."""
 
@@ -107,11 +109,15 @@ class Capacity:
     possible_per_hour
         The same for each hour in which any was worked on; None before the first has ended.
     backlog
-        Tomograms that wait or are in work.
+        Tomograms that wait or are in work; not those that a person has to free.
     oldest_hours
         How long the one that waits longest has been complete; 0 if none waits.
     predicted_finish
         When what is here now will be done; None if that cannot be said yet.
+    is_moving
+        Whether the work goes on; whatever went out before, nothing does where it stands still.
+    held
+        Tomograms that a person has to free.
     """
 
     arriving_per_hour: float | None
@@ -120,12 +126,16 @@ class Capacity:
     backlog: int
     oldest_hours: float
     predicted_finish: datetime | None
+    is_moving: bool = True
+    held: int = 0
 
     @property
     def is_keeping_up(self) -> bool | None:
         """Whether as many can go out as come in; None if that cannot be said yet."""
         if self.backlog == 0:
             return True
+        if not self.is_moving:
+            return False
         if self.possible_per_hour is None or self.arriving_per_hour is None:
             return None
         return self.possible_per_hour >= self.arriving_per_hour
@@ -139,10 +149,14 @@ class Capacity:
         if self.possible_per_hour is not None:
             parts.append(f"{self.possible_per_hour:.3g} an hour are possible")
         parts.append(f"{self.backlog} to do" if self.backlog else "nothing to do")
+        if self.held:
+            parts.append(f"{self.held} paused, refused or gone")
         if self.predicted_finish is not None:
             parts.append(f"done at about {self.predicted_finish:%Y-%m-%d %H:%M %Z}".rstrip())
         heads = {True: "keeps up: ", False: "falls behind: ", None: ""}
-        return heads[self.is_keeping_up] + ", ".join(parts)
+        head = heads[self.is_keeping_up] if self.is_moving else "stands still: "
+        is_held = self.held > 0 and self.backlog == 0
+        return ("" if is_held else head) + ", ".join(parts)
 
     def as_dict(self) -> dict[str, float | int | str | bool | None]:
         """Return it for JSON."""
@@ -155,11 +169,17 @@ class Capacity:
             "oldest_hours": self.oldest_hours,
             "predicted_finish": None if finish is None else finish.isoformat(timespec="seconds"),
             "is_keeping_up": self.is_keeping_up,
+            "is_moving": self.is_moving,
+            "held": self.held,
         }
 
 
 def capacity(
-    tomograms: Sequence[Times], now: datetime, *, window_hours: float = WINDOW_HOURS
+    tomograms: Sequence[Times],
+    now: datetime,
+    *,
+    window_hours: float = WINDOW_HOURS,
+    is_moving: bool = True,
 ) -> Capacity:
     """Work out the capacity from the times of tomograms.
 
@@ -171,6 +191,8 @@ def capacity(
         End of the window.
     window_hours
         How far back rates are counted.
+    is_moving
+        Whether the work goes on: where it stands still, nothing is predicted.
 
     Notes
     -----
@@ -182,11 +204,13 @@ def capacity(
     arrivals = [one.complete for one in tomograms if one.complete is not None]
     ended = [one.finished for one in tomograms if one.state in ENDED and one.finished is not None]
     spans = [(one.started, one.finished or now) for one in tomograms if one.started is not None]
-    left = [one for one in tomograms if one.state not in ENDED]
+    left = [one for one in tomograms if one.state in LEFT]
     out = sum(begin < time <= now for time in ended)
     busy = busy_hours(spans, begin, now)
     possible = out / busy if out and busy > 0 else None
-    finish = now + timedelta(hours=len(left) / possible) if left and possible else None
+    finish = None
+    if left and possible and is_moving:
+        finish = now + timedelta(hours=len(left) / possible)
     waits = [now - one.complete for one in left if one.complete is not None]
     return Capacity(
         arriving_per_hour=_rate(arrivals, begin, now),
@@ -195,6 +219,8 @@ def capacity(
         backlog=len(left),
         oldest_hours=max(waits, default=timedelta()) / timedelta(hours=1),
         predicted_finish=finish,
+        is_moving=is_moving or not left,
+        held=sum(one.state in HELD for one in tomograms),
     )
 
 

@@ -174,6 +174,7 @@ class Journal:
 
     def _write(self) -> None:
         with explaining():
+            self.values["written"] = _now()
             self.output.write_json(SESSION, self.values)
             self.history.write(self.output, datetime.now(UTC))
             page = session_page(SessionSummary.from_dict(self.values), self.thumbnails)

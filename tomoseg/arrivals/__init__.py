@@ -1,5 +1,6 @@
 """What arrives in a session, what becomes of it, and where each tomogram stands."""
 
+from tomoseg.arrivals.accounts import Account, account_of
 from tomoseg.arrivals.facts import (
     DONE,
     FAILED,
@@ -20,6 +21,7 @@ from tomoseg.arrivals.facts import (
     stopped,
 )
 from tomoseg.arrivals.standings import DIED, Stand, Standing, after, standing_of, stands
+from tomoseg.arrivals.standstill import Looks, Standstill, looks_of, standstill
 
 __all__ = [
     "DIED",
@@ -31,18 +33,24 @@ __all__ = [
     "SEEN",
     "SPARED",
     "WORKED",
+    "Account",
     "Hindrance",
+    "Looks",
     "Seen",
     "Sights",
     "Stand",
     "Standing",
+    "Standstill",
     "Trouble",
     "Worked",
     "Works",
+    "account_of",
     "after",
     "iso",
+    "looks_of",
     "observed",
     "standing_of",
     "stands",
+    "standstill",
     "stopped",
 ]

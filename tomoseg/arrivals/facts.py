@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from tomoseg.errors import FullDiskError, StoreError, TomosegError
+from tomoseg.errors import StoreError, TomosegError
 from tomoseg.sources import Found
-from tomoseg.stores import Folder, free_bytes
+from tomoseg.stores import Folder
 
 PLACE = ".tomoseg/arrivals"
 SEEN, WORKED = "seen.json", "worked.json"
@@ -95,6 +95,11 @@ class Worked:
     seconds: Mapping[str, float] = field(default_factory=dict)
     spared: int = 0
 
+    @property
+    def ended(self) -> str:
+        """When its last attempt ended, or began if nobody said how that ended."""
+        return self.finished or self.started
+
     def counts(self, seen: Seen, recipe: str) -> bool:
         """Tell whether it was of this content and recipe, and nobody asked for it since."""
         same = (self.size, self.version, self.recipe) == (seen.size, seen.version, recipe)
@@ -117,10 +122,10 @@ class Trouble:
         How often in a row.
     is_refusal
         Whether only another recipe helps.
-    is_full
-        Whether a disk was too full.
     missing
         URL of a model that was not there; once it is, that is over.
+    since
+        When the first of that row was.
     """
 
     recipe: str
@@ -129,18 +134,12 @@ class Trouble:
     remedy: str
     number: int = 1
     is_refusal: bool = False
-    is_full: bool = False
     missing: str = ""
+    since: str = ""
 
     def counts(self, sights: Sights) -> bool:
         """Tell whether it was of the recipe that is wanted, and nobody asked again since."""
         return self.recipe == sights.recipe and sights.again <= self.at
-
-    def said(self, output: Folder) -> str:
-        """Say it and its remedy; of a disk, also how much is free now."""
-        free = free_bytes(output) if self.is_full else None
-        now = "" if free is None else f" (at {self.at[:19]}; {free / 1e9:.2f} GB are free now)"
-        return f"{self.error}{now}. {self.remedy}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -152,14 +151,15 @@ class Hindrance:
     kind
         ``gone``: its folder is not there or empty; ``recipe``: that is wrong; ``unreadable``: the
         look failed; ``paused``: a person wants it to wait; ``elsewhere``: another watch serves its
-        output from another folder. Of a whole watch: ``gone``, if a pattern matches nothing.
+        output from another folder; ``stopped``: its last run was, by a cluster, disk or store that
+        failed, and is tried again. Of a whole watch: ``gone``, if a pattern matches nothing.
     say, remedy
         What it is and what mends it, for people.
     since
         When it was first found, ISO 8601.
     """
 
-    kind: Literal["gone", "recipe", "unreadable", "paused", "elsewhere"]
+    kind: Literal["gone", "recipe", "unreadable", "paused", "elsewhere", "stopped"]
     say: str
     remedy: str
     since: str
@@ -188,6 +188,8 @@ class Sights:
         (:mod:`tomoseg.arrivals.presence`).
     why_paused
         As that person said.
+    free_since
+        When that recipe was first wanted with nothing that hinders; empty where that is not known.
     """
 
     tomograms: Mapping[str, Seen] = field(default_factory=dict)
@@ -198,6 +200,7 @@ class Sights:
     hindrances: tuple[Hindrance, ...] = ()
     watch: str = ""
     why_paused: str = ""
+    free_since: str = ""
 
     @classmethod
     def read(cls, output: Folder) -> Self:
@@ -213,6 +216,7 @@ class Sights:
             tuple(Hindrance(**each) for each in values.get("hindrances", ())),
             values.get("watch", ""),
             values.get("why_paused", ""),
+            values.get("free_since", ""),
         )
 
     def write(self, output: Folder) -> None:
@@ -287,9 +291,10 @@ def observed(
 
 def stopped(trouble: Trouble | None, error: TomosegError, recipe: str, now: datetime) -> Trouble:
     """Return what is known of a session's trouble after it failed once more."""
-    number = 1 if trouble is None or trouble.recipe != recipe else trouble.number + 1
-    is_full = isinstance(error, FullDiskError)
-    return Trouble(recipe, iso(now), error.message, error.remedy, number, is_full=is_full)
+    if trouble is None or trouble.recipe != recipe:
+        return Trouble(recipe, iso(now), error.message, error.remedy, since=iso(now))
+    since = trouble.since or trouble.at
+    return Trouble(recipe, iso(now), error.message, error.remedy, trouble.number + 1, since=since)
 
 
 def iso(now: datetime) -> str:

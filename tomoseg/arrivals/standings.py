@@ -6,18 +6,19 @@ A tomogram stands where what looks saw, what runs did and the clock put it::
                               ↑        ↓
                            resting ← (failed) → set aside
 
-What is not there any more before it is done is ``gone``, and comes back where it stood. In a
-session that a person lets wait, what would be begun is ``paused``.
+What is not there any more before it is done is ``gone``, and comes back where it stood. What would
+be begun stands as its session does: ``paused`` if a person lets that wait, ``refused`` if its
+recipe is wrong, ``resting`` if its last run was stopped by a cluster, disk or store that failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from tomoseg.arrivals.facts import DONE, REFUSED, RUNNING, SPARED, Seen, Sights, Worked, Works
+from tomoseg.arrivals.facts import DONE, REFUSED, RUNNING, SPARED, Seen, Sights, Worked, Works, iso
 
 DIED = "its run ended without a word"
 
@@ -34,6 +35,7 @@ class Standing(StrEnum):
     RESTING = "resting"
     DONE = "done"
     SET_ASIDE = "set aside"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Stand:
         Why, and what mends it, for people; empty where nothing is wrong.
     attempts
         How often it was begun with this content and recipe.
+    until
+        When what rests may be tried again, ISO 8601.
     """
 
     standing: Standing
@@ -55,6 +59,7 @@ class Stand:
     say: str = ""
     remedy: str = ""
     attempts: int = 0
+    until: str = ""
 
 
 def stands(
@@ -67,34 +72,61 @@ def stands(
     is_at_work
         Whether somebody holds the output now.
     """
+    held = _held(sights, works, now)
     return {
-        name: _stand(sights, seen, works.tomograms.get(name), now, is_at_work=is_at_work)
+        name: _stand(sights, seen, works.tomograms.get(name), now, held, is_at_work=is_at_work)
         for name, seen in sights.tomograms.items()
     }
 
 
+def _held(sights: Sights, works: Works, now: datetime) -> Stand | None:
+    """Return where stands what would be begun in a session, if it is not to be begun now."""
+    for kind, standing in (("paused", Standing.PAUSED), ("recipe", Standing.REFUSED)):
+        for each in sights.hindrances:
+            if each.kind == kind:
+                return Stand(standing, each.since, each.say, each.remedy)
+    trouble = works.trouble
+    if trouble is None or not trouble.counts(sights):
+        return None
+    since = trouble.since or trouble.at
+    if trouble.is_refusal:
+        return Stand(Standing.REFUSED, since, trouble.error, trouble.remedy)
+    until = after(trouble.at, sights.pauses_seconds, trouble.number)
+    held = Stand(Standing.RESTING, since, trouble.error, trouble.remedy, until=iso(until))
+    return held if now < until else None
+
+
 def _stand(
-    sights: Sights, seen: Seen, worked: Worked | None, now: datetime, *, is_at_work: bool
+    sights: Sights,
+    seen: Seen,
+    worked: Worked | None,
+    now: datetime,
+    held: Stand | None,
+    *,
+    is_at_work: bool,
 ) -> Stand:
-    if worked is not None and not worked.counts(seen, sights.recipe):
+    # While the recipe is wrong, what was done with the one before stays so.
+    is_wrong = any(each.kind == "recipe" for each in sights.hindrances)
+    if worked is not None and not worked.counts(seen, worked.recipe if is_wrong else sights.recipe):
         worked = None
     attempts = worked.attempts if worked else 0
-    standing = standing_of(
-        seen, worked, now, pauses_seconds=sights.pauses_seconds, is_at_work=is_at_work
-    )
+    pauses = sights.pauses_seconds
+    standing = standing_of(seen, worked, now, pauses_seconds=pauses, is_at_work=is_at_work)
     if standing in (Standing.SETTLING, Standing.INCOMPLETE):
         return Stand(standing, seen.changed, seen.waits)
     if standing == Standing.GONE:
         return Stand(standing, seen.gone, f"{seen.url} is not there", "Put it back.", attempts)
+    until = rests_until(worked, pauses) if worked else ""
     if standing == Standing.READY:
-        paused = next((each for each in sights.hindrances if each.kind == "paused"), None)
-        if paused is not None:
-            return Stand(Standing.PAUSED, paused.since, paused.say, paused.remedy, attempts)
-        return Stand(standing, seen.complete, attempts=attempts)
+        if held is not None:
+            return replace(held, attempts=attempts)
+        rested = until if worked is None or until <= iso(now) else worked.ended
+        since = max(seen.complete, seen.again, sights.again, sights.free_since, rested)
+        return Stand(standing, since, attempts=attempts)
     assert worked is not None
     say = DIED if worked.state == RUNNING and standing != Standing.RUNNING else worked.error
-    since = worked.finished or worked.started
-    return Stand(standing, since, say, worked.remedy, attempts)
+    until = until if standing == Standing.RESTING else ""
+    return Stand(standing, worked.ended, say, worked.remedy, attempts, until)
 
 
 def standing_of(
@@ -127,15 +159,19 @@ def standing_of(
         return Standing.GONE
     if worked is None:
         return _arriving(seen)
-    number = worked.spared if worked.state == SPARED else worked.attempts
-    # Whose file was not there goes on as soon as that is seen again; and where nobody noted that a
-    # run died, all the service did: that is no reason to wait.
-    is_over = (
-        number == 0
-        or worked.state == RUNNING
-        or now >= after(worked.finished, pauses_seconds, number)
-    )
+    is_over = iso(now) >= rests_until(worked, pauses_seconds)
     return Standing.READY if is_over else Standing.RESTING
+
+
+def rests_until(worked: Worked, pauses_seconds: Sequence[float]) -> str:
+    """Return when a tomogram that failed may be tried again, ISO 8601.
+
+    Whose file was not there goes on as soon as that is seen again; and where nobody noted that a
+    run died, all the service did: that is no reason to wait.
+    """
+    number = worked.spared if worked.state == SPARED else worked.attempts
+    is_waiting = number > 0 and worked.state != RUNNING
+    return iso(after(worked.ended, pauses_seconds, number)) if is_waiting else worked.ended
 
 
 def _arriving(seen: Seen) -> Standing:

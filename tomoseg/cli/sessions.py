@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tomoseg.cli.progress import progress
-from tomoseg.cli.upkeep import add_disk, disk_words, tell_attempts, tell_checked
+from tomoseg.cli.upkeep import add_disk, disk_lines, tell_attempts, tell_checked
 from tomoseg.cli.words import DONE, SOME_FAILED, WRONG_REQUEST, complain
 
 if TYPE_CHECKING:
@@ -131,9 +131,12 @@ def status(
         bool, typer.Option("--disk", help="Measure how much disk each session takes; may be slow.")
     ] = False,
 ) -> None:
-    """Say what is done, what failed and why, what is still to do, and whether it keeps up."""
+    """Say what is done, what failed and why, what is still to do, and whether it keeps up.
+
+    Ends with 1 if something failed or needs a person.
+    """
     from tomoseg.errors import RequestError
-    from tomoseg.status import status_of
+    from tomoseg.status import lines_of, status_of
 
     if check + disk + (since is not None) > 1:
         raise RequestError("--check, --since and --disk answer different questions: give one")
@@ -147,20 +150,11 @@ def status(
     if as_json:
         typer.echo(json.dumps(state, indent=1))
     else:
-        _tell_status(state)
-    raise typer.Exit(SOME_FAILED if state["failed"] else DONE)
-
-
-def _tell_status(state: dict[str, Any]) -> None:
-    typer.echo(state["headline"])
-    typer.echo(state["capacity"]["say"])
-    if "bytes" in state:
-        typer.echo(disk_words(state["bytes"]))
-    for name, session in state.get("sessions", {}).items():
-        size = f"; {disk_words(session['bytes'])}" if "bytes" in session else ""
-        typer.echo(f"{name}: {session['headline']}{size}")
-    for row in state.get("tomograms", ()):
-        typer.echo(f"{row['name']}: {row['state']}" + (f" - {row['say']}" if row["say"] else ""))
+        for line in lines_of(state):
+            typer.echo(line)
+        for line in disk_lines(state) if disk else ():
+            typer.echo(line)
+    raise typer.Exit(DONE if state["is_well"] else SOME_FAILED)
 
 
 def _recipe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,14 @@ def add_disk(state: dict[str, Any], place: str) -> None:
     if "sessions" in state:
         kinds = next(iter(bytes_of.values()), {})
         state["bytes"] = {kind: sum(found[kind] for found in bytes_of.values()) for kind in kinds}
+
+
+def disk_lines(state: dict[str, Any]) -> Iterator[str]:
+    """Say how much disk each session takes that was measured."""
+    if "bytes" in state:
+        yield disk_words(state["bytes"])
+    for name, session in state.get("sessions", {}).items():
+        yield f"{name}: {disk_words(session['bytes'])}"
 
 
 def disk_words(found: dict[str, int]) -> str:

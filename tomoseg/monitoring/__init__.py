@@ -44,7 +44,7 @@ def dask_setup(server: Any) -> None:
         from tomoseg.monitoring.panel import add_panel
 
         configure_logs(worker=server.address)
-        show_disk("scratch", server.local_directory)
+        show_disk(server.local_directory)
         add_panel(server)
     else:
         configure_logs()

@@ -6,12 +6,9 @@ process itself. Stages are counted where the flow runs, tomograms where the sess
 
 from __future__ import annotations
 
-import math
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -26,11 +23,11 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily
 
-from tomoseg.capacity import Times
 from tomoseg.devices import memory_bytes
 from tomoseg.errors import RequestError
 from tomoseg.events import Listener, Work, listen
-from tomoseg.monitoring.tomograms import STAGE_SECONDS, TomogramMetrics
+from tomoseg.monitoring.disks import Disks
+from tomoseg.monitoring.tomograms import STAGE_SECONDS, LookSeen, TomogramMetrics
 from tomoseg.version import code_version
 
 ADDRESS = "TOMOSEG_METRICS_ADDRESS"
@@ -106,31 +103,18 @@ class DeviceMemory:
 
 
 @cache
-def shown_metrics() -> tuple[Gauge, Gauge]:
-    """Let this process count what happens in it, from the first call on; return those of disks."""
+def shown_metrics() -> Disks:
+    """Let this process count what happens in it, from the first call on; return its disks."""
+    disks = Disks()
     REGISTRY.register(DeviceMemory())
+    REGISTRY.register(disks)
     listen(WorkMetrics(REGISTRY))
-    return (
-        Gauge("tomoseg_disk_free_bytes", "Free where files are written.", ("place",)),
-        Gauge("tomoseg_disk_size_bytes", "The size of that disk.", ("place",)),
-    )
+    return disks
 
 
-def show_disk(place: str, folder: str | os.PathLike[str]) -> None:
-    """Show the disk under a folder as ``scratch`` or ``output``; NaN while there is no folder."""
-
-    def usage(kind: str) -> Callable[[], float]:
-        def read() -> float:
-            try:
-                return float(getattr(shutil.disk_usage(folder), kind))
-            except OSError:
-                return math.nan
-
-        return read
-
-    free, size = shown_metrics()
-    free.labels(place).set_function(usage("free"))
-    size.labels(place).set_function(usage("total"))
+def show_disk(folder: str | os.PathLike[str]) -> None:
+    """Show the file system of a folder, as it is whenever somebody asks."""
+    shown_metrics().add(folder)
 
 
 def serve_metrics() -> str | None:
@@ -163,12 +147,9 @@ def serve_metrics() -> str | None:
     return f"http://{host}:{server.server_port}/metrics"
 
 
-def show_tomograms(tomograms: Sequence[Times], incomplete: Sequence[datetime] = ()) -> None:
-    """Show how all tomograms stand that are watched, as the look that ends now found them.
-
-    ``incomplete`` has the last changes of files that are not whole and grow no more.
-    """
-    _watched().looked(tomograms, time.time(), incomplete)
+def show_look(look: LookSeen) -> None:
+    """Show how all sessions and tomograms stand that are watched, as the look that ends now did."""
+    _watched().looked(look, time.time())
 
 
 @cache

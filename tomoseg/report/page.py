@@ -78,10 +78,12 @@ def _heading(session: SessionSummary) -> str:
     boxes = [(state if number else "", str(number), state) for state, number in states.items()]
     if session.wall_seconds is not None:
         boxes.append(("", duration(session.wall_seconds), "wall time"))
-    end = f"finished {readable(session.finished)}" if session.finished else "still running"
+    when = f"at {readable(session.written)}" if session.written else "when this was written"
+    end = f"finished {readable(session.finished)}" if session.finished else "not finished"
     return f"""<header>
 <h1>{escaped(_headline(session))}</h1>
-<p>Started {readable(session.started)}, {end}.</p>
+<p>Started {readable(session.started)}, {end}. This was so {when}; how it stands now,
+<code>tomoseg status</code> with this folder says.</p>
 {tally(boxes)}
 </header>"""
 

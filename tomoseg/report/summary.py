@@ -133,8 +133,9 @@ class SessionSummary:
     ----------
     version
         Of tomoseg.
-    started, finished
-        ISO 8601 times; ``finished`` is empty while the session runs.
+    started, finished, written
+        ISO 8601 times; ``finished`` is empty while the session runs, and ``written`` is when this
+        was so.
     recipe
         The recipe, as a path relative to the page.
     networks
@@ -154,10 +155,11 @@ class SessionSummary:
     recipe: str = ""
     networks: tuple[Mapping[str, Any], ...] = ()
     tomograms: tuple[TomogramSummary, ...] = ()
+    written: str = ""
 
     def __post_init__(self) -> None:
         """Check that the times can be read."""
-        for moment in (self.started, self.finished or self.started):
+        for moment in (self.started, self.finished or self.started, self.written or self.started):
             _moment(moment)
 
     @property

@@ -1,4 +1,4 @@
-"""How far a tomogram is, in a small file beside its receipts, for whoever asks while it runs."""
+"""Writing down how far a tomogram is, for whoever asks while it runs."""
 
 from __future__ import annotations
 
@@ -6,45 +6,16 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Self
+from dataclasses import asdict
 
-from tomoseg.errors import StoreError, TomosegError
+from tomoseg.arrivals.progress import PLACE, PassProgress, read_progress
+from tomoseg.errors import TomosegError
 from tomoseg.stages.context import Progress
 from tomoseg.stores import Folder
 
-PLACE = ".tomoseg/progress.json"
+__all__ = ["PLACE", "PassProgress", "noted", "read_progress"]
+
 SECONDS_BETWEEN = 5.0
-
-
-@dataclass(frozen=True)
-class PassProgress:
-    """Where a tomogram stood.
-
-    Parameters
-    ----------
-    work
-        Stage and pass.
-    done, number
-        Its blocks done, and all of them.
-    at
-        When, ISO 8601.
-    """
-
-    work: str
-    done: int
-    number: int
-    at: str
-
-    @classmethod
-    def now(cls, work: str, done: int, number: int) -> Self:
-        """Return where it stands at this moment."""
-        return cls(work, done, number, datetime.now(UTC).isoformat(timespec="seconds"))
-
-    def __str__(self) -> str:
-        """Say it in one line, for people."""
-        return f"{self.work}, {self.done} of {self.number} blocks at {self.at}"
 
 
 def noted(
@@ -71,11 +42,3 @@ def noted(
         progress(tomogram, work, done, number)
 
     return tell
-
-
-def read_progress(folder: Folder) -> PassProgress | None:
-    """Return where a tomogram stood when it was last written down; None if nothing has begun."""
-    try:
-        return PassProgress(**folder.read_json(PLACE))
-    except StoreError:
-        return None

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from tomoseg.arrivals import (
+    Account,
     Hindrance,
     Sights,
     Stand,
     Standing,
     Trouble,
     Works,
+    account_of,
     after,
     iso,
-    stands,
 )
 from tomoseg.arrivals.presence import Known, Presence, announced, read_presence
 from tomoseg.attempts import explaining
 from tomoseg.errors import ClaimError, TomosegError
-from tomoseg.stores import digest, is_folder, living_owner
+from tomoseg.stores import Owner, digest, is_folder
 from tomoseg.watching.asking import asked
 from tomoseg.watching.changes import keep, with_again
 from tomoseg.watching.hindrances import hindrances_of, since, taken_by
@@ -69,6 +69,8 @@ class SessionLook:
         Whether a run holds its output now.
     problem
         Why the look failed; the next one may not.
+    owner, moved
+        As in :class:`tomoseg.arrivals.Account`.
     """
 
     place: Place
@@ -78,6 +80,13 @@ class SessionLook:
     stands: Mapping[str, Stand] = field(default_factory=dict)
     is_at_work: bool = False
     problem: str = ""
+    owner: Owner | None = None
+    moved: str = ""
+
+    @property
+    def account(self) -> Account:
+        """All that is known of its tomograms; if the look failed, from an earlier one."""
+        return Account(self.sights, self.works, self.stands, self.owner, self.moved)
 
     @property
     def standings(self) -> dict[str, Standing]:
@@ -86,11 +95,7 @@ class SessionLook:
 
     def named(self, *wanted: Standing) -> list[str]:
         """Return the tomograms that stand so, those first that failed least and wait longest."""
-        seen = self.sights.tomograms
-        names = [name for name, one in self.stands.items() if one.standing in wanted]
-        return sorted(
-            names, key=lambda name: (self.stands[name].attempts, seen[name].complete, name)
-        )
+        return self.account.named(*wanted)
 
     @property
     def hindrances(self) -> tuple[Hindrance, ...]:
@@ -116,9 +121,8 @@ class SessionLook:
     @property
     def needs_person(self) -> bool:
         """Whether something is wrong that does not pass by itself, or may not."""
-        is_hindered = any(each.kind != "paused" for each in self.hindrances)
-        is_aside = bool(self.named(Standing.SET_ASIDE))
-        return bool(self.problem) or is_hindered or is_aside or self.trouble is not None
+        is_hindered = any(each.kind != "paused" for each in self.account.hindrances)
+        return bool(self.problem) or is_hindered or bool(self.named(Standing.SET_ASIDE))
 
     @property
     def ready(self) -> list[str]:
@@ -261,13 +265,14 @@ def _compared(watch: Watch, looks: Sequence[SessionLook], now: datetime) -> list
     return list(by_name.values())
 
 
-def with_losses(one: SessionLook, names: Sequence[str], now: datetime) -> SessionLook:
+def with_losses(
+    one: SessionLook, names: Sequence[str], now: datetime, *, is_mine: bool = False
+) -> SessionLook:
     """Compare tomograms that are done with their records; have those made again that lost some."""
     lost = losses(one.place.results, names)
     if not lost:
         return one
-    sights = with_again(one.place, lost, now)
-    return replace(one, sights=sights, stands=stands(sights, one.works, now))
+    return _standing(one, with_again(one.place, lost, now), one.works, now, is_mine=is_mine)
 
 
 def _guarded(watch: Watch, place: Place, now: datetime) -> SessionLook:
@@ -280,7 +285,7 @@ def _guarded(watch: Watch, place: Place, now: datetime) -> SessionLook:
 
 
 def _unreadable(place: Place, error: TomosegError, now: datetime) -> SessionLook:
-    """Return what was known before of a session that could not be looked at."""
+    """Return what was known before of a session that could not be looked at, and write down why."""
     one = SessionLook(place, problem=str(error))
     try:
         with explaining():
@@ -289,7 +294,8 @@ def _unreadable(place: Place, error: TomosegError, now: datetime) -> SessionLook
             if not isinstance(error, ClaimError):
                 kept = [each for each in old.hindrances if each.kind == "paused"]
                 found = [Hindrance("unreadable", error.message, error.remedy, iso(now))]
-                sights = replace(old, hindrances=(*kept, *since(found, old)))
+                hindrances = (*kept, *since(found, old))
+                sights = replace(old, hindrances=hindrances, free_since="")
                 one = _standing(one, sights, works, now)
                 if sights != old:
                     keep(place, old, sights)
@@ -341,6 +347,7 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     )
     hindrances = hindrances_of(watch, place, (sights, works), recipe, entries, now)
     sights = replace(sights, hindrances=hindrances)
+    sights = replace(sights, free_since=_free_since(old, sights, now))
     if sights != old:
         keep(place, old, sights)
     return _standing(SessionLook(place, recipe), sights, works, now, is_mine=is_mine)
@@ -350,12 +357,15 @@ def _standing(
     one: SessionLook, sights: Sights, works: Works, now: datetime, *, is_mine: bool = False
 ) -> SessionLook:
     """Return a look with where each tomogram stands."""
-    where = stands(sights, works, now)
-    is_pending = {each.standing for each in where.values()} - {Standing.DONE}
-    is_at_work = not is_mine and bool(is_pending) and living_owner(one.place.results) is not None
-    if is_at_work:
-        where = stands(sights, works, now, is_at_work=True)
-    return replace(one, sights=sights, works=works, stands=where, is_at_work=is_at_work)
+    found = account_of(one.place.results, sights, works, now, is_mine=is_mine)
+    return replace(one, **{**vars(found), "is_at_work": found.owner is not None})
+
+
+def _free_since(old: Sights, new: Sights, now: datetime) -> str:
+    """Return since when nothing hinders a session, with the recipe that it has."""
+    if new.hindrances:
+        return ""
+    return old.free_since if old.free_since and old.recipe == new.recipe else iso(now)
 
 
 def orders(
@@ -398,5 +408,4 @@ def ask_again(watch: Watch, pattern: str, now: datetime) -> list[str]:
 
 def counts(one: SessionLook) -> dict[str, int]:
     """Return how many tomograms of a session stand where."""
-    found = Counter(one.standings.values())
-    return {str(each): found[each] for each in Standing}
+    return {str(each): number for each, number in one.account.counts.items()}

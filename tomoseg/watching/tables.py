@@ -3,97 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 
-from tomoseg.arrivals import Hindrance, Standing
-from tomoseg.capacity import State, Times, times_of
+from tomoseg.arrivals import Hindrance, Looks, Standing, Standstill, looks_of, standstill
+from tomoseg.arrivals.times import account_times
+from tomoseg.arrivals.words import OF_SESSION, QUIET, line_of, said, sentence, told
+from tomoseg.capacity import Times
 from tomoseg.watching.looks import SessionLook, counts
 
-COLUMNS = tuple(str(each) for each in Standing)
-STATES: dict[Standing, State] = {
-    Standing.GONE: "waiting",
-    Standing.READY: "waiting",
-    Standing.PAUSED: "waiting",
-    Standing.RESTING: "waiting",
-    Standing.RUNNING: "running",
-    Standing.DONE: "done",
-    Standing.SET_ASIDE: "set aside",
-}
-"""What is not complete has not arrived yet; what is gone has, and is waited for."""
-
-
+ALWAYS = (Standing.READY, Standing.RUNNING, Standing.DONE)
+"""Columns that are there though nothing stands so."""
 GONE_NAMED = 3
 """Tomograms of one session that are told by name to be gone."""
 
 
-def table(looks: Sequence[SessionLook], warnings: Sequence[Hindrance] = ()) -> str:
-    """Return a line a session with how many tomograms stand where, and why some wait.
+def table(
+    looks: Sequence[SessionLook],
+    warnings: Sequence[Hindrance] = (),
+    *,
+    still: Standstill | None = None,
+    now: datetime | None = None,
+) -> str:
+    """Return a line a session with how many tomograms stand where, and why some do not go on.
 
     Parameters
     ----------
     warnings
         What is wrong with the watch as a whole.
+    still
+        If the work of all stands still.
+    now
+        When the looks were.
     """
-    rows = [("session", *COLUMNS)]
-    rows += [(one.place.name, *(str(n or "-") for n in counts(one).values())) for one in looks]
+    now = now or datetime.now(UTC)
+    found = [counts(one) for one in looks]
+    columns = [
+        str(each) for each in Standing if each in ALWAYS or any(row[str(each)] for row in found)
+    ]
+    rows = [("session", *columns)]
+    rows += [
+        (one.place.name, *(str(row[each] or "-") for each in columns))
+        for one, row in zip(looks, found, strict=True)
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
-    lines += [f"the watch: {_told(each)}" for each in warnings]
-    lines += [why for one in looks for why in _why(one)]
+    lines += [f"STANDSTILL: {sentence(still.say, still.remedy)}"] if still else []
+    lines += [f"the watch: {told(each, now)}" for each in warnings]
+    lines += [why for one in looks for why in _why(one, now)]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _why(one: SessionLook) -> list[str]:
-    """Return what a person should know of a session: what is wrong, missing, or set aside."""
-    name = one.place.name
-    hindrances = [each for each in one.hindrances if each.kind != "unreadable" or not one.problem]
-    said = [f"{name}: {one.problem}"] if one.problem else []
-    said += [f"{name}: {_told(each)}" for each in hindrances]
-    is_wrong = any(each.kind == "recipe" for each in hindrances)
-    if one.trouble is not None and not is_wrong:
-        said.append(f"{name}: {one.trouble.said(one.place.results)}")
-    stands = one.stands
-    gone = one.named(Standing.GONE) if not one.is_held else []
-    said += [
-        f"{name}/{each}: gone since {stands[each].since[:19]}: {stands[each].say}"
-        for each in gone[:GONE_NAMED]
+def _why(one: SessionLook, now: datetime) -> list[str]:
+    """Return what a person should know of a session: what hinders it, is missing, or failed."""
+    name, hindrances = one.place.name, one.account.hindrances
+    lines = [f"{name}: {told(each, now, one.place.results)}" for each in hindrances]
+    if one.problem and not any(each.kind == "unreadable" for each in hindrances):
+        lines.append(f"{name}: {one.problem}")
+    reasons = {each.say for each in hindrances}
+    is_gone = any(each.kind == "gone" for each in hindrances)
+    gone = [] if is_gone else one.named(Standing.GONE)
+    wanted = [each for each in Standing if each not in (*QUIET, *OF_SESSION, Standing.GONE)]
+    failed = {each: one.stands[each] for each in (*one.named(*wanted), *gone[:GONE_NAMED])}
+    lines += [
+        line_of(f"{name}/{each}", stand.standing, said(stand, now))
+        for each, stand in failed.items()
+        if stand.say not in reasons
     ]
-    if len(gone) > GONE_NAMED:
-        said.append(f"{name}: {len(gone) - GONE_NAMED} more are gone")
-    said += [
-        f"{name}/{each}: tried again later, after {stands[each].attempts} attempts: "
-        f"{stands[each].say}"
-        for each in one.named(Standing.RESTING)
-    ]
-    said += [f"{name}/{each}: {stands[each].say}" for each in one.named(Standing.INCOMPLETE)]
-    for aside in one.named(Standing.SET_ASIDE):
-        stand = stands[aside]
-        error = f"{stand.say}. {stand.remedy}".rstrip()
-        said.append(f"{name}/{aside}: set aside after {stand.attempts} attempts: {error}")
-    return said
+    lines += [f"{name}: {len(gone) - GONE_NAMED} more are gone"] if len(gone) > GONE_NAMED else []
+    return lines
 
 
-def _told(hindrance: Hindrance) -> str:
-    """Return what hinders, since when (UTC), and the remedy."""
-    remedy = f". {hindrance.remedy}" if hindrance.remedy else ""
-    return f"{hindrance.say} (since {hindrance.since[:19]}){remedy}"
+def standstill_of(
+    looks: Sequence[SessionLook], now: datetime, every: Looks | None = None
+) -> Standstill | None:
+    """Tell whether the work of a watch stands still, as these looks found it.
 
-
-def incomplete_since(one: SessionLook) -> list[datetime]:
-    """Return when each of the files last grew that are not whole and grow no more."""
-    seen = one.sights.tomograms
-    return [datetime.fromisoformat(seen[name].changed) for name in one.named(Standing.INCOMPLETE)]
+    Parameters
+    ----------
+    every
+        How often the watch looks, and when it last did; None asks its file.
+    """
+    if every is None:
+        every = looks_of(next((one.sights.watch for one in looks if one.sights.watch), ""))
+    return standstill({one.place.name: one.account for one in looks}, now, every)
 
 
 def times(one: SessionLook) -> list[Times]:
     """Return when what happened to the tomograms of a session that are complete."""
-    rows = []
-    for name, standing in one.standings.items():
-        if standing in STATES and one.sights.tomograms[name].complete:
-            begun = standing in (Standing.RUNNING, Standing.DONE, Standing.SET_ASIDE)
-            worked = asdict(one.works.tomograms[name]) if begun else {}
-            seen = one.sights.tomograms[name]
-            complete = max(seen.complete, seen.again)
-            rows.append({**worked, "name": name, "state": STATES[standing], "complete": complete})
-    return times_of(rows, one.place.name)
+    return account_times(one.account, one.place.name)

@@ -360,7 +360,7 @@ def opened_work(
         now = clock()
         seen = look_at(watch, place, now, is_mine=True)
         if not seen.is_held:
-            seen = with_losses(seen, seen.comparable(now), now)
+            seen = with_losses(seen, seen.comparable(now), now, is_mine=True)
         work = Work(watch, seen, None, claim, clock, seen.works)
         work.waits = next((each.say for each in seen.hindrances if each.kind != "recipe"), "")
         with recording(work):
