@@ -368,6 +368,20 @@ def really(site):
         return work.through(processing(work, address))
 
 
+def test_results_that_are_gone_are_not_begun_anew(site):
+    site.put("s1", "a.mrc")
+    site.settle()
+    site.work("s1")
+    (site.home / "out").rename(site.home / "out.away")
+    (site.home / "out").mkdir()
+    with pytest.raises(AwayError, match=r"out are not there any more\. Mount their drive"):
+        site.look()
+    assert list((site.home / "out").iterdir()) == []
+    (site.home / "out").rmdir()
+    (site.home / "out.away").rename(site.home / "out")
+    assert site.where() == {"a": "done"}
+
+
 def test_a_session_that_was_known_is_found_by_name(site):
     site.put("s1", "a.mrc")
     site.settle()

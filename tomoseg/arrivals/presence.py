@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tomoseg.arrivals.facts import Hindrance
-from tomoseg.errors import StoreError
+from tomoseg.errors import AwayError, StoreError
 from tomoseg.stores import Folder, Owner, digest
 
 WATCHES = ".tomoseg/watches"
@@ -22,6 +22,9 @@ SILENT_LOOKS = 3
 LEAST_SILENT_MINUTES = 2.0
 KEPT = timedelta(days=7)
 """So long a dead watch's file is kept."""
+
+# What this process has written.
+_told_here: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,23 @@ def read_presence(url: str) -> Presence | None:
         return None
 
 
+def check_home(presence: Presence) -> None:
+    """Refuse to look where results are gone that this process has seen: all would be begun anew.
+
+    Raises
+    ------
+    AwayError
+        If what this process said of itself is not there any more, as where a drive is unmounted.
+    """
+    place, _, name = presence.url.rpartition("/")
+    if presence.url in _told_here and not Folder(place).exists(name):
+        raise AwayError(
+            f"the results in {home(presence.output)} are not there any more",
+            remedy="Mount their drive or put them back; if they were removed on purpose, start "
+            "the watch again",
+        )
+
+
 def announced(presence: Presence, known: list[Presence]) -> Presence:
     """Write what a watch says of itself; return that.
 
@@ -154,6 +174,7 @@ def announced(presence: Presence, known: list[Presence]) -> Presence:
         presence = replace(presence, owner=before.owner, looked=before.looked)
     root = home(presence.output)
     root.write_json(presence.url.removeprefix(f"{root.url}/"), asdict(presence))
+    _told_here.add(presence.url)
     for one in known:
         is_old = one.owner.seconds_silent > KEPT.total_seconds()
         if one.url != presence.url and not one.is_alive and (is_old or one.file == presence.file):

@@ -19,7 +19,7 @@ from tomoseg.arrivals import (
     after,
     iso,
 )
-from tomoseg.arrivals.presence import Known, Presence, announced, read_presence
+from tomoseg.arrivals.presence import Known, Presence, announced, check_home, read_presence
 from tomoseg.attempts import explaining
 from tomoseg.errors import ClaimError, TomosegError
 from tomoseg.stores import Owner, digest, is_folder
@@ -202,7 +202,10 @@ def survey(watch: Watch, now: datetime) -> Survey:
     ------
     RequestError
         If the watch's places contradict each other.
+    AwayError
+        If the drive or the store of the results is away: nothing can be known then.
     """
+    check_home(presence_of(watch))
     others = presences_of(watch)
     known = remembered(others)
     ground = ground_of(watch, known)

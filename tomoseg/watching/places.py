@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tomoseg.arrivals.presence import Known, Presence, home, presence_here, presences
 from tomoseg.attempts import explaining
-from tomoseg.errors import RequestError, StoreError, TomosegError
+from tomoseg.errors import AwayError, RequestError, StoreError, TomosegError
 from tomoseg.stores import Folder, checked_url, is_folder
 from tomoseg.watching.settings import Watch
 
@@ -104,10 +104,18 @@ def presence_of(watch: Watch) -> Presence:
 
 
 def presences_of(watch: Watch) -> list[Presence]:
-    """Return the watches that serve outputs where this one does; none where nothing can be read."""
+    """Return the watches that serve outputs where this one does; none that may not be read.
+
+    Raises
+    ------
+    AwayError
+        If the outputs' drive or store does not answer.
+    """
     try:
         with explaining():
             return presences(home(checked_url(watch.output)))
+    except AwayError:
+        raise
     except TomosegError as error:
         log.warning("other watches are not known: %s", error)
         return []
