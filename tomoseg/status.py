@@ -25,6 +25,7 @@ from tomoseg.arrivals import (
     looks_of,
     standstill,
 )
+from tomoseg.arrivals.presence import presences
 from tomoseg.arrivals.progress import read_progress
 from tomoseg.arrivals.times import account_times
 from tomoseg.arrivals.words import OF_SESSION, QUIET, counted, line_of, said, sentence, told
@@ -35,8 +36,6 @@ from tomoseg.report.summary import DONE
 from tomoseg.stores import Folder, Owner, free_bytes, living_owner
 
 JOURNAL = "session.json"
-WATCHES = ".tomoseg/watches"
-"""Where watches write down who they are, beside the outputs of their sessions."""
 DEPTH = 3
 """Folders in which outputs of sessions are looked for: microscope/project/session."""
 FAILED = ("failed", *(str(each) for each in (Standing.SET_ASIDE, Standing.REFUSED)))
@@ -217,11 +216,10 @@ def _sessions(folder: Folder, below: str = "", depth: int = DEPTH) -> Iterator[s
 
 def _warnings(folder: Folder, now: datetime) -> list[dict[str, Any]]:
     """Return what is wrong with the watches whose outputs lie in a folder."""
-    watches = [looks_of(f"{folder.url}/{WATCHES}/{name}") for name in folder.names(WATCHES)]
     return [
         {**asdict(each), "line": f"the watch: {told(each, now)}"}
-        for looks in watches
-        for each in looks.warnings
+        for one in presences(folder)
+        for each in (one.warnings if one.is_alive else ())
     ]
 
 

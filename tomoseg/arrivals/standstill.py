@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 
 from tomoseg.arrivals.accounts import Account
 from tomoseg.arrivals.facts import Hindrance
+from tomoseg.arrivals.presence import read_presence
 from tomoseg.arrivals.standings import Standing
 from tomoseg.arrivals.words import names, since
-from tomoseg.errors import StoreError
-from tomoseg.stores import Folder
 
 PATIENCE_LOOKS, SILENT_LOOKS = 1.5, 3.0
 """So many looks' time may what is ready wait for a run, so that the second look after tells it; and
@@ -132,14 +131,7 @@ def looks_of(watch: str) -> Looks:
     watch
         URL of the file; empty if nothing is known of a watch.
     """
-    folder, _, name = watch.rpartition("/")
-    try:
-        values = Folder(folder).read_json(name) if name else {}
-    except StoreError:
-        values = {}
-    usual = Looks()
-    return Looks(
-        float(values.get("seconds_between_looks", usual.seconds_between)),
-        str(values.get("looked", usual.last)),
-        tuple(Hindrance(**each) for each in values.get("warnings", ())),
-    )
+    found = read_presence(watch)
+    if found is None:
+        return Looks()
+    return Looks(found.seconds_between_looks, found.looked, found.warnings)
