@@ -19,6 +19,7 @@ from tomoseg.arrivals import (
     looks_of,
     standstill,
 )
+from tomoseg.arrivals.presence import announced, presence_here
 from tomoseg.arrivals.progress import PLACE, PassProgress
 from tomoseg.arrivals.words import told
 from tomoseg.stores import claimed
@@ -150,13 +151,16 @@ def test_a_run_that_ends_no_block_is_told_after_ten_minutes(folder):
 
 def test_the_file_of_a_watch_says_how_often_it_looks(folder):
     assert looks_of("") == looks_of(f"{folder.url}/.tomoseg/watches/none.json") == Looks(60.0, "")
-    values = {"who": "x", "seconds_between_looks": 5, "looked": iso(NOON), "places": []}
-    (folder / ".tomoseg/watches").write_json("w.json", values)
-    assert looks_of(f"{folder.url}/.tomoseg/watches/w.json") == Looks(5.0, iso(NOON))
+    output = f"{folder.url}/{{session}}"
+    presence = presence_here("w.yaml", ("in/*",), output, seconds_between_looks=5.0, session_runs=1)
+    written = announced(replace(presence, looked=iso(NOON)), [])
+    assert looks_of(written.url) == Looks(5.0, iso(NOON))
 
 
 def test_the_free_space_is_measured_when_asked(folder, monkeypatch):
-    full = Hindrance("stopped", "3 GB are needed, 1 GB are free", "Free space.", iso(NOON))
+    full = Hindrance(
+        "stopped", "3 GB are needed, 1 GB are free", "Free space.", iso(NOON), is_full=True
+    )
     for free, said in ((5_250_000_000, "5.25"), (40_000_000_000, "40")):
         monkeypatch.setattr("tomoseg.arrivals.words.free_bytes", lambda output, free=free: free)
         assert told(full, at(60), folder) == (

@@ -3,12 +3,14 @@
 import json
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tomoseg import cli
-from tomoseg.arrivals import Seen, Sights, Trouble, Works
+from tomoseg.arrivals import Hindrance, Seen, Sights, Trouble, Works
+from tomoseg.arrivals.presence import announced, presence_here
 from tomoseg.capacity import Times
 from tomoseg.errors import RequestError
 from tomoseg.stages.progress import noted as progress_noted
@@ -151,12 +153,17 @@ def test_a_running_tomogram_says_how_far_it_is_and_a_finished_one_what_was_noted
     assert "nobody is at work: run it again" in dead["headline"]
 
 
+def watched(root, **others):
+    """Write what a watch that looked just now says of itself."""
+    output = f"{root.url}/{{session}}"
+    presence = presence_here("w", ("in/*",), output, seconds_between_looks=30.0, session_runs=1)
+    return announced(replace(presence, **{"looked": ago(0), **others}), [])
+
+
 def test_a_session_that_waits_for_its_turn_does_not_stand_still(tmp_path):
     """Its watch's file says which sessions are beside it, and when the last look was."""
     root = Folder(str(tmp_path / "out"))
-    watch = f"{root.url}/.tomoseg/watches/w.json"
-    values = {"seconds_between_looks": 30.0, "looked": ago(0)}
-    (root / ".tomoseg/watches").write_json("w.json", values)
+    watch = watched(root).url
     seen = Seen("file:///in/a.mrc", 10, "v", ago(2), ago(2), complete=ago(1))
     for name in ("krios/mine", "other", "krios/other"):
         Sights({"a": seen}, recipe="r", watch=watch).write(root / name)
@@ -167,7 +174,7 @@ def test_a_session_that_waits_for_its_turn_does_not_stand_still(tmp_path):
     assert "krios/mine/a, krios/other/a, other/a wait" in still["standstill"]["say"]
     assert still["is_well"] is False
     assert still["capacity"]["say"].startswith("stands still: ")
-    (root / ".tomoseg/watches").write_json("w.json", values | {"looked": ago(1)})
+    watched(root, looked=ago(1))
     unseen = status_of(str(tmp_path / "out"))["standstill"]
     assert unseen["say"].startswith("no watch has looked since ")
 
@@ -188,7 +195,9 @@ def test_a_full_disk_lets_nothing_be_predicted_and_says_what_is_free_now(tmp_pat
     seen = Seen("file:///in/a.mrc", 10, "v", ago(2), ago(2), complete=ago(1))
     output = Folder(str(tmp_path / "s1"))
     Sights({"a": seen}, recipe="r", pauses_seconds=(60.0, 600.0)).write(output)
-    full = Trouble("r", ago(0), "3 GB are needed, 1 GB are free", "Free space.", 4, since=ago(1))
+    full = Trouble(
+        "r", ago(0), "3 GB are needed, 1 GB are free", "Free space.", 4, is_full=True, since=ago(1)
+    )
     Works(trouble=full).write(output)
     state = session_status(str(output))
     assert [row["state"] for row in state["tomograms"]] == ["resting"]
@@ -202,9 +211,8 @@ def test_a_full_disk_lets_nothing_be_predicted_and_says_what_is_free_now(tmp_pat
 
 def test_what_is_wrong_with_a_watch_is_told_where_its_outputs_are(tmp_path, capsys):
     """Also where its pattern has never matched anything."""
-    gone = {"kind": "gone", "say": "in/* matches nothing", "remedy": "Mount it.", "since": ago(1)}
-    values = {"seconds_between_looks": 30.0, "looked": ago(0), "warnings": [gone]}
-    Folder(str(tmp_path / ".tomoseg/watches")).write_json("w.json", values)
+    gone = Hindrance("gone", "in/* matches nothing", "Mount it.", ago(1))
+    watched(Folder(str(tmp_path)), warnings=(gone,))
     with pytest.raises(SystemExit) as ended:
         cli.app(["status", str(tmp_path)])
     assert ended.value.code == 1

@@ -71,7 +71,7 @@ def test_a_command_pauses_and_resumes(site):
     assert pause(looks, "s1", site.now, "beam time is over") == ["s1"]
     site.wait(60)
     said = table(list(site.look().values()))
-    assert "s1: paused: beam time is over (since 2026-11-21T12:00:30). To go on: python -m " in said
+    assert ": beam time is over. To go on: python -m " in said
     assert f"flows.watch {site.home}/watch.yaml --resume s1" in said
     assert site.orders() == ["s2"]
     assert resume(looks, "s*") == ["s1", "s2"]
@@ -299,7 +299,7 @@ def test_a_trouble_is_told_until_it_is_over(site):
     site.work("s1", process)
     for _ in range(3):
         site.wait(3600)
-        assert "s1: no Dask scheduler answers. Start it." in table([site.look()["s1"]])
+        assert ": no Dask scheduler answers. Start it." in table([site.look()["s1"]])
         assert site.look()["s1"].needs_person
     site.work("s1")
     assert "Dask" not in table([site.look()["s1"]])
@@ -320,7 +320,7 @@ def test_the_commands(site, capsys):
     assert (code, said) == (0, "paused: s1; --resume s1 lets go on\n")
     code, said = command(site, capsys, "--once")
     assert code == 0
-    assert "s1: paused: no beam (since " in said
+    assert ": no beam. To go on: python -m " in said
     assert command(site, capsys, "--resume", "s1") == (0, "goes on: s1\n")
     assert command(site, capsys, "--pause", "s2")[0] == 2
     shutil.rmtree(site.home / "in/s1")

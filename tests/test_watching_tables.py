@@ -5,14 +5,14 @@ from collections import Counter
 from datetime import datetime
 
 import pytest
+from facility import Site
 from prometheus_client import REGISTRY, CollectorRegistry
-from test_watching import Site
 
 from tomoseg import cli
 from tomoseg.arrivals import Looks, Sights, Standing, Worked, Works, iso
 from tomoseg.arrivals.progress import PLACE, PassProgress
 from tomoseg.arrivals.words import line_of
-from tomoseg.errors import BlockError, FormatError, ResourceError
+from tomoseg.errors import BlockError, FormatError, FullDiskError
 from tomoseg.monitoring.disks import mount_of
 from tomoseg.monitoring.metrics import shown_metrics
 from tomoseg.monitoring.tomograms import LookSeen, TomogramMetrics
@@ -46,7 +46,7 @@ def outcome(found, records):
 
 
 def full(found, records):
-    raise ResourceError("3 GB are needed, 1 GB are free", remedy="Free space.")
+    raise FullDiskError("3 GB are needed, 1 GB are free", remedy="Free space.")
 
 
 @pytest.fixture
@@ -133,7 +133,13 @@ def test_they_give_the_same_reasons_since_the_same_time(facility):
     assert "1 GB are free. Free space. Free there now: " in said
 
 
-def test_the_command_says_of_many_what_is_not_well_and_of_one_all(facility, capsys):
+def test_the_command_says_of_many_what_is_not_well_and_of_one_all(facility, capsys, monkeypatch):
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return facility.now
+
+    monkeypatch.setattr("tomoseg.status.datetime", Then)
     for place in ("out", "out/broken", "out/typo", "out/busy", "out/fresh"):
         with pytest.raises(SystemExit) as ended:
             cli.app(["status", str(facility.home / place)])

@@ -219,7 +219,7 @@ def _warnings(folder: Folder, now: datetime) -> list[dict[str, Any]]:
     return [
         {**asdict(each), "line": f"the watch: {told(each, now)}"}
         for one in presences(folder)
-        for each in (one.warnings if one.is_alive else ())
+        for each in one.warnings
     ]
 
 

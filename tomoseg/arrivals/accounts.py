@@ -46,7 +46,8 @@ class Account:
         kind: Literal["recipe", "stopped"] = "recipe" if trouble.is_refusal else "stopped"
         if kind in {each.kind for each in self.sights.hindrances}:
             return self.sights.hindrances
-        told = Hindrance(kind, trouble.error, trouble.remedy, trouble.since or trouble.at)
+        since = trouble.since or trouble.at
+        told = Hindrance(kind, trouble.error, trouble.remedy, since, trouble.is_full)
         return (*self.sights.hindrances, told)
 
     @property

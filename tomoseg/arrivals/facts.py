@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from tomoseg.errors import StoreError, TomosegError
+from tomoseg.errors import FullDiskError, StoreError, TomosegError
 from tomoseg.sources import Found
 from tomoseg.stores import Folder
 
@@ -122,6 +122,8 @@ class Trouble:
         How often in a row.
     is_refusal
         Whether only another recipe helps.
+    is_full
+        Whether a disk was too full.
     missing
         URL of a model that was not there; once it is, that is over.
     since
@@ -134,6 +136,7 @@ class Trouble:
     remedy: str
     number: int = 1
     is_refusal: bool = False
+    is_full: bool = False
     missing: str = ""
     since: str = ""
 
@@ -157,12 +160,15 @@ class Hindrance:
         What it is and what mends it, for people.
     since
         When it was first found, ISO 8601.
+    is_full
+        Whether that is a disk without room: what an error says of it is old.
     """
 
     kind: Literal["gone", "recipe", "unreadable", "paused", "elsewhere", "stopped"]
     say: str
     remedy: str
     since: str
+    is_full: bool = False
 
 
 @dataclass(frozen=True)
@@ -291,10 +297,13 @@ def observed(
 
 def stopped(trouble: Trouble | None, error: TomosegError, recipe: str, now: datetime) -> Trouble:
     """Return what is known of a session's trouble after it failed once more."""
-    if trouble is None or trouble.recipe != recipe:
-        return Trouble(recipe, iso(now), error.message, error.remedy, since=iso(now))
-    since = trouble.since or trouble.at
-    return Trouble(recipe, iso(now), error.message, error.remedy, trouble.number + 1, since=since)
+    number, since = 1, iso(now)
+    if trouble is not None and trouble.recipe == recipe:
+        number, since = trouble.number + 1, trouble.since or trouble.at
+    return Trouble(
+        recipe, iso(now), error.message, error.remedy, number,
+        is_full=isinstance(error, FullDiskError), since=since,
+    )  # fmt: skip
 
 
 def iso(now: datetime) -> str:

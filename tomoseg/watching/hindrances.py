@@ -67,15 +67,13 @@ def paused(
                 content = Folder(place.url).read(PAUSE)
             why = one_line(redacted(content.decode(errors="replace").strip()))
             remedy = f"To go on, remove {place.url}/{PAUSE}."
-            return [Hindrance("paused", _said_paused(why or PAUSE), remedy, iso(now))]
+            return [Hindrance("paused", why or f"there is a {PAUSE}", remedy, iso(now))]
     if sights.paused:
         remedy = f"To go on: python -m flows.watch {watch.file} --resume {place.name}"
-        return [Hindrance("paused", _said_paused(sights.why_paused), remedy, sights.paused)]
+        return [
+            Hindrance("paused", sights.why_paused or "a person asked for it", remedy, sights.paused)
+        ]
     return []
-
-
-def _said_paused(why: str) -> str:
-    return f"paused: {why}" if why else "paused"
 
 
 def since(found: Sequence[Hindrance], old: Sights) -> tuple[Hindrance, ...]:

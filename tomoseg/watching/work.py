@@ -305,7 +305,7 @@ class Work:
         except TomosegError as error:
             return error.message
         if found:
-            return found[0].say
+            return f"paused: {found[0].say}"
         return "" if has_tomograms(entries) else f"{place.url} is empty or gone"
 
     def _note(self, name: str, worked: Worked) -> None:
