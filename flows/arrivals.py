@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 
@@ -26,7 +27,8 @@ from flows.artifacts import (
     show_trouble,
 )
 from flows.session import process_stage
-from tomoseg.errors import StoreError, TomosegError
+from tomoseg.errors import BlockError, StoreError, TomosegError
+from tomoseg.events import at
 from tomoseg.monitoring import configure_logs
 from tomoseg.runners import SerialRunner
 from tomoseg.session import finished_row
@@ -64,14 +66,15 @@ def process_arrivals(session: str, watch: str) -> State[Any]:
     """
     configure_logs()
     log = get_run_logger()
-    try:
-        with opened_work(load_watch(watch, os.environ), session) as work:
-            outcome = _through(work, session)
-    except TomosegError as error:
-        log.error("%s", error, exc_info=True)
-        show_trouble(session, error)
-        return Failed(message=str(error))
-    return _said(outcome)
+    with at(run=str(flow_run.id), session=session):
+        try:
+            with opened_work(load_watch(watch, os.environ), session) as work:
+                outcome = _through(work, session)
+        except TomosegError as error:
+            log.error("%s", error, exc_info=isinstance(error, BlockError))
+            show_trouble(session, error)
+            return Failed(message=str(error))
+        return _said(outcome)
 
 
 def _through(work: Work, session: str) -> Outcome:
@@ -115,7 +118,10 @@ class Take:
         """Fill in the stages' records and return the tomogram's row."""
         try:
             for stage in STAGES:
-                with slot(self._limit) if stage == ON_DEVICE else nullcontext():
+                with (
+                    at(tomogram=found.name, stage=stage),
+                    slot(self._limit) if stage == ON_DEVICE else nullcontext(),
+                ):
                     records[stage] = self._stage(found, stage)
         finally:
             self._meter.end(found.name)

@@ -16,13 +16,15 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.artifacts import why
 from tomoseg.attempts import can_pass, explaining
 from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
-from tomoseg.errors import RequestError, TomosegError
+from tomoseg.errors import BlockError, RequestError, TomosegError
+from tomoseg.events import at
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
 from tomoseg.report.markup import markdown
 from tomoseg.runners import SerialRunner
@@ -74,8 +76,9 @@ def process_stage(
             session = plan_session(recipe_from(values), [found])
             with runner_at(address, session.recipe.compute) as runner:
                 record = guarded_stage(session.context(found, runner, progress), stage)
-    except TomosegError:
-        log.exception("%s: %s failed", found.name, stage)
+    except TomosegError as error:
+        unexpected = isinstance(error, BlockError)
+        log.error("%s: %s failed: %s", found.name, stage, error, exc_info=unexpected)
         raise
     if record["is_reused"]:
         log.info("already done")
@@ -95,7 +98,8 @@ def process_session(values: dict[str, Any]) -> State[Any]:
     """
     session = plan_session(recipe_from(values))
     check_session(session)
-    with claimed(session.output) as claim, session_address(session) as address:
+    names = {"run": str(flow_run.id), "session": str(session.output)}
+    with at(**names), claimed(session.output) as claim, session_address(session) as address:
         journal = Journal.begin(session)
         for found in session.tomograms:
             journal.note({"name": found.name, "state": "running"})

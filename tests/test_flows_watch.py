@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from tomoseg.arrivals import Sights, Works
-from tomoseg.errors import BlockError, StoreError
+from tomoseg.errors import BlockError, FormatError, StoreError
 from tomoseg.stores import Folder, claimed
 from tomoseg.watching.looks import look
 from tomoseg.watching.settings import load_watch
@@ -197,7 +197,7 @@ def test_storage_is_tried_again_and_segmentation_waits_for_a_gpu(server, site, m
     assert Works.read(site.output).tomograms["good"].attempts == 1
 
 
-def test_a_wrong_recipe_fails_at_once_and_says_the_remedy(server, site):
+def test_a_wrong_recipe_fails_at_once_and_says_the_remedy(server, site, caplog):
     (site.home / "in" / "s1" / "tomoseg.yaml").write_text("segment: {modle: x}")
     settle(site)
     state = process(site)
@@ -206,6 +206,7 @@ def test_a_wrong_recipe_fails_at_once_and_says_the_remedy(server, site):
     assert "segment.modle is not a known key" in said.replace("\\", "")
     assert "**Remedy:** Correct these keys" in said
     assert Works.read(site.output).trouble.is_refusal
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_progress_is_told_at_most_once_a_second(monkeypatch):
@@ -248,7 +249,7 @@ def test_a_schedule_starts_a_run_once_and_only_once(server, site):
     with log.open("w") as out:
         serving = subprocess.Popen(
             [sys.executable, "-m", "flows.watch", str(site.path)],
-            env=server, stdout=out, stderr=out,
+            env=server | {"TOMOSEG_LOG": "json"}, stdout=out, stderr=out,
         )  # fmt: skip
         try:
             until((site.home / "out/s1/good/manifest.json").exists, 120)
@@ -260,6 +261,31 @@ def test_a_schedule_starts_a_run_once_and_only_once(server, site):
     worked = Works.read(site.output).tomograms["good"]
     assert (worked.state, worked.attempts) == ("done", 1)
     assert Sights.read(site.output).tomograms["good"].complete < worked.started < worked.finished
+    check_lines(log.read_text())
+
+
+def check_lines(text):
+    """Each line of a watch and of its runs, the first too, is an object and says whose it is."""
+    rows = [json.loads(line) for line in text.splitlines()]
+    of_run = [row for row in rows if row.get("session") == "s1"]
+    assert len({row["run"] for row in of_run}) == 1
+    assert any("Beginning flow run 's1'" in row["message"] for row in of_run)
+    stages = {row["stage"] for row in of_run if row.get("tomogram") == "good"}
+    assert stages >= {"ingest", "segment", "report"}
+    assert not [row for row in rows if row.get("tomogram") and not row.get("session")]
+
+
+def test_a_refusal_is_a_line_with_its_remedy_and_no_traceback(server, site, monkeypatch, caplog):
+    settle(site)
+
+    def refusing(context, stage):
+        raise FormatError("not an MRC file", remedy="Copy it again", tomogram=context.name)
+
+    monkeypatch.setattr("flows.session.guarded_stage", refusing)
+    assert process(site).is_failed()
+    assert "good: ingest failed: good: not an MRC file. Copy it again." in caplog.messages
+    assert not [record for record in caplog.records if record.exc_info]
+    assert "Traceback" not in caplog.text
 
 
 @contextmanager

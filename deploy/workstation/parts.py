@@ -142,6 +142,7 @@ def _worker(stack: Stack, number: int) -> Part:
     command += ["--death-timeout", "120"]
     if stack.gpu_threads:
         command += ["--resources", "GPU=1", "--preload-nanny", "tomoseg.devices"]
+        command += ["--preload-nanny", "tomoseg.monitoring"]
     return Part(
         f"worker-{number}",
         tuple(command),

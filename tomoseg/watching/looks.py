@@ -23,6 +23,7 @@ from tomoseg.arrivals import (
 from tomoseg.attempts import explaining
 from tomoseg.discovery import told_left_out, tomograms_among
 from tomoseg.errors import FormatError, RequestError, TomosegError, VoxelSizeError
+from tomoseg.events import at
 from tomoseg.formats.compressed import compression_of
 from tomoseg.recipe import Recipe
 from tomoseg.sources import Found, named, open_source
@@ -126,12 +127,13 @@ def look(watch: Watch, now: datetime) -> list[SessionLook]:
 
 
 def _guarded(watch: Watch, place: Place, now: datetime) -> SessionLook:
-    try:
-        with explaining():
-            return look_at(watch, place, now)
-    except TomosegError as error:
-        log.warning("session %s: %s", place.name, error)
-        return SessionLook(place, problem=str(error))
+    with at(session=place.name):
+        try:
+            with explaining():
+                return look_at(watch, place, now)
+        except TomosegError as error:
+            log.warning("session %s: %s", place.name, error)
+            return SessionLook(place, problem=str(error))
 
 
 def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False) -> SessionLook:

@@ -25,15 +25,7 @@ from tomoseg.arrivals import (
 from tomoseg.attempts import explaining
 from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
-from tomoseg.errors import (
-    ClaimError,
-    FormatError,
-    ModelError,
-    RequestError,
-    ResourceError,
-    StoreError,
-    TomosegError,
-)
+from tomoseg.errors import REFUSALS, ClaimError, ResourceError, StoreError, TomosegError
 from tomoseg.session import (
     Journal,
     Session,
@@ -50,7 +42,7 @@ from tomoseg.watching.looks import SessionLook, look_at
 from tomoseg.watching.places import place_of
 from tomoseg.watching.settings import Watch
 
-WRONG = (RequestError, FormatError, ModelError)
+WRONG = REFUSALS
 """What no second try mends: of a recipe, or of a tomogram."""
 PATIENCE_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
