@@ -66,15 +66,15 @@ def process_arrivals(session: str, watch: str) -> State[Any]:
     """
     configure_logs()
     log = get_run_logger()
-    with at(run=str(flow_run.id), session=session):
-        try:
-            with opened_work(load_watch(watch, os.environ), session) as work:
-                outcome = _through(work, session)
-        except TomosegError as error:
-            log.error("%s", error, exc_info=isinstance(error, BlockError))
-            show_trouble(session, error)
-            return Failed(message=str(error))
-        return _said(outcome)
+    names = {"run": str(flow_run.id), "session": session}
+    try:
+        with at(**names), opened_work(load_watch(watch, os.environ), session) as work:
+            outcome = _through(work, session)
+    except TomosegError as error:
+        log.error("%s", error, exc_info=isinstance(error, BlockError))
+        show_trouble(session, error)
+        return Failed(message=str(error))
+    return _said(outcome)
 
 
 def _through(work: Work, session: str) -> Outcome:

@@ -13,6 +13,7 @@ then so does the exit status. ``--only`` takes the situations whose names have o
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -128,6 +129,8 @@ def main() -> int:
     home = given.folder.resolve()
     contents = site(home, 0)
     (home / "in").mkdir()
+    watch = json.loads((home / "watch.yaml").read_text()) | {"pauses_seconds": [5, 10, 20]}
+    (home / "watch.yaml").write_text(json.dumps(watch))
     stack = Stack(home, os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(home / "tmp")})
     rows = ["| situation | told | lost | double | goes on (s) | |", "|---|---|---|---|---|---|"]
     is_right = True
