@@ -199,7 +199,7 @@ def kill_run(night: Night, _: str) -> None:
     """Kill the processes of runs, and not the watch."""
     for process in night.stack.process("watch").children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if "prefect" in " ".join(process.cmdline()):
+            if {"flows.run", "prefect.engine"} & set(process.cmdline()):
                 process.kill()
 
 
@@ -369,19 +369,25 @@ def signal_workers(night: Night, number: signal.Signals) -> None:
                 one.send_signal(number)
 
 
-STANDS_STILL = {"status": r"stands? still|standstill", "metrics": r"stand(s_)?still\S* [1-9]"}
-PAUSED = {"status": r"\bpaused?\b", "look": r"\bpaused?\b"}
+SHOWN = r"^tomoseg_sessions\{state=\"%s\"\} [1-9]"
+STANDS_STILL = {
+    "status": r"stands still", "look": r"stands still|nothing is in work",
+    "metrics": r"^tomoseg_standstill_seconds [1-9]", "log": r"standstill",
+}  # fmt: skip
+PAUSED = {"status": r": paused|[1-9] paused", "look": r"paused since", "metrics": SHOWN % "paused"}
+GONE = {
+    "status": r"\bgone\b", "look": r"\bgone\b", "metrics": r"^tomoseg_missing_places [1-9]",
+    "log": r"\bgone\b",
+}  # fmt: skip
 NIGHT = (
     Situation("the watch killed", kill_watch, {"up": "watch ended"}, is_at_work=True),
     Situation(
-        "the watch ended", end_watch, {"up": "watch ended", "log": "SIGTERM|end"}, is_at_work=True
+        "the watch ended", end_watch, {"up": "watch ended", "log": "told to end"}, is_at_work=True
     ),
-    Situation("a run killed", kill_run, {"log": r"status code: -9|has died"}, is_at_work=True),
     Situation(
-        "the input renamed", rename_input,
-        {"status": r"not there|gone", "look": r"not there|gone|nothing", "log": r"not there|gone"},
-        rename_back, is_at_work=True,
+        "a run killed", kill_run, {"log": r"code: -9|killed by|without a word"}, is_at_work=True
     ),
+    Situation("the input renamed", rename_input, GONE, rename_back, is_at_work=True),
     Situation(
         "a mask deleted", delete_mask, {"commands": r"masks/\S+\.mrc|missing|gone"}, again,
         is_done=True, again=2,
@@ -395,14 +401,17 @@ NIGHT = (
     ),
     Situation(
         "a wrong recipe key", wrong_key,
-        dict.fromkeys(("status", "look", "log"), r"modle is not a known key"), right_key,
+        dict.fromkeys(("status", "look", "log"), r"modle is not a known key")
+        | {"metrics": SHOWN % "refused"}, right_key,
     ),
     Situation(
         "a copy still growing", grow,
-        dict.fromkeys(("status", "look"), r"TS_01\b.*(bytes|incomplete|shorter|ends)"), grow_up,
+        dict.fromkeys(("status", "look"), r"TS_01\b.*(bytes|incomplete|shorter|ends)")
+        | {"metrics": r"^tomoseg_incomplete_age_seconds [1-9]"}, grow_up,
     ),
     Situation(
-        "a full disk", fill_disk, dict.fromkeys(("status", "look"), r"disk|[Ff]ree space"),
+        "a full disk", fill_disk,
+        dict.fromkeys(("status", "look"), r"disk|[Ff]ree space") | {"metrics": SHOWN % "stopped"},
         free_disk,
     ),
     Situation("paused by a file", pause_by_file, PAUSED, resume_by_file),

@@ -109,7 +109,7 @@ def told(
 
     def seek(place: str) -> float | None:
         while True:
-            if re.search(situation.told[place], places[place]()):
+            if re.search(situation.told[place], places[place](), re.MULTILINE):
                 return time.time() - began
             if time.time() - began > TOLD_SECONDS or place == "commands":
                 return None
