@@ -31,7 +31,7 @@ from tomoseg.errors import TomosegError
 from tomoseg.stores import Folder
 
 TOMOGRAMS = 2
-DONE_SECONDS = 600.0
+DONE_SECONDS = 300.0
 AWAY_SECONDS = 60.0
 MASKS = 6
 
