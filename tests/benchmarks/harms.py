@@ -235,11 +235,8 @@ def run_by_hand(night: Night, session: str) -> None:
 
 def rotate_login(night: Night, _: str) -> None:
     """Do what deploy/README.md says for a new login, and ask Prefect with both."""
-    folder = night.stack.state / "credentials"
     old = night.stack.told()
-    (folder / "prefect-password").unlink()
-    subprocess.run(["bash", ROOT / "deploy/credentials.sh", folder], check=True)
-    new = "tomoseg:" + (folder / "prefect-password").read_text()
+    new = "tomoseg:" + renewed(night, "prefect-password").read_text()
     night.until(lambda: night.stack.told()["PREFECT_API_AUTH_STRING"] == new, "new service.env")
     night.until(lambda: all(part["works"] for part in night.stack.parts().values()), "all green")
     ask = "from prefect.client.orchestration import get_client as c;"
@@ -249,6 +246,20 @@ def rotate_login(night: Night, _: str) -> None:
         [sys.executable, "-c", ask], env=old, check=False, capture_output=True, text=True
     )
     night.extra += f"old: {'401' if '401' in done.stderr else done.stdout}"
+
+
+def renew_certificates(night: Night, _: str) -> None:
+    """Do what deploy/README.md says where a key may have been copied."""
+    renewed(night, "ca.pem")
+
+
+def renewed(night: Night, name: str) -> Path:
+    """Delete a file of the credentials, and run what makes it anew; return the file."""
+    file = night.stack.state / "credentials" / name
+    file.unlink()
+    script = ROOT / "deploy" / "credentials.sh"
+    subprocess.run(["bash", script, file.parent], check=True, capture_output=True)
+    return file
 
 
 def wrong_key(night: Night, session: str) -> None:
@@ -398,6 +409,10 @@ NIGHT = (
     Situation(
         "the login rotated", rotate_login,
         {"up": "credentials changed", "commands": r"new: True\s+old: 401"}, is_at_work=True,
+    ),
+    Situation(
+        "the certificates renewed", renew_certificates, {"up": r"credentials changed \(ca\.pem"},
+        is_at_work=True,
     ),
     Situation(
         "a wrong recipe key", wrong_key,
