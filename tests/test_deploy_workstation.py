@@ -81,6 +81,20 @@ def test_units_start_what_up_starts(gpu_threads):
         assert told == dict(part.environment)
 
 
+def test_the_watch_alone_is_told_to_end_and_has_the_time_to():
+    stack = parts.Stack(Path("/var/lib/tomoseg"), watch=Path("/etc/tomoseg/watch.yaml"))
+    *before, watch = parts.parts(stack)
+    every = "tomoseg-.service.d/every.conf"
+    assert settings_of(every, "TimeoutStopSec") == [f"{watch.stop_seconds:g}"]
+    assert settings_of(every, "KillMode") == ["mixed"]
+    # What it needs to end its runs is stopped after it: here by the order, there by the units.
+    assert watch.name == "watch"
+    after = settings_of("tomoseg-watch.service", "After")[0].split()
+    assert after == [f"tomoseg-{part.name}.service" for part in before if "worker" not in part.name]
+    for unit in ("tomoseg-worker@.service", "tomoseg-gpu-worker@.service"):
+        assert settings_of(unit, "Before") == ["tomoseg-watch.service"]
+
+
 def test_every_unit_belongs_to_the_target():
     for unit in UNITS.glob("*.service"):
         assert settings_of(unit.name, "WantedBy") == ["tomoseg.target"]
@@ -189,7 +203,7 @@ async def main(folder, wanted):
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     up.adopt_orphans()
-    up.LIVES_SECONDS = up.RENEW_SECONDS = 0.1
+    up.LIVES_SECONDS, up.RENEW_SECONDS = 0.5, 0.1
     await up.Supervisor(folder, wanted, partial(environment, folder)).run(stop)
 
 os.chdir(sys.argv[1])
@@ -285,6 +299,7 @@ def test_new_credentials_end_their_parts_the_last_first_and_start_them_again(tmp
         said, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     assert said.count("credentials changed (login.env): starting server, watch again") == 1
+    assert said.count("credentials changed") == 1
     assert said.count("credentials are missing: run credentials.sh") == 1
 
 

@@ -180,7 +180,7 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
-        del self._running[part.name]
+        del self._running[part.name], self._given[part.name]
         end_orphans({one.pid for one in self._running.values()})
         await asyncio.to_thread(self._written[part.name].join, LAST_WORDS_SECONDS)
         self._tell()
