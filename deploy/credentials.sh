@@ -78,3 +78,10 @@ fi
 login="tomoseg:$(cat "$folder/prefect-password")"
 echo "PREFECT_SERVER_API_AUTH_STRING=$login" >"$folder/prefect-server.env"
 echo "PREFECT_API_AUTH_STRING=$login" >"$folder/prefect-client.env"
+
+# What root renews is its reader's, but for the authority's key.
+if [ "$(id -u)" = 0 ]; then
+  for file in "$folder"/*; do
+    [ "$file" = "$folder/ca-key.pem" ] || chown --reference="$folder" "$file"
+  done
+fi

@@ -8,6 +8,8 @@ the runs' logs.
 
 import os
 
+from tomoseg.monitoring.logs import is_json
+
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -20,6 +22,14 @@ QUIET = {
     # What is logged outside of a run belongs to none.
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
+
+if is_json():
+    # From its first line on, before a process configures its logs.
+    QUIET |= {
+        "PREFECT_LOGGING_FORMATTERS_JSON_CLASS": "tomoseg.monitoring.logs.JsonFormatter",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json",
+        "PREFECT_LOGGING_HANDLERS_DEBUG_FORMATTER": "json",
+    }
 
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)

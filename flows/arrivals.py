@@ -31,7 +31,8 @@ from flows.artifacts import (
 )
 from flows.runs import ARRIVALS, stopped
 from flows.session import process_stage
-from tomoseg.errors import ClaimError, StoreError, TomosegError
+from tomoseg.errors import BlockError, ClaimError, StoreError, TomosegError
+from tomoseg.events import at
 from tomoseg.monitoring import configure_logs
 from tomoseg.runners import SerialRunner
 from tomoseg.session import finished_row
@@ -72,15 +73,20 @@ def process_arrivals(session: str, watch: str) -> State[Any]:
     """
     configure_logs()
     log = get_run_logger()
+    names = {"run": str(flow_run.id), "session": session}
     try:
-        with told_once(), opened_work(load_watch(watch, os.environ), session) as work:
+        with (
+            at(**names),
+            told_once(),
+            opened_work(load_watch(watch, os.environ), session) as work,
+        ):
             outcome = _through(work, session)
     except TerminationSignal:
         return _ended()
     except ClaimError as error:
         return Completed(message=f"waits: {error}")
     except TomosegError as error:
-        log.error("%s", error, exc_info=True)
+        log.error("%s", error, exc_info=isinstance(error, BlockError))
         show_trouble(session, error)
         return Failed(message=str(error))
     return _said(outcome)
@@ -161,7 +167,10 @@ class Take:
         """Fill in the stages' records and return the tomogram's row."""
         try:
             for stage in STAGES:
-                with slot(self._limit) if stage == ON_DEVICE else nullcontext():
+                with (
+                    at(tomogram=found.name, stage=stage),
+                    slot(self._limit) if stage == ON_DEVICE else nullcontext(),
+                ):
                     records[stage] = self._stage(found, stage)
         finally:
             self._meter.end(found.name)

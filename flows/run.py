@@ -10,10 +10,12 @@ from prefect.exceptions import Abort
 from prefect.flow_engine import run_flow_sync
 
 from flows.arrivals import process_arrivals
+from tomoseg.monitoring import configure_logs
 
 
 def main(arguments: list[str]) -> int:
     """Take the run through its flow; return 0, whatever became of it, once Prefect knows."""
+    configure_logs()
     (text,) = arguments
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(text))

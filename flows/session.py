@@ -23,7 +23,7 @@ from flows.artifacts import why
 from tomoseg.attempts import can_pass, explaining
 from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
-from tomoseg.errors import RequestError, TomosegError
+from tomoseg.errors import BlockError, RequestError, TomosegError
 from tomoseg.events import at
 from tomoseg.journal import Journal, told
 from tomoseg.recipe import Recipe, load_recipe, recipe_from
@@ -77,8 +77,9 @@ def process_stage(
             session = plan_session(recipe_from(values), [found])
             with runner_at(address, session.recipe.compute) as runner:
                 record = guarded_stage(session.context(found, runner, progress), stage)
-    except TomosegError:
-        log.exception("%s: %s failed", found.name, stage)
+    except TomosegError as error:
+        unexpected = isinstance(error, BlockError)
+        log.error("%s: %s failed: %s", found.name, stage, error, exc_info=unexpected)
         raise
     if record["is_reused"]:
         log.info("already done")

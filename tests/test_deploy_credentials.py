@@ -80,6 +80,16 @@ def test_a_second_run_renews_only_what_expires_soon(tmp_path):
     assert changed == {"worker.pem", "worker-key.pem"}
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to another user")
+def test_what_root_renews_is_read_by_the_folders_owner(tmp_path):
+    made(tmp_path)
+    os.chown(tmp_path, 65534, 65534)
+    (tmp_path / "prefect-password").unlink()
+    made(tmp_path)
+    owners = {path.name: path.stat().st_uid for path in tmp_path.iterdir()}
+    assert {name for name, owner in owners.items() if owner != 65534} == {"ca-key.pem"}
+
+
 def test_certificates_of_a_lost_authority_are_made_anew(tmp_path):
     made(tmp_path)
     (tmp_path / "ca-key.pem").unlink()

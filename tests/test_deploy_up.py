@@ -22,6 +22,7 @@ from tomoseg.sections import ComputeSection
 
 ROOT = Path(__file__).parents[1]
 UP = ROOT / "deploy" / "workstation" / "up.py"
+CREDENTIALS = ROOT / "deploy" / "credentials.sh"
 PARTS = {"prefect", "scheduler", "worker-0", "worker-1", "watch"}
 STAND_IN = """
 import os, time, urllib.request
@@ -211,6 +212,35 @@ def test_secrets_are_shown_to_their_owner_alone(stack):
     assert (stack.folder / "service.env").stat().st_mode & 0o777 == 0o600
     processes = psutil.Process(stack.process.pid).children(recursive=True)
     assert not any(password in " ".join(process.cmdline()) for process in processes)
+
+
+def test_a_new_login_counts_as_the_documents_say(stack):
+    stack.works(*PARTS)
+    before = stack.parts()
+    credentials = stack.folder / "credentials"
+    password = credentials / "prefect-password"
+    old = password.read_text()
+    password.unlink()
+    subprocess.run(["bash", CREDENTIALS, credentials], check=True, capture_output=True)
+    again = ("prefect", "watch")
+    stack.until(lambda parts: all(parts[one]["starts"] > before[one]["starts"] for one in again))
+    stack.works(*PARTS)
+    assert stack.ask("/admin/version", password=old)[0] == 401
+    assert stack.ask("/admin/version", password=password.read_text())[0] == 200
+    told = stack.environment()["PREFECT_API_AUTH_STRING"]
+    assert told == f"tomoseg:{password.read_text()}"
+    others = PARTS - set(again)
+    assert all(stack.parts()[one]["pid"] == before[one]["pid"] for one in others)
+
+
+def test_every_line_of_every_log_is_one_json_object(stack):
+    stack.works(*PARTS)
+    logs = sorted((stack.folder / "logs").glob("*.log"))
+    assert len(logs) == len(PARTS)
+    rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    assert all(isinstance(row, dict) and row["message"] for row in rows)
+    # Prefect's server greets, and its greeting is a message.
+    assert any("prefect config set" in row["message"] for row in rows)
 
 
 def test_ctrl_c_stops_everything(stack):

@@ -1,5 +1,6 @@
 """The service on one machine: its units, its installation, and the supervisor of ``up.py``."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -17,6 +19,7 @@ import pytest
 WORKSTATION = Path(__file__).parents[1] / "deploy" / "workstation"
 sys.path.insert(0, str(WORKSTATION))
 
+import lines  # noqa: E402
 import parts  # noqa: E402
 
 UNITS = WORKSTATION / "systemd"
@@ -76,6 +79,20 @@ def test_units_start_what_up_starts(gpu_threads):
         told = dict(line.split("=", 1) for line in settings_of(unit, "Environment"))
         told.pop("PREFECT_HOME", None)
         assert told == dict(part.environment)
+
+
+def test_the_watch_alone_is_told_to_end_and_has_the_time_to():
+    stack = parts.Stack(Path("/var/lib/tomoseg"), watch=Path("/etc/tomoseg/watch.yaml"))
+    *before, watch = parts.parts(stack)
+    every = "tomoseg-.service.d/every.conf"
+    assert settings_of(every, "TimeoutStopSec") == [f"{watch.stop_seconds:g}"]
+    assert settings_of(every, "KillMode") == ["mixed"]
+    # What it needs to end its runs is stopped after it: here by the order, there by the units.
+    assert watch.name == "watch"
+    after = settings_of("tomoseg-watch.service", "After")[0].split()
+    assert after == [f"tomoseg-{part.name}.service" for part in before if "worker" not in part.name]
+    for unit in ("tomoseg-worker@.service", "tomoseg-gpu-worker@.service"):
+        assert settings_of(unit, "Before") == ["tomoseg-watch.service"]
 
 
 def test_every_unit_belongs_to_the_target():
@@ -154,44 +171,70 @@ def test_a_wrong_installation_is_refused(tmp_path, arguments, said):
 
 SUPERVISED = """
 import asyncio, os, signal, sys
+from functools import partial
 from pathlib import Path
-from parts import Part
+from parts import Part, variables
 import up
 
-async def main(folder):
+def shell(name, script, **more):
+    return Part(name, ("bash", "-c", script), **more)
+
+def of_children():
+    detached = "setsid sleep 1000 & echo $! >>children; "
+    stubborn = "trap '' TERM; " + detached + "while true; do sleep 0.1; done"
+    yield shell("steady", stubborn, stop_seconds=0.5)
+    yield shell("mortal", detached + "sleep 0.3; exit 3", after=("steady",))
+
+def of_credentials():
+    script = "trap 'echo $0 ends >>order; exit' TERM; echo $0 has $LOGIN >>order; "
+    script += "while true; do sleep 0.05; done"
+    for name, files, after in (
+        ("server", ["login.env"], ()), ("other", [], ()), ("watch", ["login.env"], ("server",)),
+    ):
+        command = ("bash", "-c", script, name)
+        yield Part(name, command, credentials=tuple(files), after=after)
+
+def environment(folder):
+    path = folder / "credentials" / "login.env"
+    return os.environ | (variables(path.read_text()) if path.exists() else {})
+
+async def main(folder, wanted):
     (folder / "logs").mkdir()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     up.adopt_orphans()
-    up.LIVES_SECONDS = 0.1
-    shell = lambda name, script, **more: Part(name, ("bash", "-c", script), **more)
-    detached = "setsid sleep 1000 & echo $! >>children; "
-    wanted = [
-        shell("steady", "trap '' TERM; " + detached + "while true; do sleep 0.1; done"),
-        shell("mortal", detached + "sleep 0.3; exit 3", after=("steady",)),
-    ]
-    up.STOP_SECONDS = 0.5
-    await up.Supervisor(folder, wanted, dict(os.environ)).run(stop)
+    up.LIVES_SECONDS, up.RENEW_SECONDS = 0.5, 0.1
+    await up.Supervisor(folder, wanted, partial(environment, folder)).run(stop)
 
 os.chdir(sys.argv[1])
-asyncio.run(main(Path(sys.argv[1])))
+asyncio.run(main(Path(sys.argv[1]), list(globals()[sys.argv[2]]())))
 """
+
+
+@contextlib.contextmanager
+def supervising(folder, kind):
+    """Supervisor of stand-in parts of a kind, in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISED, folder, kind],
+        env=os.environ | {"PYTHONPATH": f"{WORKSTATION}:{WORKSTATION.parents[1]}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        is_over = process.poll() is not None
+        left = [] if is_over else psutil.Process(process.pid).children(recursive=True)
+        for one in (*left, process):
+            one.kill()
+        process.communicate()
 
 
 @pytest.fixture
 def supervised(tmp_path):
     """Supervisor of a part that ignores SIGTERM and one that dies; both leave children behind."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISED, tmp_path],
-        env=os.environ | {"PYTHONPATH": f"{WORKSTATION}:{WORKSTATION.parents[1]}"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    yield process
-    left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    for one in (*left, process):
-        one.kill()
-    process.communicate()
+    with supervising(tmp_path, "of_children") as process:
+        yield process
 
 
 def children(folder):
@@ -228,6 +271,38 @@ def test_ctrl_c_leaves_no_process(supervised, tmp_path):
     assert not any(map(lives, [steady, *children(tmp_path)]))
 
 
+def test_new_credentials_end_their_parts_the_last_first_and_start_them_again(tmp_path):
+    login = tmp_path / "credentials" / "login.env"
+    login.parent.mkdir()
+    login.write_text("LOGIN=old\n")
+    order = tmp_path / "order"
+
+    def lines():
+        return order.read_text().splitlines() if order.exists() else []
+
+    with supervising(tmp_path, "of_credentials") as process:
+        first = until(lambda: len(lines()) == 3 and lines())
+        assert set(first) == {"server has old", "other has old", "watch has old"}
+        login.unlink()
+        time.sleep(0.5)
+        # Nothing is stopped for credentials that are not whole.
+        login.touch()
+        time.sleep(0.5)
+        assert lines() == first
+        login.write_text("LOGIN=new\n")
+        until(lambda: len(lines()) == 7)
+        assert lines()[3:] == ["watch ends", "server ends", "server has new", "watch has new"]
+        until(lambda: stack_json(tmp_path)["watch"]["works"])
+        starts = {name: part["starts"] for name, part in stack_json(tmp_path).items()}
+        assert starts == {"server": 2, "other": 1, "watch": 2}
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert said.count("credentials changed (login.env): starting server, watch again") == 1
+    assert said.count("credentials changed") == 1
+    assert said.count("credentials are missing: run credentials.sh") == 1
+
+
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv")
 def test_parts_end_when_their_supervisor_is_killed(supervised, tmp_path):
     until(lambda: started_twice(tmp_path))
@@ -259,3 +334,42 @@ def test_what_hinders_a_start_is_told(tmp_path):
         refused = up("--folder", tmp_path / "state", "--port-offset", offset)
     assert refused.returncode == 2
     assert f"ports are taken: {offset + 4200} of prefect" in refused.stderr
+
+
+def copied(tmp_path, *pieces):
+    """What a log holds after a part wrote these pieces, one write each."""
+    log = tmp_path / "part.log"
+    source, end = os.pipe()
+    thread = Thread(target=lines.copy_lines, args=(source, log, "part"))
+    thread.start()
+    for piece in pieces:
+        os.write(end, piece)
+        time.sleep(0.02)
+    os.close(end)
+    thread.join(20)
+    assert log.read_bytes().endswith(b"\n")
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_each_line_of_a_log_is_an_object_whatever_a_part_says(tmp_path):
+    ours = {"message": "done", "tomogram": "TS_1"}
+    line = json.dumps(ours).encode()
+    banner = b"\n ___ \n| _ \\ \x1b[1m\n\n"
+    trace = b"Traceback (most recent call last):\n", b"  File x\n", b"ValueError: \xff\n"
+    rows = copied(tmp_path, banner, line[:9], line[9:] + b"\n", *trace, b"[1]\n" + line + b"\n{")
+    assert [row["message"] for row in rows] == [
+        " ___ \n| _ \\ \x1b[1m",
+        "done",
+        "Traceback (most recent call last):\n  File x\nValueError: \\xff\n[1]",
+        "done",
+        "{",
+    ]
+    assert rows[1] == ours
+    assert {row["logger"] for row in rows[::2]} == {"output.part"}
+
+
+def test_a_line_without_an_end_takes_bounded_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "LONGEST_BYTES", 1000)
+    rows = copied(tmp_path, *[b"x" * 600] * 5)
+    assert sum(len(row["message"]) for row in rows) == 3000
+    assert max(len(row["message"]) for row in rows) <= 1800

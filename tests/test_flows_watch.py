@@ -20,7 +20,7 @@ import pytest
 
 from tomoseg.arrivals import Sights, Works
 from tomoseg.attempts import explaining
-from tomoseg.errors import BlockError, StoreError, TomosegError
+from tomoseg.errors import BlockError, FormatError, StoreError, TomosegError
 from tomoseg.stores import Folder, Life, Owner, claimed, living_owner
 from tomoseg.watching.looks import look, orders
 from tomoseg.watching.settings import load_watch
@@ -224,7 +224,7 @@ def test_storage_is_tried_again_and_segmentation_waits_for_a_gpu(server, site, m
     assert Works.read(site.output).tomograms["good"].attempts == 1
 
 
-def test_a_wrong_recipe_fails_at_once_and_says_the_remedy(server, site):
+def test_a_wrong_recipe_fails_at_once_and_says_the_remedy(server, site, caplog):
     (site.home / "in" / "s1" / "tomoseg.yaml").write_text("segment: {modle: x}")
     settle(site)
     state = process(site)
@@ -233,6 +233,7 @@ def test_a_wrong_recipe_fails_at_once_and_says_the_remedy(server, site):
     assert "segment.modle is not a known key" in said.replace("\\", "")
     assert "**Remedy:** Correct these keys" in said
     assert Works.read(site.output).trouble.is_refusal
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_progress_is_told_at_most_once_a_second(monkeypatch):
@@ -275,7 +276,7 @@ def serving(site, server):
     with (site.home / "watch.log").open("a") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.watch", str(site.path)],
-            env=server | {"TOMOSEG_LOG_LEVEL": "info"}, stdout=out, stderr=out,
+            env=server | {"TOMOSEG_LOG": "json"}, stdout=out, stderr=out,
             start_new_session=True,
         )  # fmt: skip
         try:
@@ -302,6 +303,31 @@ def test_a_watch_starts_a_run_once_and_looks_leave_none(server, site):
     worked = Works.read(site.output).tomograms["good"]
     assert (worked.state, worked.attempts) == ("done", 1)
     assert Sights.read(site.output).tomograms["good"].complete < worked.started < worked.finished
+    check_lines(log.read_text())
+
+
+def check_lines(text):
+    """Each line of a watch and of its runs, the first too, is an object and says whose it is."""
+    rows = [json.loads(line) for line in text.splitlines()]
+    of_run = [row for row in rows if row.get("session") == "s1"]
+    assert len({row["run"] for row in of_run}) == 1
+    assert any("Beginning flow run 's1'" in row["message"] for row in of_run)
+    stages = {row["stage"] for row in of_run if row.get("tomogram") == "good"}
+    assert stages >= {"ingest", "segment", "report"}
+    assert not [row for row in rows if row.get("tomogram") and not row.get("session")]
+
+
+def test_a_refusal_is_a_line_with_its_remedy_and_no_traceback(server, site, monkeypatch, caplog):
+    settle(site)
+
+    def refusing(context, stage):
+        raise FormatError("not an MRC file", remedy="Copy it again", tomogram=context.name)
+
+    monkeypatch.setattr("flows.session.guarded_stage", refusing)
+    assert process(site).is_failed()
+    assert "good: ingest failed: good: not an MRC file. Copy it again." in caplog.messages
+    assert not [record for record in caplog.records if record.exc_info]
+    assert "Traceback" not in caplog.text
 
 
 def drop(site, session, number):

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,13 @@ def record(message, *arguments, error=None):
 
 @pytest.fixture
 def loggers():
-    """Gives loggers back as they were."""
+    """Gives loggers back as they were, and what Python does with what nobody caught."""
     names = ("", "tomoseg", "distributed")
     kept = {n: (list(logging.getLogger(n).handlers), logging.getLogger(n).level) for n in names}
+    hooks = sys.excepthook, threading.excepthook
     yield
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(False)
     for name, (handlers, level) in kept.items():
         logging.getLogger(name).handlers = handlers
         logging.getLogger(name).setLevel(level)
@@ -94,6 +98,57 @@ def test_console_handlers_of_others_become_lines_too(monkeypatch, capsys, logger
     assert [one["message"] for one in values if one["logger"] == "distributed"] == ["a worker died"]
     assert values[-1]["worker"] == "tcp://w"
     assert any(isinstance(one, logging.NullHandler) for one in theirs.handlers)
+
+
+SPEAKING = """
+import threading, warnings
+from tomoseg.monitoring import configure_logs
+from tomoseg.runners import quieten
+
+configure_logs()
+quieten()
+import distributed.nanny
+distributed.nanny.logger.error("a worker died")
+warnings.warn("old")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+raise ValueError("two\\nlines")
+"""
+
+
+def test_what_python_and_dask_say_by_themselves_are_lines_too():
+    ended = subprocess.run(
+        [sys.executable, "-c", SPEAKING],
+        env={**os.environ, KIND: "json"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    rows = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [row["level"] for row in rows] == ["error", "warning", "critical", "critical"]
+    assert rows[0]["logger"] == "distributed.nanny"
+    assert "UserWarning: old" in rows[1]["message"]
+    assert rows[2]["message"] == "nobody caught ZeroDivisionError: division by zero"
+    assert rows[3]["error"].endswith("ValueError: two\nlines")
+
+
+@pytest.mark.parametrize(
+    ("flow", "names"),
+    [
+        ({"flow_name": "tomoseg arrivals"}, {"run": "r2", "session": "s1"}),
+        ({"flow_name": "<unknown>"}, {"run": "r2", "session": "s1"}),
+        ({"flow_name": "tomoseg watch"}, {"run": "r2"}),
+    ],
+)
+def test_what_prefect_says_around_a_flow_names_its_run_and_session(flow, names):
+    said = record("Beginning flow run 's1'")
+    vars(said).update({"flow_run_id": "r2", "flow_run_name": "s1", **flow})
+    values = json.loads(JsonFormatter().format(said))
+    assert {key: values[key] for key in ("run", "session") if key in values} == names
+    with at(**NAMES):
+        assert json.loads(JsonFormatter().format(said))["session"] == "/out"
 
 
 @pytest.mark.parametrize(

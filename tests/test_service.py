@@ -8,9 +8,6 @@ Prefect's server is killed.
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -21,6 +18,7 @@ import fsspec
 import psutil
 import pytest
 import servers
+from stack import ROOT, Stack
 
 from tomoseg.arrivals import DONE, REFUSED, RUNNING, Sights, Works
 from tomoseg.phantom import PhantomParameters
@@ -30,8 +28,6 @@ from tomoseg.simulation import simulated_session
 from tomoseg.stages import STAGES
 from tomoseg.stores import Folder
 
-ROOT = Path(__file__).parents[1]
-UP = ROOT / "deploy" / "workstation" / "up.py"
 BUCKET, SESSION = "lab", "krios1"
 # Everything else of a tomogram is the same bytes as in a run that nothing disturbed.
 TIMED = ("manifest.json",)
@@ -63,66 +59,6 @@ def place():
     with tempfile.TemporaryDirectory(prefix="tomoseg-") as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
-
-
-class Stack:
-    """The service of ``up.py``, seen from outside."""
-
-    def __init__(self, place, environment):
-        self.state = place / "state"
-        self.environment = environment
-        self.log = place / "up.log"
-        self.offset = servers.free_port() % 20000 + 10000
-
-    @contextlib.contextmanager
-    def running(self, watch):
-        command = [sys.executable, str(UP), str(watch), "--folder", str(self.state)]
-        command += ["--workers", "2", "--memory-gib", "3", "--port-offset", str(self.offset)]
-        with servers.running(command, self.log, self.environment) as process:
-            began = time.monotonic()
-            servers.wait_until(lambda: self.is_green(process), f"not green: {self.log}", 300)
-            print(f"all green after {time.monotonic() - began:.0f} s")
-            try:
-                yield
-            except BaseException:
-                self.tell()
-                raise
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(120) == 0
-
-    def tell(self):
-        """Print the ends of all logs."""
-        for log in [self.log, *sorted((self.state / "logs").glob("*.log"))]:
-            print(f"== {log.name}", *log.read_text().splitlines()[-25:], sep="\n")
-
-    def is_green(self, process):
-        assert process.poll() is None, self.log.read_text()
-        return (self.state / "stack.json").exists() and all(
-            part["works"] for part in self.parts().values()
-        )
-
-    def parts(self):
-        return json.loads((self.state / "stack.json").read_text())["parts"]
-
-    def kill(self, name, *, child=False):
-        process = psutil.Process(self.parts()[name]["pid"])
-        # A nanny outlives its worker and starts it again.
-        (process.children(recursive=True)[-1] if child else process).kill()
-
-    def asked(self, *words):
-        """What one of this project's commands prints, run beside the service."""
-        lines = (self.state / "service.env").read_text().splitlines()
-        told = dict(line.split("=", 1) for line in lines)
-        told = {name: text.strip("'") for name, text in told.items()}
-        done = subprocess.run(
-            [sys.executable, *words],
-            env=self.environment | told,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
 
 
 RUNS = """

@@ -44,7 +44,7 @@ def test_a_file_beside_the_tomograms_pauses(site):
     site.put("s1", "tomoseg.pause", b"the grid\nis being exchanged")
     one = site.look()["s1"]
     (hindrance,) = one.hindrances
-    assert (hindrance.kind, hindrance.say) == ("paused", "paused: the grid is being exchanged")
+    assert (hindrance.kind, hindrance.say) == ("paused", "the grid is being exchanged")
     assert "s1/tomoseg.pause" in hindrance.remedy
     assert site.where() == {"a": "paused"}
     assert site.orders() == []

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from tomoseg.errors import (
+    REFUSALS,
     AwayError,
     BlockError,
     FullDiskError,
@@ -54,8 +55,9 @@ def attempted(task: Named, item: Any) -> dict[str, Any]:
         with explaining():
             return task(item)
     except TomosegError as error:
+        trace = None if isinstance(error, REFUSALS) else error.__cause__ or error
         with at(block=task.name(item)):
-            log.info("the block failed: %s", error.message, exc_info=error.__cause__ or error)
+            log.info("the block failed: %s", error.message, exc_info=trace)
         raise error.within(block=task.name(item)) from error
 
 

@@ -143,5 +143,9 @@ class UnfitWorkerError(ResourceError):
     """
 
 
+REFUSALS = (RequestError, FormatError, ModelError)
+"""What no second try mends: said with its remedy, without a traceback."""
+
+
 class BlockError(TomosegError):
     """A block failed as often as it may; its stage publishes nothing."""

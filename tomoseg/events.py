@@ -24,7 +24,7 @@ class Place:
     run
         One run of a session: a number of its own, or that of the flow run.
     session
-        Its output.
+        Its output; its name where it is watched.
     tomogram, stage, block
         As in receipts.
     """

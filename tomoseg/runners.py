@@ -31,6 +31,12 @@ GPU_SHARE = 1 / 64
 bounded by its threads, and its device computes one at a time (:mod:`tomoseg.nets.predict`): blocks
 that asked for a whole GPU would leave it waiting while they read and write."""
 
+ERRORS_ALONE = {
+    "version": 1,
+    "incremental": True,
+    "loggers": {name: {"level": "ERROR"} for name in ("distributed", "tornado", "bokeh")},
+}
+"""Levels alone: with a handler of its own Dask would write lines that are not this process's."""
 KEPT_MESSAGES = "distributed.admin.low-level-log-length"
 
 KEYS_KEPT = 1000
@@ -436,14 +442,15 @@ def _client(address: str, security: Any) -> Any:
 
 
 def quieten() -> None:
-    """Let Dask's own logs begin at errors and be short, unless a person has set them.
+    """Let Dask's own logs begin at errors, as lines of ours, unless a person has set them.
 
-    It reads this when ``distributed`` is first imported, here and in its workers. Of its last
-    messages to each worker it keeps a thousand, and each holds a block with all that its work is.
+    It reads this when ``distributed`` is first imported, here and in its workers. Its messages are
+    few, too: of the last to each worker it keeps a thousand, and each holds a block with all that
+    its work is.
     """
     import dask
 
     if not dask.config.get("logging", None):
-        dask.config.set({"logging.distributed": "error"})
+        dask.config.set({"logging": ERRORS_ALONE})
     if dask.config.get(KEPT_MESSAGES, None) is None:
         dask.config.set({KEPT_MESSAGES: 10})

@@ -22,6 +22,13 @@ HERE = Path(__file__).parent
 MONITORING = HERE.parent / "monitoring"
 PREFECT, SCHEDULER, DASHBOARD, WORKER, PROMETHEUS, WATCH = 4200, 8786, 8787, 8800, 9090, 9108
 """Ports, the first of the workers' dashboards."""
+LOGIN = ("prefect-server.env", "prefect-client.env")
+CERTIFICATES = (
+    "tls.env",
+    "ca.pem",
+    *(f"{name}{end}" for name in ("scheduler", "worker", "client") for end in (".pem", "-key.pem")),
+)
+"""Files of credentials.sh that a part reads when it starts."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,10 @@ class Part:
         Variables of its own.
     after
         Parts that must work before it is started.
+    credentials
+        Files of the credentials' folder: after a change it is started again.
+    stop_seconds
+        So long it may take to end; then it is killed.
     page
         Where people look.
     """
@@ -50,6 +61,8 @@ class Part:
     health: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
     after: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
+    stop_seconds: float = 15.0
     page: str = ""
 
 
@@ -98,6 +111,7 @@ def _prefect(stack: Stack) -> Part:
         (*command, "--host", "127.0.0.1", "--port", str(port)),
         ports=(port,),
         health=f"{url}/api/health",
+        credentials=LOGIN,
         page=url,
     )
 
@@ -111,6 +125,7 @@ def _scheduler(stack: Stack) -> Part:
         (*command, *listens, "--dashboard-address", f"127.0.0.1:{dashboard}"),
         ports=(port, dashboard),
         health=f"http://127.0.0.1:{dashboard}/health",
+        credentials=CERTIFICATES,
         page=f"http://127.0.0.1:{dashboard}/status",
     )
 
@@ -127,12 +142,14 @@ def _worker(stack: Stack, number: int) -> Part:
     command += ["--death-timeout", "120"]
     if stack.gpu_threads:
         command += ["--resources", "GPU=1", "--preload-nanny", "tomoseg.devices"]
+        command += ["--preload-nanny", "tomoseg.monitoring"]
     return Part(
         f"worker-{number}",
         tuple(command),
         ports=(dashboard,),
         health=f"http://127.0.0.1:{dashboard}/health",
         after=("scheduler",),
+        credentials=CERTIFICATES,
     )
 
 
@@ -143,6 +160,9 @@ def _watch(stack: Stack, file: Path) -> Part:
         ports=(WATCH + stack.offset,),
         environment=(("TOMOSEG_METRICS_ADDRESS", f"127.0.0.1:{WATCH + stack.offset}"),),
         after=("prefect", "scheduler"),
+        credentials=(*LOGIN, *CERTIFICATES),
+        # Its runs are ended in order, and what they had begun is told.
+        stop_seconds=60.0,
     )
 
 

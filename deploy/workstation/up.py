@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import http.client
 import json
 import os
@@ -25,15 +26,18 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import IO, Any
 
+from lines import copy_lines
 from parts import HERE, MONITORING, Part, Stack, default_workers, environment, moved, parts
 
 PR_SET_CHILD_SUBREAPER = 36
 LOOK_SECONDS = 0.25
-STOP_SECONDS = 15.0
+RENEW_SECONDS = 1.0
+LAST_WORDS_SECONDS = 2.0
 STEADY_SECONDS = 60.0
 PAUSE_SECONDS = (1.0, 30.0)
 LIVES_SECONDS = 3.0
@@ -50,31 +54,73 @@ class Supervisor:
     wanted
         The parts, in order; stopped in the opposite one.
     variables
-        Environment of all of them.
+        Gives the environment of all of them, anew for each start.
     """
 
-    def __init__(self, folder: Path, wanted: Sequence[Part], variables: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, wanted: Sequence[Part], variables: Callable[[], dict[str, str]]
+    ) -> None:
         self._folder = folder
         self._parts = wanted
         self._variables = variables
         self._works = {part.name: asyncio.Event() for part in wanted}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._starts = {part.name: 0 for part in wanted}
+        self._written: dict[str, Thread] = {}
+        self._given: dict[str, dict[str, str]] = {}
         self._began = time.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep all parts until ``stop``; then leave no process."""
-        kept = [asyncio.create_task(self._keep(part)) for part in self._parts]
+        kept = {part.name: asyncio.create_task(self._keep(part)) for part in self._parts}
         all_green = asyncio.create_task(self._announce())
         ends = asyncio.create_task(stop.wait())
-        await asyncio.wait([*kept, ends], return_when="FIRST_COMPLETED")
+        before = self._credentials()
+        while not any(task.done() for task in (ends, *kept.values())):
+            await asyncio.wait(
+                [ends, *kept.values()], timeout=RENEW_SECONDS, return_when="FIRST_COMPLETED"
+            )
+            now = self._credentials()
+            if before and not now:
+                say("credentials are missing: run credentials.sh; what runs goes on with the old")
+            # Between the two looks credentials.sh may have been half through.
+            if now and now == before and not ends.done():
+                await self._renew(kept, now)
+            before = now
         say("stopping")
-        for task in [all_green, ends, *reversed(kept)]:
-            task.cancel()
-            await asyncio.wait([task])
-        for task in kept:
+        await _cancelled([*kept.values(), ends, all_green])
+        for task in kept.values():
             if not task.cancelled():
                 task.result()
+
+    async def _renew(self, kept: dict[str, asyncio.Task[None]], now: dict[str, str]) -> None:
+        """Stop the parts whose credentials are others now, the last first, and start them again."""
+        changed = {
+            part: [name for name in part.credentials if given[name] != now[name]]
+            for part in self._parts
+            if (given := self._given.get(part.name))
+        }
+        outdated = [part for part, names in changed.items() if names]
+        if outdated:
+            files = sorted({name for names in changed.values() for name in names})
+            order = ", ".join(part.name for part in outdated)
+            say(f"credentials changed ({', '.join(files)}): starting {order} again")
+            await _cancelled([kept[part.name] for part in outdated])
+            kept |= {part.name: asyncio.create_task(self._keep(part)) for part in outdated}
+
+    def _credentials(self) -> dict[str, str] | None:
+        """Return digests of all parts' credentials; None while a file is missing or empty."""
+        folder = self._folder / "credentials"
+        try:
+            found = {
+                name: (folder / name).read_bytes()
+                for part in self._parts
+                for name in part.credentials
+            }
+        except OSError:
+            return None
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+        return digests if all(found.values()) else None
 
     async def _announce(self) -> None:
         for works in self._works.values():
@@ -86,7 +132,10 @@ class Supervisor:
         while True:
             for name in part.after:
                 await self._works[name].wait()
+            while (given := self._credentials()) is None:
+                await asyncio.sleep(RENEW_SECONDS)
             began = time.monotonic()
+            self._given[part.name] = given
             self._start(part)
             looking = asyncio.create_task(self._look(part))
             try:
@@ -104,10 +153,14 @@ class Supervisor:
     def _start(self, part: Part) -> None:
         # Should this process be killed, the system ends its children.
         lifeline = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
-        with self._log(part).open("ab") as log:
+        source, end = os.pipe()
+        written = Thread(target=copy_lines, args=(source, self._log(part), part.name), daemon=True)
+        written.start()
+        self._written[part.name] = written
+        with open(end, "wb") as log:
             self._running[part.name] = subprocess.Popen(
                 [*lifeline, *part.command],
-                env=self._variables | dict(part.environment),
+                env=self._variables() | dict(part.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -121,13 +174,15 @@ class Supervisor:
         process = self._running[part.name]
         self._works[part.name].clear()
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            await _ended(process, STOP_SECONDS)
+            # The part itself tells its children to end, each in its turn.
+            process.terminate()
+            await _ended(process, part.stop_seconds)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
-        del self._running[part.name]
+        del self._running[part.name], self._given[part.name]
         end_orphans({one.pid for one in self._running.values()})
+        await asyncio.to_thread(self._written[part.name].join, LAST_WORDS_SECONDS)
         self._tell()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
@@ -172,6 +227,13 @@ class Supervisor:
         new.replace(self._folder / "stack.json")
 
 
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks one after the other, the last first, each once the one before has ended."""
+    for task in reversed(tasks):
+        task.cancel()
+        await asyncio.wait([task])
+
+
 async def _ended(process: subprocess.Popen[bytes], seconds: float) -> None:
     for _ in range(int(seconds / LOOK_SECONDS)):
         if process.poll() is not None:
@@ -210,8 +272,8 @@ def say(line: str) -> None:
     print(time.strftime("%H:%M:%S"), line, flush=True)
 
 
-def prepared(stack: Stack) -> dict[str, str]:
-    """Make the folders and credentials of a stack; return the environment of its parts."""
+def prepare(stack: Stack) -> None:
+    """Make the folders and credentials of a stack."""
     folder = stack.folder
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -225,12 +287,17 @@ def prepared(stack: Stack) -> dict[str, str]:
         shutil.copytree(MONITORING, folder / "monitoring", dirs_exist_ok=True)
         settings = folder / "monitoring" / "prometheus.yml"
         settings.write_text(moved(settings.read_text(), stack.offset))
+
+
+def told(stack: Stack) -> dict[str, str]:
+    """Return the environment of a stack's parts, and write it for those who take part."""
     variables = environment(stack)
     ours = {name: text for name, text in variables.items() if os.environ.get(name) != text}
     lines = [f"{name}={shlex.quote(text)}\n" for name, text in sorted(ours.items())]
-    file = folder / "service.env"
-    file.touch(mode=0o600)
-    file.write_text("".join(lines))
+    new = stack.folder / "service.env.new"
+    new.touch(mode=0o600)
+    new.write_text("".join(lines))
+    new.replace(stack.folder / "service.env")
     return variables
 
 
@@ -254,9 +321,9 @@ async def supervise(stack: Stack) -> None:
         # nohup lets it outlive its terminal.
         if signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    variables = prepared(stack)
+    prepare(stack)
     adopt_orphans()
-    await Supervisor(stack.folder, parts(stack), variables).run(stop)
+    await Supervisor(stack.folder, parts(stack), lambda: told(stack)).run(stop)
 
 
 def main(arguments: list[str] | None = None) -> int:

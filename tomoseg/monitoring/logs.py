@@ -1,9 +1,9 @@
 """Log lines that say where they come from, for people or for machines.
 
-``TOMOSEG_LOG=json`` makes every line of a process one JSON object, those of Dask and Prefect
-too; ``text`` is for people. ``TOMOSEG_LOG_LEVEL`` is ``info`` unless set; ``debug`` has a line
-for each block. Without either, warnings are told. Only entry points configure logs, never an
-import.
+``TOMOSEG_LOG=json`` makes every line of a process one JSON object, those of Dask and Prefect,
+warnings and the traceback of what nobody caught too; ``text`` is for people.
+``TOMOSEG_LOG_LEVEL`` is ``info`` unless set; ``debug`` has a line for each block. Without either,
+warnings are told. Only entry points configure logs, never an import.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import sys
+import threading
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import TracebackType
 
 from tomoseg.errors import RequestError
 from tomoseg.events import here
@@ -21,6 +23,8 @@ from tomoseg.events import here
 KIND, LEVEL = "TOMOSEG_LOG", "TOMOSEG_LOG_LEVEL"
 KINDS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
+SESSION_FLOWS = ("tomoseg arrivals", "<unknown>")
+"""Flows whose runs are called as their session, and what Prefect's runner calls those it starts."""
 ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
 """A name with a line break in it must not look like a line of its own."""
 
@@ -36,6 +40,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         names = {**asdict(here()), "worker": self._worker}
+        names |= {key: name for key, name in _of_prefect(record).items() if not names[key]}
         values = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -65,6 +70,14 @@ class TextFormatter(logging.Formatter):
         """Return the line without a traceback."""
         record.message = record.message.translate(ESCAPES)
         return super().formatMessage(record)
+
+
+def _of_prefect(record: logging.LogRecord) -> dict[str, str]:
+    """Return the run and the session of what Prefect says of a run, around the flow itself."""
+    names = {"run": getattr(record, "flow_run_id", "")}
+    if getattr(record, "flow_name", "") in SESSION_FLOWS:
+        names["session"] = getattr(record, "flow_run_name", "")
+    return names
 
 
 def is_json() -> bool:
@@ -103,11 +116,32 @@ def configure_logs(*, worker: str = "", is_verbose: bool = False) -> None:
             if console := [one for one in logger.handlers if _is_console(one)]:
                 logger.handlers = [one for one in logger.handlers if one not in console]
                 logger.addHandler(handler)
+        _hear_interpreter()
     else:
         handler.setFormatter(TextFormatter())
     if not root.handlers:
         root.addHandler(handler)
     logging.getLogger("tomoseg").setLevel(level.upper())
+
+
+def _hear_interpreter() -> None:
+    """Log warnings and what nobody caught, which Python would print line by line."""
+    log = logging.getLogger(__name__)
+
+    def uncaught(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if issubclass(kind, Exception):
+            log.critical("nobody caught %s: %s", kind.__name__, error, exc_info=error)
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    def uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
+        if told.exc_value is not None:
+            uncaught(told.exc_type, told.exc_value, told.exc_traceback)
+
+    logging.captureWarnings(True)
+    sys.excepthook, threading.excepthook = uncaught, uncaught_in_thread
 
 
 def _chosen(name: str, known: tuple[str, ...], usual: str) -> str:

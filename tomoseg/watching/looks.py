@@ -22,6 +22,7 @@ from tomoseg.arrivals import (
 from tomoseg.arrivals.presence import Known, Presence, announced, check_home, read_presence
 from tomoseg.attempts import explaining
 from tomoseg.errors import ClaimError, TomosegError
+from tomoseg.events import at
 from tomoseg.stores import Owner, digest, is_folder
 from tomoseg.watching.asking import asked
 from tomoseg.watching.changes import keep, with_again
@@ -279,12 +280,13 @@ def with_losses(
 
 
 def _guarded(watch: Watch, place: Place, now: datetime) -> SessionLook:
-    try:
-        with explaining():
-            return look_at(watch, place, now)
-    except TomosegError as error:
-        log.warning("session %s: %s", place.name, error)
-        return _unreadable(place, error, now)
+    with at(session=place.name):
+        try:
+            with explaining():
+                return look_at(watch, place, now)
+        except TomosegError as error:
+            log.warning("session %s: %s", place.name, error)
+            return _unreadable(place, error, now)
 
 
 def _unreadable(place: Place, error: TomosegError, now: datetime) -> SessionLook:

@@ -29,13 +29,12 @@ from tomoseg.attempts import explaining
 from tomoseg.checks import check_session
 from tomoseg.clusters import runner_at
 from tomoseg.errors import (
+    REFUSALS,
     AwayError,
     ClaimError,
-    FormatError,
     FullDiskError,
     MissingError,
     ModelError,
-    RequestError,
     ResourceError,
     StoreError,
     TomosegError,
@@ -59,7 +58,7 @@ from tomoseg.watching.recipes import missing_model
 from tomoseg.watching.settings import Watch
 from tomoseg.watching.sightings import entries_of, has_tomograms, is_there
 
-WRONG = (RequestError, FormatError, ModelError)
+WRONG = REFUSALS
 """What no second try mends: of a recipe, or of a tomogram."""
 SPARING = (AwayError, FullDiskError)
 """What is no fault of a tomogram, however often it happens."""
