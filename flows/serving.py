@@ -26,7 +26,7 @@ from prefect.client.schemas.objects import State
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.exceptions import ObjectNotFound, PrefectSignal
 from prefect.flow_engine import run_flow_sync
-from prefect.states import Cancelled, Crashed, Pending
+from prefect.states import Cancelled, Crashed, Pending, Scheduled
 
 from flows.deployments import deployed
 from flows.look import look_for_arrivals, look_once
@@ -38,6 +38,7 @@ from tomoseg.watching.places import place_of
 from tomoseg.watching.settings import Watch
 from tomoseg.watching.work import note_death
 
+ENDING = (signal.SIGTERM, signal.SIGINT)
 ROUND_SECONDS = 0.5
 ASK_SECONDS = 2.0
 """Between two questions to Prefect's server, a hundredth of a second each."""
@@ -64,10 +65,13 @@ def serve(watch: Watch, path: Path) -> int:
         If the watch's crontab line is none.
     """
     next_look(watch, datetime.now(UTC))
-    ending = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
     runs = Runs(watch, path)
+
+    def end(*_signal: object) -> None:
+        runs.is_ending = True
+
+    for number in ENDING:
+        signal.signal(number, end)
     # Neither keeps this process from ending its runs in time, whatever it waits for.
     beside = [
         threading.Thread(target=target, args=arguments, daemon=True)
@@ -75,11 +79,12 @@ def serve(watch: Watch, path: Path) -> int:
     ]
     for thread in beside:
         thread.start()
-    while not ending.is_set() and all(thread.is_alive() for thread in beside):
+    while not runs.is_ending and all(thread.is_alive() for thread in beside):
         time.sleep(ROUND_SECONDS)
+    was_told = runs.is_ending
     log.info("ends, with %d runs at work", len(runs.ids))
     runs.end()
-    return 0 if ending.is_set() else 1
+    return 0 if was_told else 1
 
 
 class Told:
@@ -130,12 +135,12 @@ class Runs:
         self.path = path
         self.ids: frozenset[UUID] = frozenset()
         self.news = threading.Event()
+        self.is_ending = False
         self.deployments: tuple[UUID, UUID] | None = None
         self._watch = watch
         self._own: list[Own] = []
         self._asked = float("-inf")
         self._lock = threading.Lock()
-        self._is_ending = False
 
     def mind(self) -> None:
         """Take note of what ended, end what was cancelled, and begin what is due."""
@@ -148,6 +153,8 @@ class Runs:
             self.news.set()
         with get_client(sync_client=True) as client:
             for own in tuple(self._own):
+                if self.is_ending:
+                    return
                 if own.process.poll() is None:
                     _heed(client, own)
                 else:
@@ -157,7 +164,7 @@ class Runs:
     def end(self) -> None:
         """End all runs and begin none: each gives its output free, and is told to go on later."""
         with self._lock:
-            self._is_ending = True
+            self.is_ending = True
         for own in self._own:
             own.process.terminate()
         end = time.monotonic() + END_SECONDS
@@ -181,14 +188,25 @@ class Runs:
         due = client.get_scheduled_flow_runs_for_deployments([deployment], now)
         for run in sorted(due, key=lambda run: run.next_scheduled_start_time or now):
             is_free = len(self._own) < self._watch.limits.session_runs
-            if is_free and is_of(run.parameters, self.path) and taken(client, run.id):
-                with self._lock:
-                    if self._is_ending:
-                        return
-                    command = [sys.executable, "-m", "flows.run", str(run.id)]
-                    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
-                    self._keep([*self._own, Own(run.id, session_of(run.parameters), process)])
-                _heed(client, self._own[-1])
+            if is_free and is_of(run.parameters, self.path) and not self.is_ending:
+                if not taken(client, run.id):
+                    continue
+                own = self._begun(run.id, session_of(run.parameters))
+                if own is None:
+                    client.set_flow_run_state(run.id, Scheduled(), force=True)
+                    return
+                _heed(client, own)
+
+    def _begun(self, run: UUID, session: str) -> Own | None:
+        """Start the process of a run; none once this process is to end."""
+        with self._lock:
+            if self.is_ending:
+                return None
+            command = [sys.executable, "-m", "flows.run", str(run)]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
+            own = Own(run, session, process)
+            self._keep([*self._own, own])
+            return own
 
     def _settle(self, client: SyncPrefectClient, own: Own) -> None:
         """Let go of a run whose process has ended, once Prefect knows how."""
@@ -197,9 +215,12 @@ class Runs:
         state = _state(client, own.id)
         if state is not None and not state.is_final():
             log.warning("session %s: the process of its run ended: %s", own.session, why)
-            with Told().warning(f"{own.session}: that its run died is not recorded"):
-                note_death(place_of(self._watch, own.session), why, datetime.now(UTC))
-            _tell(client, own.id, state, Crashed(message=f"its process ended: {why}"))
+            if -code in ENDING:
+                _tell(client, own.id, state, stopped(why))
+            else:
+                with Told().warning(f"{own.session}: that its run died is not recorded"):
+                    note_death(place_of(self._watch, own.session), why, datetime.now(UTC))
+                _tell(client, own.id, state, Crashed(message=f"its process ended: {why}"))
         self._keep([one for one in self._own if one is not own])
         self.news.set()
 
@@ -246,7 +267,7 @@ def taken(client: SyncPrefectClient, run: UUID) -> bool:
 def keep_minding(runs: Runs) -> None:
     """Mind the runs."""
     told = Told()
-    while True:
+    while not runs.is_ending:
         with told.warning("runs are not minded"):
             runs.mind()
         time.sleep(ROUND_SECONDS)
@@ -255,7 +276,7 @@ def keep_minding(runs: Runs) -> None:
 def keep_looking(watch: Watch, runs: Runs) -> None:
     """Look at once, when it is time, when there is news of runs and when somebody asks."""
     told, told_asked, due = Told(), Told(), datetime.now(UTC)
-    while True:
+    while not runs.is_ending:
         if runs.news.is_set() or datetime.now(UTC) >= due:
             runs.news.clear()
             due = next_look(watch, datetime.now(UTC))

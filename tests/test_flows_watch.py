@@ -694,6 +694,35 @@ def test_a_run_that_a_person_deleted_ends_and_holds_up_no_other(server, site):
     assert runs.news.is_set()
 
 
+def test_nothing_is_begun_once_the_watch_is_to_end(server, site):
+    settle(site)
+    with asked_for(site), get_client(sync_client=True) as client:
+        runs = Runs(load_watch(site.path), site.path)
+        _, deployment = deployed(site.path)
+        waits = client.create_flow_run_from_deployment(deployment, parameters={"session": "s1"}).id
+        runs.end()
+        runs.mind()
+        assert runs.ids == frozenset()
+        assert client.read_flow_run(waits).state.is_scheduled()
+        assert runs._begun(waits, "s1") is None
+        client.delete_deployment(deployment)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGTERM, "Stopped"), (signal.SIGKILL, "Crashed")]
+)
+def test_a_process_that_was_told_to_end_was_no_attempt(server, site, number, name):
+    runs = Runs(load_watch(site.path), site.path)
+    with run_in(site, Pending()) as run:
+        process = Process()
+        process.returncode = -number
+        runs._keep([Own(run.id, "s1", process)])
+        runs.mind()
+        assert runs.ids == frozenset()
+        state = run.client.read_flow_run(run.id).state
+        assert (state.name, number.name in state.message) == (name, True)
+
+
 @pytest.mark.parametrize(("state", "ends"), [(Cancelled(), True), (Failed(), False)])
 def test_a_run_that_has_failed_may_still_tell_why(server, site, state, ends):
     runs = Runs(load_watch(site.path), site.path)
