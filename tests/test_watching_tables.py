@@ -8,7 +8,6 @@ import pytest
 from facility import Site
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from tomoseg import cli
 from tomoseg.arrivals import Looks, Sights, Standing, Worked, Works, iso
 from tomoseg.arrivals.progress import PLACE, PassProgress
 from tomoseg.arrivals.words import line_of
@@ -16,7 +15,7 @@ from tomoseg.errors import BlockError, FormatError, FullDiskError
 from tomoseg.monitoring.disks import mount_of
 from tomoseg.monitoring.metrics import shown_metrics
 from tomoseg.monitoring.tomograms import LookSeen, TomogramMetrics
-from tomoseg.status import status_of
+from tomoseg.status import lines_of, status_of
 from tomoseg.stores import Folder, claimed
 from tomoseg.watching.shown import show, shown
 from tomoseg.watching.tables import standstill_of, table
@@ -133,18 +132,12 @@ def test_they_give_the_same_reasons_since_the_same_time(facility):
     assert "1 GB are free. Free space. Free there now: " in said
 
 
-def test_the_command_says_of_many_what_is_not_well_and_of_one_all(facility, capsys, monkeypatch):
-    class Then(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return facility.now
-
-    monkeypatch.setattr("tomoseg.status.datetime", Then)
+def test_of_many_what_is_not_well_is_said_and_of_one_all(facility):
+    said = ""
     for place in ("out", "out/broken", "out/typo", "out/busy", "out/fresh"):
-        with pytest.raises(SystemExit) as ended:
-            cli.app(["status", str(facility.home / place)])
-        assert ended.value.code == (0 if place in ("out/busy", "out/fresh") else 1), place
-    said = capsys.readouterr().out
+        state = status_of(str(facility.home / place), facility.now)
+        assert state["is_well"] == (place in ("out/busy", "out/fresh")), place
+        said += "\n".join(["", *lines_of(state), ""])
     for line in (
         "broken/odd: set aside after 1 attempt: not an image. Copy it again.",
         "well: done - a note",
@@ -156,7 +149,7 @@ def test_the_command_says_of_many_what_is_not_well_and_of_one_all(facility, caps
     assert "\na: settling - last changed " in said
 
 
-def test_a_standstill_is_told_alike(facility, capsys):
+def test_a_standstill_is_told_alike(facility):
     """The run of busy has ended without a word, and nobody takes what waits."""
     out = facility.home / "out"
     assert status_of(str(out), facility.now)["standstill"] is None

@@ -48,10 +48,11 @@ def told(hindrance: Hindrance, now: datetime, output: Folder | None = None) -> s
 
     What an error says of the disk of its output is old: the free space is measured now.
     """
+    word = SHORT.get(hindrance.kind, hindrance.kind)
     why = sentence(hindrance.say, hindrance.remedy)
     if hindrance.is_full and output and (free := free_bytes(output)) is not None:
         why += f" Free there now: {free / 1e9:.3g} GB."
-    return f"{SHORT.get(hindrance.kind, hindrance.kind)} {since(hindrance.since, now)}: {why}"
+    return f"{word} {since(hindrance.since, now)}: {why}"
 
 
 def line_of(name: str, state: str, say: str) -> str:
