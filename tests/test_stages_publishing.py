@@ -11,7 +11,7 @@ import pytest
 
 from tomoseg import __version__
 from tomoseg.blocks import Box
-from tomoseg.errors import StoreError
+from tomoseg.errors import ClaimError, StoreError
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.session import plan_session
@@ -187,6 +187,64 @@ def test_an_orphan_that_looks_does_nothing(orphan, context_of, folder):
     step, block = orphan
     with pytest.raises(StoreError, match="was given up: another run works with other settings"):
         replace(step, is_fenced=True)(block)
+
+
+def test_an_orphan_reads_what_other_settings_made(context_of, folder, undisturbed):
+    """Its stage was begun and not finished; the next run of its recipe must not take its block."""
+    runner = Counting("clean smooth", after=1)
+    with pytest.raises(Killed):
+        run(context_of(folder, runner))
+    step, block = runner.steps["clean smooth"]
+    other = context_of(folder, contrast="bright")
+    run_stage(other, "ingest")
+    run_stage(other, "segment")
+    with contextlib.suppress(StoreError):
+        step(block)
+    context = context_of(folder)
+    run(context)
+    assert {n: c for n, c in contents(context).items() if n.startswith("tomogram.zarr")} == {
+        n: c for n, c in undisturbed["dark"].items() if n.startswith("tomogram.zarr")
+    }
+
+
+@pytest.mark.parametrize("moment", ["looked", "moving", "recording"])
+def test_a_driver_that_was_frozen_takes_nothing_from_its_successor(
+    context_of, folder, undisturbed, monkeypatch, moment
+):
+    """It wakes when the other is done, between its look at the claim and what it does then."""
+    if moment == "moving" and not folder.is_local:
+        pytest.skip("where nothing is renamed, it could still remove what it is to replace")
+    frozen = []
+
+    def freeze():
+        if not frozen:
+            frozen.append(context_of(folder, contrast="bright"))
+            run(frozen[0])
+
+    def looked(tomogram, work, done, number):
+        if moment == "looked" and work == "segment publish" and done == 1:
+            freeze()
+
+    def moving(*args, stands=moves.stands):
+        is_there = stands(*args)
+        freeze()
+        return is_there
+
+    def recording(*args, create_json=Folder.create_json):
+        freeze()
+        return create_json(*args)
+
+    context = replace(context_of(folder), progress=looked)
+    run_stage(context, "ingest")
+    if moment == "moving":
+        monkeypatch.setattr(moves, "stands", moving)
+    if moment == "recording":
+        monkeypatch.setattr(Folder, "create_json", recording)
+    with pytest.raises((ClaimError, FileNotFoundError)):
+        run(context)
+    monkeypatch.undo()
+    assert contents(frozen[0]) == undisturbed["bright"]
+    assert run(frozen[0]) == [True] * 3
 
 
 @pytest.mark.parametrize("step", range(12))

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from tomoseg.blocks import Box
-from tomoseg.errors import StoreError
+from tomoseg.errors import ClaimError, StoreError
 from tomoseg.sampling import as_shape
 from tomoseg.stages.context import IMAGE, RECORDS, Context, Stage
 from tomoseg.stages.progress import PLACE as PROGRESS
@@ -75,7 +75,13 @@ def publish(context: Context, ledger: Ledger) -> dict[str, Any]:
     """Move what is staged to where people find it, then write the stage's record and return it.
 
     A group's metadata comes after its arrays. Before each move the run's claim is looked at, as
-    after each block.
+    after each block. A driver that is frozen after such a look and wakes when its successor is done
+    finds nothing staged to move, and the successor's record in place of its own.
+
+    Raises
+    ------
+    ClaimError
+        If another run has published the stage.
     """
     values = ledger.marked(PUBLISHING)
     record = dict(values["record"])
@@ -89,7 +95,11 @@ def publish(context: Context, ledger: Ledger) -> dict[str, Any]:
             ledger.mark(PUBLISHING, {**values, "moved": number + 1})
             discard(ledger.staged, item)
     context.progress(context.name, f"{ledger.stage} publish", len(items), len(items))
-    context.records.write_json(f"{ledger.stage}.json", record)
+    if not context.records.create_json(f"{ledger.stage}.json", record):
+        raise ClaimError(
+            f"{ledger.stage} was published by another run meanwhile",
+            remedy="Let the other run finish; finished blocks are kept.",
+        )
     ledger.unmark(PUBLISHING)
     discard(context.records, f"{STAGED}/{ledger.place}")
     return record
@@ -177,6 +187,7 @@ def can_go_on(context: Context, ledger: Ledger, stage: Stage) -> bool:
         published = ledger.marked(REOPENED)
         for item in (*published.get("arrays", ()), *published.get("files", ())):
             if not stands(ledger.staged, item):
+                ledger.staged.remove(item)
                 transfer(context.folder, item, ledger.staged)
             discard(context.folder, item)
     if not all(context.volume(path).exists for path in stage.arrays(context)):
