@@ -19,7 +19,7 @@ from tomoseg.checks import check_session
 from tomoseg.clusters import local_workers, open_cluster
 from tomoseg.errors import ClaimError, ModelError, RequestError, ResourceError
 from tomoseg.recipe import recipe_from
-from tomoseg.session import plan_session, run_session, session_address
+from tomoseg.session import Journal, plan_session, run_session, session_address
 from tomoseg.sources import Found
 from tomoseg.status import session_status
 from tomoseg.stores import Claim
@@ -338,6 +338,22 @@ def test_the_journal_and_the_manifest_say_everything(reference, tiny_session, ti
         assert stage["finished"] >= journal["started"]
     # What was run can be run again from the manifest or the recipe beside it.
     assert recipe_from(manifest["recipe"]).as_yaml() == (output / "recipe.yaml").read_text()
+
+
+def test_the_journal_and_the_page_say_what_was_left_out(values, tiny_session, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.mrc", "a_mask.mrc"):
+        (folder / name).symlink_to(tiny_session / "simulated_0500.mrc")
+    values["session"]["input"] = str(folder)
+    session = plan_session(recipe_from(values))
+    assert session.left_out == {f"file://{folder}/a_mask.mrc": "a mask or labels of a"}
+    Journal.begin(session)
+    output = tmp_path / "out"
+    assert json.loads((output / "session.json").read_text())["left_out"] == session.left_out
+    line = "1 file left out: a_mask.mrc (a mask or labels of a); to process one as a tomogram"
+    assert line in (output / "index.html").read_text()
+    assert session_status(str(output))["left_out"].startswith(line)
 
 
 def test_the_journal_says_when_each_tomogram_was_worked_on(reference):

@@ -144,22 +144,35 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Sights:
-    """All that looks saw of a session: tomograms by name, and when it was asked for again."""
+    """All that looks saw of a session.
+
+    Parameters
+    ----------
+    tomograms
+        By name.
+    again
+        When it was asked for again.
+    left_out
+        Files that are no tomograms: why, by URL.
+    """
 
     tomograms: Mapping[str, Seen] = field(default_factory=dict)
     again: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, output: Folder) -> Self:
         """Read it from an output; nothing was seen where there is nothing."""
         values = _read(output, SEEN)
         rows = values.get("tomograms", {})
-        return cls({name: Seen(**row) for name, row in rows.items()}, values.get("again", ""))
+        seen = {name: Seen(**row) for name, row in rows.items()}
+        return cls(seen, values.get("again", ""), values.get("left_out", {}))
 
     def write(self, output: Folder) -> None:
         """Write it; the caller holds the claim on ``PLACE``."""
         rows = {name: asdict(seen) for name, seen in self.tomograms.items()}
-        (output / PLACE).write_json(SEEN, {"again": self.again, "tomograms": rows})
+        values = {"again": self.again, "left_out": dict(self.left_out), "tomograms": rows}
+        (output / PLACE).write_json(SEEN, values)
 
 
 @dataclass(frozen=True)

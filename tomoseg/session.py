@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from tomoseg.attempts import explaining
 from tomoseg.blocks import BlockGrid
 from tomoseg.clusters import cluster_address, described, local_workers, runner_at
 from tomoseg.devices import share_heap
-from tomoseg.discovery import discover
+from tomoseg.discovery import discovered
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.events import at
 from tomoseg.exchange.exports import TOGETHER, renew_exports, write_session
@@ -59,12 +59,15 @@ class Session:
         The model, or the networks that compete.
     tomograms
         What will be processed, by name.
+    left_out
+        Why, by the URL of what looks like one and is none.
     """
 
     recipe: Recipe
     output: Folder
     networks: tuple[AppliedNetwork, ...]
     tomograms: tuple[Found, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,12 +112,14 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     output = Folder(recipe.session.output)
     _check_writable(output)
     networks = load_networks(recipe.segment)
+    left_out: Mapping[str, str] = {}
     if tomograms is None:
-        tomograms = discover(
+        there = discovered(
             recipe.session.input,
             name_remove=recipe.session.tomogram_name_remove,
             companions=[recipe.source.mask] if recipe.source.mask else [],
         )
+        tomograms, left_out = there.tomograms, there.left_out
     for taken in {one.name for one in tomograms} & {TOGETHER, IMPORTED}:
         raise RequestError(
             f"a tomogram cannot be called {taken}: a folder of the output is",
@@ -125,7 +130,7 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     is_deep = any(network.card.architecture.dimensions == 3 for network in networks)
     classes, learned = tuple(colours_of(networks)), learned_from_points(networks)
     recipe = recipe.resolved(classes, is_deep=is_deep, particles=learned)
-    return Session(recipe, output, networks, tuple(tomograms))
+    return Session(recipe, output, networks, tuple(tomograms), left_out)
 
 
 def _check_writable(folder: Folder) -> None:
@@ -351,6 +356,7 @@ class Journal:
                 "finished": "",
                 "recipe": "recipe.yaml",
                 "networks": [network.facts for network in session.networks],
+                "left_out": dict(session.left_out),
                 "tomograms": [rows[name] for name in sorted(rows)],
             },
         )

@@ -10,6 +10,7 @@ from typing import Any
 from tomoseg.arrivals import PLACE, SEEN, Sights
 from tomoseg.capacity import Times, capacity, times_of
 from tomoseg.errors import RequestError
+from tomoseg.lookalikes import told_left_out
 from tomoseg.report.markup import duration
 from tomoseg.report.summary import DONE
 from tomoseg.stages.progress import read_progress
@@ -120,8 +121,16 @@ def session_status(output: str) -> dict[str, Any]:
         "failed": states.count("failed"),
         "owner": None if owner is None else asdict(owner),
         **_capacity(tomogram_times(folder)),
+        "left_out": _left_out(folder, values),
         "tomograms": rows,
     }
+
+
+def _left_out(output: Folder, journal: dict[str, Any]) -> str:
+    """Say which files are no tomograms: as the last look of a watch saw them, or the last run."""
+    if watched := Sights.read(output).left_out:
+        return told_left_out(watched, is_watched=True)
+    return told_left_out(journal.get("left_out", {}))
 
 
 def _when(values: dict[str, Any], owner: Owner | None) -> str:

@@ -136,6 +136,10 @@ def _tell_status(state: dict[str, Any]) -> None:
     typer.echo(state["capacity"]["say"])
     for name, session in state.get("sessions", {}).items():
         typer.echo(f"{name}: {session['headline']}")
+        if session["left_out"]:
+            typer.echo(f"{name}: {session['left_out']}")
+    if state.get("left_out"):
+        typer.echo(state["left_out"])
     for row in state.get("tomograms", ()):
         typer.echo(f"{row['name']}: {row['state']}" + (f" - {row['say']}" if row["say"] else ""))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import PurePosixPath
 
+from tomoseg.lookalikes import told_left_out
 from tomoseg.report.markup import (
     document,
     duration,
@@ -79,9 +80,11 @@ def _heading(session: SessionSummary) -> str:
     if session.wall_seconds is not None:
         boxes.append(("", duration(session.wall_seconds), "wall time"))
     end = f"finished {readable(session.finished)}" if session.finished else "still running"
+    left_out = told_left_out(session.left_out)
     return f"""<header>
 <h1>{escaped(_headline(session))}</h1>
 <p>Started {readable(session.started)}, {end}.</p>
+{f"<p>{escaped(left_out)}.</p>" if left_out else ""}
 {tally(boxes)}
 </header>"""
 

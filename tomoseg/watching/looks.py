@@ -21,9 +21,10 @@ from tomoseg.arrivals import (
     standing,
 )
 from tomoseg.attempts import explaining
-from tomoseg.discovery import told_left_out, tomograms_among
+from tomoseg.discovery import Among, tomograms_among
 from tomoseg.errors import FormatError, RequestError, TomosegError, VoxelSizeError
 from tomoseg.formats.compressed import compression_of
+from tomoseg.lookalikes import seeming, told_left_out
 from tomoseg.recipe import Recipe
 from tomoseg.sources import Found, named, open_source
 from tomoseg.stores import Entry, Folder, claimed, digest, fingerprint, living_owner
@@ -154,9 +155,11 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     output, entries = place.results, Folder(place.url).entries()
     recipe = session_recipe(watch, place, entries)
     urls = {f"{place.url}/{entry.name}": entry for entry in entries}
-    found = _found(recipe, urls)
+    among, found = _found(recipe, urls)
     old = Sights.read(output)
-    sights = _observe(watch, old, found, urls, now) if entries else old
+    sights = old
+    if entries:
+        sights = replace(_observe(watch, old, found, urls, now), left_out=among.left_out)
     if sights != old:
         _keep(place, old, sights)
     works = Works.read(output)
@@ -169,14 +172,15 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     return SessionLook(place, recipe, sights, works, standings, is_at_work)
 
 
-def _found(recipe: SessionRecipe, urls: Mapping[str, Entry]) -> list[Found]:
-    """Return a session's tomograms; what was left out is a line for those who ask for more."""
+def _found(recipe: SessionRecipe, urls: Mapping[str, Entry]) -> tuple[Among, list[Found]]:
+    """Return what is there, and the tomograms by name."""
     right = recipe.recipe or Recipe()
     remove, mask = right.session.tomogram_name_remove, right.source.mask
-    there = tomograms_among(urls, name_remove=remove, companions=[mask] if mask else [])
+    companions = [mask] if mask else []
+    there = tomograms_among(urls, name_remove=remove, companions=companions, is_arriving=True)
     if there.left_out:
-        log.info("%s", told_left_out(there.left_out))
-    return named(there.tomograms, remove)
+        log.info("%s", told_left_out(there.left_out, is_watched=True))
+    return there, named(there.tomograms, remove)
 
 
 def orders(
@@ -240,7 +244,8 @@ def _ask(one: SessionLook, pattern: str, now: datetime) -> list[str]:
     rows = dict(one.sights.tomograms)
     for name in names:
         rows[name] = replace(rows[name], again=iso(now))
-    _keep(one.place, one.sights, Sights(rows, iso(now) if whole else one.sights.again))
+    again = iso(now) if whole else one.sights.again
+    _keep(one.place, one.sights, replace(one.sights, tomograms=rows, again=again))
     return [f"{session}/{name}" for name in names] or [session]
 
 
@@ -284,8 +289,11 @@ def _asking(
             wanted = watch.sentinel.replace("{name}", found.name).replace("{file}", entry.name)
             if wanted not in beside:
                 return f"there is no {wanted}"
-        is_given_up = age >= timedelta(minutes=watch.incomplete_minutes)
-        return "" if is_given_up else _shortfall(found)
+        if age >= timedelta(minutes=watch.incomplete_minutes):
+            return ""
+        if seems := seeming(entry.name):
+            return f"it looks like {seems.kind}; its tomogram may still come"
+        return _shortfall(found)
 
     return incomplete
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from tomoseg.arrivals import DIED, RUNNING, Standing
 from tomoseg.capacity import State, Times, times_of
+from tomoseg.lookalikes import told_left_out
 from tomoseg.watching.looks import SessionLook, counts
 
 COLUMNS = tuple(str(each) for each in Standing)
@@ -43,6 +44,8 @@ def _why(one: SessionLook) -> list[str]:
         said.append(f"{name}: {trouble.error}. {trouble.remedy}".rstrip())
     seen = one.sights.tomograms
     said += [f"{name}/{each}: {seen[each].waits}" for each in one.named(Standing.INCOMPLETE)]
+    if left_out := told_left_out(one.sights.left_out, is_watched=True):
+        said.append(f"{name}: {left_out}")
     for aside in one.named(Standing.SET_ASIDE):
         worked = one.works.tomograms[aside]
         error = DIED if worked.state == RUNNING else f"{worked.error}. {worked.remedy}".rstrip()
