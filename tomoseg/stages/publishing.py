@@ -14,13 +14,15 @@ gone on with by the next run::
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from tomoseg.blocks import Box
-from tomoseg.errors import ClaimError, StoreError
+from tomoseg.errors import ClaimError, FormatError, StoreError
 from tomoseg.sampling import as_shape
+from tomoseg.sources import ANY_VOXEL_ANGSTROM, kind_of, open_source
 from tomoseg.stages.context import IMAGE, RECORDS, Context, Stage
 from tomoseg.stages.progress import PLACE as PROGRESS
 from tomoseg.stores import (
@@ -31,16 +33,22 @@ from tomoseg.stores import (
     is_array,
     items_below,
     ledgers,
+    open_file,
     seals,
     stands,
     transfer,
 )
 from tomoseg.stores.ledger import PUBLISHING, REOPENED, STAGED
+from tomoseg.stores.moves import METADATA
 
 # Listings of folders that are held while receipts are compared with what is there.
 LISTINGS = 64
 # How a shard or a sidecar stands: as it was written, otherwise but well, cut, or not at all.
 WRITTEN, EDITED, CUT, ABSENT = "written", "edited", "cut", "absent"
+
+# How files end that people edit or look at and that are no text; a text ends with its last line.
+ENDS = {".mod": b"IEOF", ".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
+TAIL_BYTES = 64
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +72,11 @@ def conclude(
     names = (url.removeprefix(start) for url in written if url.startswith(start))
     inside = (PROGRESS, *(f"{RECORDS}/{place}/" for place in (ledger.place, STAGED)))
     kept = [name for name in names if not name.startswith(inside) and context.folder.exists(name)]
-    # A table of nothing has no bytes in some dialects.
-    empty = [name for name in files if ledger.staged.size(name) == 0]
-    published = {"arrays": arrays, "files": files, "written": kept, "empty": empty}
+    sizes = {name: ledger.staged.size(name) for name in files}
+    sizes |= {name: context.folder.size(name) for name in kept}
+    # Of what is in a group several stages tell.
+    sizes = {name: size for name, size in sizes.items() if not name.endswith(METADATA)}
+    published = {"arrays": arrays, "files": files, "written": kept, "sizes": sizes}
     ledger.mark(PUBLISHING, {"record": {**record, "published": published}, "moved": 0})
     ledger.unmark(REOPENED)
 
@@ -132,24 +142,27 @@ def is_concluded(ledger: Ledger) -> bool:
 def is_whole(context: Context, ledger: Ledger, record: Mapping[str, Any]) -> bool:
     """Tell whether everything that is recorded of a finished stage still stands.
 
-    Files must be there, and not be empty unless they were written so; an array's shards must be
-    those that were written. One of another size is lost if it cannot be read; what a person put
-    there is told and left alone.
+    Files must be there, and an array's shards must be those that were written. One of another size
+    is lost if it is cut; what a person put there is told and left alone.
     """
     published = record.get("published", {})
+    sizes: Mapping[str, int] = published.get("sizes", {})
     names = {*published.get("files", ()), *published.get("written", ())}
     names |= set(record["summary"].get("files", ()))
-    cut = names.difference(published.get("empty", ()))
-    if not all(context.folder.exists(name) for name in names):
+    others = names - sizes.keys()
+    if not all(context.folder.exists(name) for name in others):
         return False
-    if any(context.folder.is_file(name) and context.folder.size(name) == 0 for name in cut):
+    if any(context.folder.is_file(name) and context.folder.size(name) == 0 for name in others):
+        return False
+    state_of = _states(context.folder)
+    states = {name: state_of(name, size) for name, size in sizes.items()}
+    if not {WRITTEN, EDITED}.issuperset(states.values()):
         return False
     arrays: Mapping[str, Any] = published.get("arrays", {})
     if not all(is_array(context.folder, path) for path in arrays):
         return False
     changed = [path for path, were in arrays.items() if seals(context.folder, path) != were]
     found: dict[str, set[str]] = {path: set() for path in changed}
-    state_of = _states(context.folder)
 
     def note(name: str, size: int) -> bool:
         path = name.removeprefix(f"{STAGED}/")
@@ -160,11 +173,12 @@ def is_whole(context: Context, ledger: Ledger, record: Mapping[str, Any]) -> boo
 
     for _ in ledger.lost(note) if changed else ():
         pass
-    for path in (path for path, states in found.items() if EDITED in states):
+    edited = [name for name, state in states.items() if state == EDITED]
+    for path in (*edited, *(path for path, those in found.items() if EDITED in those)):
         log.warning("%s: %s is not what the run wrote; it is left as it is", context.name, path)
     # zarr stores no empty shards: who rewrote some may have emptied others.
     return not any(
-        CUT in states or (ABSENT in states and EDITED not in states) for states in found.values()
+        CUT in those or (ABSENT in those and EDITED not in those) for those in found.values()
     )
 
 
@@ -223,16 +237,34 @@ def _states(folder: Folder) -> Callable[[str, int], str]:
             return ABSENT
         if found == size:
             return WRITTEN
-        return EDITED if found and _can_be_read(folder, name) else CUT
+        return EDITED if found and _is_sound(folder, name, is_less=found < size) else CUT
 
     return state_of
+
+
+def _is_sound(folder: Folder, name: str, *, is_less: bool) -> bool:
+    """Tell whether a file is whole that has not the size that was written."""
+    if "/c/" in name:
+        return _can_be_read(folder, name)
+    url = f"{folder.url}/{name}"
+    if kind_of(name) in ("mrc", "tiff"):
+        try:
+            with open_source(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM) as source:
+                return bool(source.header)
+        except FormatError:
+            return False
+    if not is_less:
+        return True
+    with open_file(url) as file:
+        file.seek(-min(TAIL_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        tail = file.read()
+    end = next((end for suffix, end in ENDS.items() if name.endswith(suffix)), b"\n")
+    return tail.endswith(end) and (end != b"\n" or b"\0" not in tail)
 
 
 def _can_be_read(folder: Folder, name: str) -> bool:
     """Tell whether a file is a shard of labels or grey values that is not cut."""
     path, _, key = name.rpartition("/c/")
-    if not path:
-        return False
     volume = Volume(folder / IMAGE, path.removeprefix(f"{IMAGE}/"))
     array = volume.array()
     shard = array.shards or array.chunks
