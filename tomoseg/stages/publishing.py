@@ -14,26 +14,21 @@ gone on with by the next run::
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from tomoseg.blocks import Box
-from tomoseg.errors import ClaimError, FormatError, StoreError
-from tomoseg.sampling import as_shape
-from tomoseg.sources import ANY_VOXEL_ANGSTROM, kind_of, open_source
-from tomoseg.stages.context import IMAGE, RECORDS, Context, Stage
+from tomoseg.errors import ClaimError
+from tomoseg.stages.context import RECORDS, Context, Stage
 from tomoseg.stages.progress import PLACE as PROGRESS
+from tomoseg.stages.soundness import is_sound
 from tomoseg.stores import (
     Folder,
     Ledger,
-    Volume,
     discard,
     is_array,
     items_below,
     ledgers,
-    open_file,
     seals,
     stands,
     transfer,
@@ -45,10 +40,6 @@ from tomoseg.stores.moves import METADATA
 LISTINGS = 64
 # How a shard or a sidecar stands: as it was written, otherwise but well, cut, or not at all.
 WRITTEN, EDITED, CUT, ABSENT = "written", "edited", "cut", "absent"
-
-# How files end that people edit or look at and that are no text; a text ends with its last line.
-ENDS = {".mod": b"IEOF", ".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
-TAIL_BYTES = 64
 
 log = logging.getLogger(__name__)
 
@@ -210,8 +201,9 @@ def can_go_on(context: Context, ledger: Ledger, stage: Stage) -> bool:
 
     def is_there(name: str, size: int) -> bool:
         path = name.removeprefix(f"{STAGED}/")
-        state = of_ledger(name, size) if path == name else of_staged(path, size)
-        return state in (WRITTEN, EDITED)
+        if path == name:
+            return of_ledger(name, size) == WRITTEN
+        return of_staged(path, size) in (WRITTEN, EDITED)
 
     for block in ledger.lost(is_there):
         ledger.forget(block)
@@ -237,41 +229,6 @@ def _states(folder: Folder) -> Callable[[str, int], str]:
             return ABSENT
         if found == size:
             return WRITTEN
-        return EDITED if found and _is_sound(folder, name, is_less=found < size) else CUT
+        return EDITED if found and is_sound(folder, name, is_less=found < size) else CUT
 
     return state_of
-
-
-def _is_sound(folder: Folder, name: str, *, is_less: bool) -> bool:
-    """Tell whether a file is whole that has not the size that was written."""
-    if "/c/" in name:
-        return _can_be_read(folder, name)
-    url = f"{folder.url}/{name}"
-    if kind_of(name) in ("mrc", "tiff"):
-        try:
-            with open_source(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM) as source:
-                return bool(source.header)
-        except FormatError:
-            return False
-    if not is_less:
-        return True
-    with open_file(url) as file:
-        file.seek(-min(TAIL_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        tail = file.read()
-    end = next((end for suffix, end in ENDS.items() if name.endswith(suffix)), b"\n")
-    return tail.endswith(end) and (end != b"\n" or b"\0" not in tail)
-
-
-def _can_be_read(folder: Folder, name: str) -> bool:
-    """Tell whether a file is a shard of labels or grey values that is not cut."""
-    path, _, key = name.rpartition("/c/")
-    volume = Volume(folder / IMAGE, path.removeprefix(f"{IMAGE}/"))
-    array = volume.array()
-    shard = array.shards or array.chunks
-    begin = [int(index) * step for index, step in zip(key.split("/"), shard, strict=True)]
-    box = Box(as_shape(begin), as_shape(b + step for b, step in zip(begin, shard, strict=True)))
-    try:
-        volume.read(box.clip(as_shape(array.shape)))
-    except StoreError:
-        return False
-    return True
