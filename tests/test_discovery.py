@@ -182,7 +182,8 @@ def test_a_file_named_itself_is_always_taken_and_told(tmp_path, caplog):
 
 def test_a_folder_of_nothing_else_says_what_it_has(tmp_path):
     touched(tmp_path, "TS_01.st", "TS_02.st")
-    with pytest.raises(RequestError, match=r"no tomogram in .*; left out: TS_01\.st \(a tilt ser"):
+    said = r"no tomogram in .*; 2 files left out: TS_01\.st \(a tilt ser"
+    with pytest.raises(RequestError, match=said):
         discover([str(tmp_path)])
 
 
@@ -213,7 +214,8 @@ def test_many_that_are_left_out_are_one_line(tmp_path, caplog):
     touched(tmp_path, "a.mrc", *(f"{n:02}.st" for n in range(40)))
     discover([str(tmp_path)])
     (line,) = caplog.messages
-    assert "00.st" in line and " and 34 more; " in line
+    assert line.startswith("40 files left out: 00.st (")
+    assert " and 34 more; " in line
 
 
 def test_a_folder_is_asked_once_about_thousands(tmp_path):
@@ -231,6 +233,41 @@ def test_hidden_files_broken_links_and_folders_are_no_tomograms(tmp_path):
     assert found_in(tmp_path)[:1] == ["a.mrc"]
     assert "c.mrc" not in found_in(tmp_path)
     assert "link.mrc" in found_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_left"),
+    [
+        ("TS_01_mask.mrc", True),
+        ("TS_01__labels.mrc", True),
+        ("TS_01_Seg.mrc.gz", True),
+        ("TS_01_lamella.mrc", True),
+        ("TS_01.mrc", False),
+        ("TS_01_EVN.mrc", False),
+        ("maskot.mrc", False),
+    ],
+)
+def test_a_mask_that_comes_first_waits_for_its_tomogram(tmp_path, name, is_left):
+    touched(tmp_path, name)
+    entries, options = (
+        listing(f"file://{tmp_path}"),
+        {"companions": ["{folder}/{name}_lamella.mrc"]},
+    )
+    among = tomograms_among(entries, is_arriving=True, **options)
+    assert (len(among.left_out), len(among.tomograms)) == ((1, 0) if is_left else (0, 1))
+
+
+@pytest.mark.parametrize("pattern", ["{folder}/{name}.mrc", "{folder}/masks/{name}.mrc"])
+def test_a_pattern_that_fits_the_tomogram_itself_leaves_out_nothing(tmp_path, pattern):
+    touched(tmp_path, "rec_TS_01.mrc", "TS_02.mrc")
+    options = {"companions": [pattern], "name_remove": ["^rec_"]}
+    assert found_in(tmp_path, **options) == ["rec_TS_01.mrc", "TS_02.mrc"]
+
+
+def test_what_the_recipe_calls_a_mask_is_none_without_its_tomogram_either(tmp_path, caplog):
+    touched(tmp_path, "TS_01.mrc", "TS_02_x.mrc")
+    assert found_in(tmp_path, companions=["{folder}/{name}_x.mrc"]) == ["TS_01.mrc"]
+    assert "TS_02_x.mrc (it belongs to TS_02, as the recipe says)" in caplog.text
 
 
 def test_no_tomogram_among_nothing():

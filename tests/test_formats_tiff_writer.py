@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,14 @@ def test_tifffile_and_we_read_what_is_written(dtype, tiles, tmp_path: Path) -> N
         reader = TiffReader(file)
         assert reader.header.sampling == GRID and reader.header.dtype == dtype
         np.testing.assert_array_equal(reader.read(Box.whole(GRID.shape)), array)
+
+
+def test_a_file_without_a_name_is_written() -> None:
+    """As what goes to object storage is; its name is a number."""
+    with tempfile.TemporaryFile() as file:
+        TiffWriter(file, GRID, "uint8", shown=(0, 1))
+        file.seek(0)
+        assert tifffile.imread(io.BytesIO(file.read())).shape == GRID.shape
 
 
 def test_the_same_voxels_are_the_same_bytes_and_none_are_zeros() -> None:

@@ -18,6 +18,7 @@ from tomoseg import cli
 from tomoseg.formats.dialects import TomoContext
 from tomoseg.formats.membranorama import read_membranorama
 from tomoseg.sampling import Sampling
+from tomoseg.turns import file_voxels
 
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "cryoet/membrane_labels"
 SHAPE, VOXEL = (64, 64, 64), 12.0
@@ -73,6 +74,20 @@ EVIDENCE = {
     "probability": (lambda s: s, []),
     "logits": (lambda s: (16 * s - 8).astype(np.float32), ["--scale", "logits"]),
 }
+
+
+def test_a_map_whose_axes_are_exchanged_gives_the_same_points(tomoseg, tmp_path, vesicle):
+    ball = np.roll(vesicle, (6, 3), (0, 1))
+    tables = []
+    for name, voxels in (("zyx", ball), ("rotx", file_voxels(ball, "rotx"))):
+        out = tmp_path / name
+        out.mkdir()
+        path = write_mrc(out / "other.mrc", voxels)
+        code, _, _ = tomoseg("sample", path, "-o", out, "--set", f"source.axes={name}")
+        assert code == 0
+        tables.append((out / "other__membrane.csv").read_text())
+    assert len(tables[0].splitlines()) > 40
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.parametrize("kind", EVIDENCE)

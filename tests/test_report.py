@@ -345,6 +345,13 @@ def test_page_tells_what_was_done_and_found():
     assert "Failed" not in page.text
 
 
+def test_page_tells_what_was_left_out():
+    left_out = {"file:///in/P1_<b>.st": "a tilt series"}
+    page = Page(session_page(session(entry("P1"), left_out=left_out)))
+    assert "1 file left out: P1_<b>.st (a tilt series); to process one as a tomogram" in page.text
+    assert "left out" not in Page(session_page(session(entry("P1")))).text
+
+
 def test_what_an_earlier_run_did_counts_as_done():
     """As it does on the terminal: a run that goes on finds most of its tomograms there."""
     rows = [entry(f"P{n}", state="already there") for n in range(4)]

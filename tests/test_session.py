@@ -394,6 +394,22 @@ def test_the_journal_and_the_manifest_say_everything(reference, tiny_session, ti
     assert recipe_from(manifest["recipe"]).as_yaml() == (output / "recipe.yaml").read_text()
 
 
+def test_the_journal_and_the_page_say_what_was_left_out(values, tiny_session, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.mrc", "a_mask.mrc"):
+        (folder / name).symlink_to(tiny_session / "simulated_0500.mrc")
+    values["session"]["input"] = str(folder)
+    session = plan_session(recipe_from(values))
+    assert session.left_out == {f"file://{folder}/a_mask.mrc": "a mask or labels of a"}
+    session.journal()
+    output = tmp_path / "out"
+    assert json.loads((output / "session.json").read_text())["left_out"] == session.left_out
+    line = "1 file left out: a_mask.mrc (a mask or labels of a); to process one as a tomogram"
+    assert line in (output / "index.html").read_text()
+    assert session_status(str(output))["left_out"].startswith(line)
+
+
 def test_the_journal_says_when_each_tomogram_was_worked_on(reference):
     journal = json.loads((reference[0] / "session.json").read_text())
     times = [one for row in journal["tomograms"] for one in (row["started"], row["finished"])]

@@ -11,7 +11,7 @@ import pytest
 
 from tomoseg import __version__
 from tomoseg.blocks import Box
-from tomoseg.errors import StoreError
+from tomoseg.errors import ClaimError, StoreError
 from tomoseg.recipe import recipe_from
 from tomoseg.runners import SerialRunner
 from tomoseg.session import plan_session
@@ -98,6 +98,10 @@ def contents(context):
     }
 
 
+def arrays(found):
+    return {name: content for name, content in found.items() if name.startswith("tomogram.zarr")}
+
+
 @pytest.fixture(scope="module")
 def undisturbed(context_of, tmp_path_factory):
     """Contents after runs that nothing happened to, by contrast."""
@@ -177,9 +181,7 @@ def test_an_orphan_meets_a_stage_begun_anew_with_its_own_recipe(
     context = context_of(folder, runner)
     run(context)
     assert runner.blocks["segment predict"] == 6
-    assert {n: c for n, c in contents(context).items() if n.startswith("tomogram.zarr")} == {
-        n: c for n, c in undisturbed["dark"].items() if n.startswith("tomogram.zarr")
-    }
+    assert arrays(contents(context)) == arrays(undisturbed["dark"])
 
 
 def test_an_orphan_that_looks_does_nothing(orphan, context_of, folder):
@@ -187,6 +189,62 @@ def test_an_orphan_that_looks_does_nothing(orphan, context_of, folder):
     step, block = orphan
     with pytest.raises(StoreError, match="was given up: another run works with other settings"):
         replace(step, is_fenced=True)(block)
+
+
+def test_an_orphan_reads_what_other_settings_made(context_of, folder, undisturbed):
+    """Its stage was begun and not finished; the next run of its recipe must not take its block."""
+    runner = Counting("clean smooth", after=1)
+    with pytest.raises(Killed):
+        run(context_of(folder, runner))
+    step, block = runner.steps["clean smooth"]
+    other = context_of(folder, contrast="bright")
+    run_stage(other, "ingest")
+    run_stage(other, "segment")
+    with contextlib.suppress(StoreError):
+        step(block)
+    context = context_of(folder)
+    run(context)
+    assert arrays(contents(context)) == arrays(undisturbed["dark"])
+
+
+@pytest.mark.parametrize("moment", ["looked", "moving", "recording"])
+def test_a_driver_that_was_frozen_takes_nothing_from_its_successor(
+    context_of, folder, undisturbed, monkeypatch, moment
+):
+    """It wakes when the other is done, between its look at the claim and what it does then."""
+    if moment == "moving" and not folder.is_local:
+        pytest.skip("where nothing is renamed, it could still remove what it is to replace")
+    frozen = []
+
+    def freeze():
+        if not frozen:
+            frozen.append(context_of(folder, contrast="bright"))
+            run(frozen[0])
+
+    def looked(tomogram, work, done, number):
+        if moment == "looked" and work == "segment publish" and done == 1:
+            freeze()
+
+    def moving(*args, stands=moves.stands):
+        is_there = stands(*args)
+        freeze()
+        return is_there
+
+    def recording(*args, create_json=Folder.create_json):
+        freeze()
+        return create_json(*args)
+
+    context = replace(context_of(folder), progress=looked)
+    run_stage(context, "ingest")
+    if moment == "moving":
+        monkeypatch.setattr(moves, "stands", moving)
+    if moment == "recording":
+        monkeypatch.setattr(Folder, "create_json", recording)
+    with pytest.raises((ClaimError, FileNotFoundError)):
+        run(context)
+    monkeypatch.undo()
+    assert contents(frozen[0]) == undisturbed["bright"]
+    assert run(frozen[0]) == [True] * 3
 
 
 @pytest.mark.parametrize("step", range(12))
@@ -261,6 +319,81 @@ def test_what_a_person_put_there_is_told_and_left_alone(context_of, folder, capl
     assert np.array_equal(volume.read(block), mine)
 
 
+FILES = ("trace", "pick", "sample", "export", "report")
+
+
+@pytest.fixture(scope="module")
+def exported(context_of, tmp_path_factory):
+    """A tomogram that all stages have seen."""
+    context = context_of(Folder(str(tmp_path_factory.mktemp("exported"))))
+    run(context)
+    for name in FILES:
+        run_stage(context, name)
+    return context
+
+
+def reused(context):
+    return {name for name in FILES if run_stage(context, name)["is_reused"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("filaments/t__microtubule.csv", "export"),
+        ("filaments/t__microtubule.star", "export"),
+        ("tomograms.star", "export"),
+        ("masks/t__actin.mrc", "export"),
+        ("report/overview.png", "report"),
+        (".tomoseg/filaments/microtubule.npz", "trace"),
+    ],
+)
+@pytest.mark.parametrize("left", [0.0, 0.4, 0.97])
+def test_a_file_that_was_cut_is_made_again_and_no_other(exported, path, stage, left):
+    whole = exported.folder.read(path)
+    cut = whole[: int(len(whole) * left)].removesuffix(b"\n")
+    assert len(cut) < len(whole)
+    exported.folder.write(path, cut)
+    again = reused(exported)
+    assert stage not in again
+    assert {"trace", "pick", "sample"} - {stage} <= again
+    assert exported.folder.read(path) == whole
+    assert reused(exported) == set(FILES)
+
+
+def edited(content, path):
+    if path.endswith(".mrc"):
+        return content + bytes(8)
+    if path.endswith(".png"):
+        return content[:99] + content[120:]
+    return content[:10] + b"\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["filaments/t__microtubule.csv", "tomograms.star", "masks/t__actin.mrc", "report/overview.png"],
+)
+def test_a_file_that_a_person_edited_is_told_and_left_alone(exported, path, caplog):
+    whole = exported.folder.read(path)
+    mine = edited(whole, path)
+    exported.folder.write(path, mine)
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert reused(exported) == set(FILES)
+        assert f"t: {path} is not what the run wrote; it is left as it is" in caplog.text
+        assert exported.folder.read(path) == mine
+    finally:
+        exported.folder.write(path, whole)
+
+
+def test_a_stage_whose_record_was_cut_is_made_again(context_of, folder, undisturbed):
+    context = context_of(folder)
+    run(context)
+    context.records.write("segment.json", b'{"dig')
+    assert run(context) == [True, False, True]
+    assert arrays(contents(context)) == arrays(undisturbed["dark"])
+    assert run(context) == [True] * 3
+
+
 def test_a_shard_lost_while_the_stage_worked_is_made_again(orphan, context_of, folder, undisturbed):
     staged = orphan[0].ledger.staged
     shard = "tomogram.zarr/work/segmented/c/0/0/0"
@@ -299,10 +432,7 @@ def test_what_other_settings_replace_is_told_and_kept_where_asked(
     assert ("previous" in names) == is_kept
     assert not {"filaments", "manifest.json", "report"} & set(names)
     assert context.folder.names("masks") == ["mine.txt"]
-    found = {n: c for n, c in contents(again).items() if n.startswith("tomogram.zarr")}
-    assert found == {
-        n: c for n, c in undisturbed["bright"].items() if n.startswith("tomogram.zarr")
-    }
+    assert arrays(contents(again)) == arrays(undisturbed["bright"])
     if is_kept:
         (when,) = context.folder.names("previous")
         kept = context.folder / f"previous/{when}"

@@ -126,6 +126,28 @@ def test_a_file_that_stays_incomplete_is_told(sessions, capsys):
     assert "d: incomplete - unchanged for 3 h 0 min" in capsys.readouterr().out
 
 
+def test_files_that_are_no_tomograms_are_told(sessions, capsys):
+    """As a run wrote them down; where a watch looks, as it saw them last."""
+    place = sessions / "monday" / "session.json"
+    values = json.loads(place.read_text())
+    values["left_out"] = {f"file:///in/{n:02}.st": "a tilt series" for n in range(9)}
+    place.write_text(json.dumps(values))
+    said = session_status(str(sessions / "monday"))["left_out"]
+    assert said.startswith("9 files left out: 00.st (a tilt series), ")
+    assert " and 3 more; to process one as a tomogram, name the file itself" in said
+    Sights(left_out={"file:///in/a_mask.mrc": "a mask"}).write(Folder(str(sessions / "new")))
+    with pytest.raises(SystemExit):
+        cli.app(["status", str(sessions)])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"monday: {said}" in lines
+    assert (
+        "new: 1 file left out: a_mask.mrc (a mask); rename what is a tomogram all the same" in lines
+    )
+    with pytest.raises(SystemExit):
+        cli.app(["status", str(sessions / "monday")])
+    assert said in capsys.readouterr().out.splitlines()
+
+
 def test_a_running_tomogram_says_how_far_it_is_and_a_finished_one_what_was_noted(tmp_path):
     noted = {**done("a", 2, 1), "notes": ["no filament"], "blocks": {"all": 1, "skipped": {}}}
     journal(tmp_path / "out", [noted, {"name": "b", "state": "running"}])

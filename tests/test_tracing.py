@@ -18,6 +18,7 @@ from tomoseg import cli
 from tomoseg.coordinates import frames, resample
 from tomoseg.formats.angles import relion_angles
 from tomoseg.formats.tables import read_filaments_csv
+from tomoseg.turns import file_voxels
 
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 SHAPE, VOXEL = (60, 90, 150), 12.0
@@ -93,6 +94,19 @@ def check_two_tubes(path, furthest=0.3 * RADIUS):
     lengths = sorted(line.length_angstrom for line in found)
     true = sorted(np.linalg.norm(ENDS[:, 1] - ENDS[:, 0], axis=1))
     np.testing.assert_allclose(lengths, true, atol=RADIUS)
+
+
+@pytest.mark.parametrize("axes", ["rotx", "yzx"])
+def test_a_map_whose_axes_are_exchanged_gives_the_same_lines(tomoseg, tmp_path, tubes, axes):
+    path = write_mrc(tmp_path / "other.mrc", file_voxels(tubes, axes))
+    words = ["trace", path, "--as", "tube", "--radius", RADIUS, "-o", tmp_path / "out"]
+    code, said, _ = tomoseg(*words, "--set", f"source.axes={axes}")
+    assert code == 0
+    assert f"note: read with source.axes: {axes}" in said
+    check_two_tubes(tmp_path / "out" / "other__tube.csv")
+    code, said, _ = tomoseg("info", path, "--axes", axes)
+    assert f"voxels (xyz)      {SHAPE[2]} × {SHAPE[1]} × {SHAPE[0]}" in said
+    assert f"in 3 of {SHAPE[1]} slices" in said
 
 
 @pytest.mark.parametrize("kind", EVIDENCE)

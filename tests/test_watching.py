@@ -37,6 +37,44 @@ def site(tmp_path, tiny_model, tiny_session):
     return Site(tmp_path, tiny_model, tiny_session / "simulated_0500.mrc")
 
 
+def test_a_mask_that_comes_before_its_tomogram_is_none(site):
+    site.put("s1", "a_mask.mrc")
+    site.put("s1", "a_lamella.mrc")
+    recipe = json.loads((site.home / "recipe.yaml").read_text())
+    recipe["source"] = {"mask": "{folder}/{name}_lamella.mrc"}
+    (site.home / "recipe.yaml").write_text(json.dumps(recipe))
+    (one,) = site.settle().values()
+    assert one.standings == {}
+    (line,) = table([one]).splitlines()[2:]
+    assert line == (
+        "s1: 2 files left out: a_lamella.mrc (it belongs to a, as the recipe says), "
+        "a_mask.mrc (a mask or labels, whose tomogram is not there); "
+        "rename what is a tomogram all the same"
+    )
+    said = session_status(str(site.home / "out" / "s1"))["left_out"]
+    assert f"s1: {said}" == line
+    site.put("s1", "a.mrc")
+    (one,) = site.settle().values()
+    assert list(one.standings) == ["a"]
+    assert "a_mask.mrc (a mask or labels of a)" in table([one])
+    site.work("s1")
+    journal = json.loads((site.home / "out" / "s1" / "session.json").read_text())
+    assert journal["left_out"] == dict(one.sights.left_out)
+    assert "2 files left out: " in (site.home / "out" / "s1" / "index.html").read_text()
+
+
+def test_a_half_map_that_comes_first_waits_for_the_whole(site):
+    site.put("s1", "a_EVN.mrc")
+    site.settle()
+    assert site.where() == {"a_EVN": "incomplete"}
+    (one,) = site.look().values()
+    assert "it looks like a half map; its tomogram may still come" in table([one])
+    site.wait(600)
+    assert site.where() == {"a_EVN": "ready"}
+    site.put("s1", "a.mrc")
+    assert site.where() == {"a": "settling"}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -194,7 +232,7 @@ def test_masks_and_tilt_series_beside_tomograms_are_none(site, caplog):
     one = site.settle()["one"]
     assert one.recipe.error is None
     assert list(one.standings) == ["a"]
-    (line,) = {line for line in caplog.messages if line.startswith("left out: ")}
+    (line,) = {line for line in caplog.messages if " left out: " in line}
     assert "a_inside.mrc (it belongs to a, as the recipe says)" in line
 
 

@@ -30,6 +30,7 @@ from tomoseg.stages.fit import check_recipe
 from tomoseg.stages.masks import check_mask
 from tomoseg.stages.networks import check_fit
 from tomoseg.stores import Folder, checked_url, free_bytes, scratch_folder
+from tomoseg.turns import Axes
 
 # Pictures and tables of a tomogram, whatever its size.
 PAGES_BYTES = 4 << 20
@@ -236,27 +237,27 @@ class Look:
     problem: VoxelSizeError | None = None
 
 
-def look_at_file(url: str, voxel_size_angstrom: float | None = None) -> Look:
+def look_at_file(url: str, voxel_size_angstrom: float | None = None, axes: Axes = "zyx") -> Look:
     """Look at a tomogram; a compressed one is unpacked into a temporary folder first."""
     with scratch_folder() as scratch:
         plain = unpacked(checked_url(url), Folder(scratch))
-        header, problem = _header_at_least(plain, voxel_size_angstrom)
+        header, problem = _header_at_least(plain, voxel_size_angstrom, axes)
         values = look_into(plain)
         odd = told_voxels(plain, values, SourceSection().maximum_not_finite)
         return Look(header, values, (*header.notes, *odd), problem)
 
 
 def _header_at_least(
-    url: str, voxel_size_angstrom: float | None
+    url: str, voxel_size_angstrom: float | None, axes: Axes
 ) -> tuple[Header, VoxelSizeError | None]:
     try:
-        with open_source(url, voxel_size_angstrom=voxel_size_angstrom) as source:
+        with open_source(url, voxel_size_angstrom=voxel_size_angstrom, axes=axes) as source:
             return source.header, None
     except VoxelSizeError as error:
         if voxel_size_angstrom is not None:
             raise
         problem = error
-    with open_source(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM) as source:
+    with open_source(url, voxel_size_angstrom=ANY_VOXEL_ANGSTROM, axes=axes) as source:
         # Nobody gave the size that one of the notes tells of.
         notes = tuple(n for n in source.header.notes if not n.startswith("voxel size "))
         return replace(source.header, notes=notes), problem

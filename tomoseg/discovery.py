@@ -12,11 +12,21 @@ from tomoseg.formats.compressed import compression_of
 from tomoseg.formats.em import HEADER_BYTES as EM_HEADER_BYTES
 from tomoseg.formats.em_volume import is_motive_list
 from tomoseg.formats.foreign import kind_by_name
-from tomoseg.lookalikes import TILT_LISTS, seeming, stem_of, tilt_count
+from tomoseg.lookalikes import (
+    MASK,
+    TILT_LISTS,
+    Seeming,
+    listed,
+    seeming,
+    stem_of,
+    tilt_count,
+    told_left_out,
+)
 from tomoseg.sources import (
     ANY_VOXEL_ANGSTROM,
     KINDS,
     Found,
+    companion_of,
     companion_url,
     cut_name,
     kind_of,
@@ -37,9 +47,6 @@ from tomoseg.stores import (
 
 # What stands for other text in a path.
 _WILD = re.compile(r"[*?\[]")
-MOST_TOLD = 6
-"""Files that a line names."""
-
 # A list of tilts is a table of some lines.
 _LARGEST_LIST = 2**22
 # Where an AmiraMesh file says what it holds.
@@ -64,10 +71,33 @@ class Among:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Discovery:
+    """What :func:`discovered` found.
+
+    Parameters
+    ----------
+    tomograms
+        By name.
+    left_out
+        As in :class:`Among`.
+    """
+
+    tomograms: tuple[Found, ...]
+    left_out: Mapping[str, str]
+
+
 def discover(
     inputs: Sequence[str], *, name_remove: Sequence[str] = (), companions: Sequence[str] = ()
 ) -> list[Found]:
-    """Return the tomograms in files and folders, by name; what is left out is told as a warning.
+    """Return the tomograms that :func:`discovered` finds."""
+    return list(discovered(inputs, name_remove=name_remove, companions=companions).tomograms)
+
+
+def discovered(
+    inputs: Sequence[str], *, name_remove: Sequence[str] = (), companions: Sequence[str] = ()
+) -> Discovery:
+    """Look through files and folders for tomograms; what is left out is told as a warning, too.
 
     Parameters
     ----------
@@ -94,7 +124,8 @@ def discover(
         there = _tomograms_at(place, name_remove, companions)
         urls |= dict.fromkeys(there.tomograms)
         left_out |= there.left_out
-    said = told_left_out({url: why for url, why in left_out.items() if url not in urls})
+    left_out = {url: why for url, why in left_out.items() if url not in urls}
+    said = told_left_out(left_out)
     if not urls:
         where = ", ".join(inputs) or "no input"
         raise RequestError(
@@ -103,30 +134,18 @@ def discover(
     for line in (said, _told_odd(urls)):
         if line:
             log.warning("%s", line)
-    return named(urls, name_remove)
+    return Discovery(tuple(named(urls, name_remove)), left_out)
+
+
+def _seeming(url: str) -> Seeming | None:
+    return seeming(url.rpartition("/")[2])
 
 
 def _told_odd(urls: Iterable[str]) -> str:
     """Say in a line what is processed and may be no tomogram; empty if nothing."""
-    files = ((url, seeming(url.rpartition("/")[2])) for url in urls)
+    files = ((url, _seeming(url)) for url in urls)
     odd = {url: f"it looks like {seems.kind}" for url, seems in files if seems}
-    return f"processed as tomograms: {_listed(odd)}" if odd else ""
-
-
-def told_left_out(left_out: Mapping[str, str]) -> str:
-    """Say in a line what was left out and how to have it all the same; empty if nothing."""
-    if not left_out:
-        return ""
-    return (
-        f"left out: {_listed(left_out)}; to process one as a tomogram, name the file itself in "
-        "session.input"
-    )
-
-
-def _listed(reasons: Mapping[str, str]) -> str:
-    rows = [f"{url.rpartition('/')[2]} ({why})" for url, why in reasons.items()]
-    more = f" and {len(rows) - MOST_TOLD} more" if len(rows) > MOST_TOLD else ""
-    return f"{', '.join(rows[:MOST_TOLD])}{more}"
+    return f"processed as tomograms: {listed(odd)}" if odd else ""
 
 
 def _tomograms_at(place: str, remove: Sequence[str], companions: Sequence[str]) -> Among:
@@ -176,8 +195,9 @@ def tomograms_among(
     of: Set[str] | None = None,
     name_remove: Sequence[str] = (),
     companions: Sequence[str] = (),
+    is_arriving: bool = False,
 ) -> Among:
-    """Return what of a folder is a tomogram, as :func:`discover` says.
+    """Return what of a folder is a tomogram, as :func:`discovered` says.
 
     Parameters
     ----------
@@ -186,7 +206,9 @@ def tomograms_among(
     of
         Only these are asked about; None for all.
     name_remove, companions
-        As of :func:`discover`.
+        As of :func:`discovered`.
+    is_arriving
+        Whether more is still to come: a mask may then come before its tomogram.
     """
     items = [
         url
@@ -199,6 +221,12 @@ def tomograms_among(
     items = [item for item in items if kind_of(item) != "em" or _is_em_volume(item)]
     items = [item for item in items if kind_of(item) != "png"] or items
     left_out = _left_out(items, entries.keys(), name_remove, companions)
+    if is_arriving:
+        left_out |= {
+            item: f"{MASK}, whose tomogram is not there"
+            for item in items
+            if item not in left_out and (one := _seeming(item)) and one.kind == MASK
+        }
     return Among(tuple(item for item in items if item not in left_out), left_out)
 
 
@@ -207,13 +235,19 @@ def _left_out(
 ) -> dict[str, str]:
     """Return why, by URL, for what is no tomogram among others of its folder."""
     names = {item: cut_name(item, remove) for item in items}
-    seems = {item: seeming(item.rpartition("/")[2]) for item in items}
+    seems = {item: _seeming(item) for item in items}
     belonging = {
         url: f"it belongs to {name}, as the recipe says"
         for pattern in companions
         for item, name in names.items()
         if (url := companion_url(pattern, Found(name, item))) != item
     }
+    belonging = {
+        item: f"it belongs to {owner}, as the recipe says"
+        for pattern in companions
+        for item, name in names.items()
+        if (owner := companion_of(pattern, item)) not in ("", name, stem_of(item))
+    } | belonging
     left_out = {item: belonging[item] for item in items if item in belonging}
     left_out |= {
         item: "a tilt series: it has as many sections as tilts"

@@ -22,6 +22,7 @@ from tomoseg.filaments.evidence import (
 from tomoseg.sampling import Header, Shape
 from tomoseg.sources import Source, open_source, unpacked
 from tomoseg.stores import Folder, checked_url, scratch_folder
+from tomoseg.turns import Axes
 
 ReadScores = Callable[[Box], NDArray[np.float32]]
 
@@ -53,6 +54,7 @@ def opened_evidence(
     label: int | None,
     block_shape: Shape,
     voxel_size_angstrom: float | None,
+    axes: Axes = "zyx",
 ) -> Iterator[Evidence]:
     """Open a volume, unpacked into a temporary folder if it is compressed.
 
@@ -67,6 +69,8 @@ def opened_evidence(
         Voxels that are looked at in one piece.
     voxel_size_angstrom
         Instead of the file's own.
+    axes
+        Which of the file's are which, as ``source.axes`` says.
 
     Raises
     ------
@@ -75,7 +79,7 @@ def opened_evidence(
     FormatError, VoxelSizeError
         As the reader of the file says.
     """
-    with opened(url, voxel_size_angstrom) as source:
+    with opened(url, voxel_size_angstrom, axes) as source:
         meaning = _scale(source, scale, label, block_shape)
 
         def read(box: Box) -> NDArray[np.float32]:
@@ -86,12 +90,13 @@ def opened_evidence(
 
 
 @contextmanager
-def opened(url: str, voxel_size_angstrom: float | None) -> Iterator[Source]:
+def opened(url: str, voxel_size_angstrom: float | None, axes: Axes) -> Iterator[Source]:
     """Open a volume, unpacked into a temporary folder if it is compressed."""
     with scratch_folder() as scratch:
         plain = unpacked(checked_url(url), Folder(scratch))
         try:
-            with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
+            override = voxel_size_angstrom
+            with open_source(plain, voxel_size_angstrom=override, axes=axes) as source:
                 yield source
         except FormatError as error:
             raise error.within(tomogram=url) from error

@@ -69,6 +69,7 @@ class Journal:
         recipe: Recipe,
         networks: Sequence[AppliedNetwork],
         tomograms: Sequence[Found],
+        left_out: Mapping[str, str],
     ) -> Journal:
         """Write the recipe that is used and a journal in which these tomograms wait.
 
@@ -79,7 +80,8 @@ class Journal:
         begun = {found.name for found in tomograms}
         facts = [network.facts for network in networks]
         made_by = {"recipe": recipe.model_dump(mode="json"), "networks": facts}
-        others = [row for row in _rows(output) if row["name"] not in begun]
+        earlier = _earlier(output)
+        others = [row for row in earlier["tomograms"] if row["name"] not in begun]
         with explaining():
             looked = overlapped(_Kept(output, made_by), others, threads=READERS)
             kept = [row for row in looked if row]
@@ -88,12 +90,16 @@ class Journal:
         waiting = [
             {"name": found.name, "url": found.url, "state": "waiting"} for found in tomograms
         ]
+        urls = {found.url for found in tomograms}
+        # Who names tomograms himself looks for no others.
+        known = left_out or earlier.get("left_out", {})
         values = {
             "version": code_version(),
             "started": _now(),
             "finished": "",
             "recipe": RECIPE,
             "networks": facts,
+            "left_out": {url: why for url, why in known.items() if url not in urls},
             "tomograms": sorted((*kept, *waiting), key=lambda row: str(row["name"])),
         }
         journal = cls(output, values, History.read(output).closed(_last_sign(output)))
@@ -269,12 +275,14 @@ def told(result: Mapping[str, Any], begun: Collection[str]) -> tuple[str, list[s
     return said, failed
 
 
-def _rows(output: Folder) -> list[dict[str, Any]]:
-    """Return the rows of earlier runs; if their file is damaged, say what that means."""
+def _earlier(output: Folder) -> dict[str, Any]:
+    """Return the journal of earlier runs; if its file is damaged, say what that means."""
+    nothing: dict[str, Any] = {"tomograms": []}
     if not output.exists(SESSION):
-        return []
+        return nothing
     try:
-        return list(output.read_json(SESSION)["tomograms"])
+        values = dict(output.read_json(SESSION))
+        return {**values, "tomograms": list(values["tomograms"])}
     except (StoreError, KeyError, TypeError) as error:
         log.warning(
             "%s/%s cannot be read (%s): tomograms that are not in this run are missing from the "
@@ -283,7 +291,7 @@ def _rows(output: Folder) -> list[dict[str, Any]]:
             SESSION,
             error,
         )
-        return []
+        return nothing
 
 
 def _warn_of_another_recipe(output: Folder, kept: Sequence[Mapping[str, Any]]) -> None:

@@ -10,12 +10,16 @@ TS_01_EVN.mrc              half of the frames or tilts
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 TILT_SUFFIXES = (".st", ".mrcs")
 TILT_LISTS = (".rawtlt", ".tlt", ".mdoc", ".mrc.mdoc")
 """What lies beside a tilt series, after its stem, and says its tilts."""
+MASK, HALF_MAP = "a mask or labels", "a half map"
+MOST_TOLD = 6
+"""Files that a line names."""
 
 _TILTS = re.compile(r".+_(ali|preali|tiltseries|tilt_series)", re.IGNORECASE)
 _WORDS = (
@@ -62,9 +66,9 @@ def seeming(name: str) -> Seeming | None:
         # Programs put their own names between that of the tomogram and the word.
         starts = {stem[: cut.start()] for cut in re.finditer(r"[_.-]", stem)}
         wholes = {start.rstrip("_.-") for start in starts} - {""}
-        return Seeming("a mask or labels", tuple(sorted(wholes, key=len, reverse=True)))
+        return Seeming(MASK, tuple(sorted(wholes, key=len, reverse=True)))
     if _HALF.search(stem):
-        return Seeming("a half map", (_HALF.sub("", stem).lstrip("_.-"),))
+        return Seeming(HALF_MAP, (_HALF.sub("", stem).lstrip("_.-"),))
     return None
 
 
@@ -77,6 +81,37 @@ def stem_of(name: str) -> str:
     place = PurePosixPath(name)
     is_packed = place.suffix.lower() in (".gz", ".bz2")
     return PurePosixPath(place.stem).stem if is_packed else place.stem
+
+
+def told_left_out(left_out: Mapping[str, str], *, is_watched: bool = False) -> str:
+    """Say in a line what was left out and how to have it all the same; empty if nothing.
+
+    Parameters
+    ----------
+    left_out
+        Why, by URL.
+    is_watched
+        Whether a watch left it out, whose sessions are folders.
+
+    >>> told_left_out({"file:///a/TS_01.st": "a tilt series"}, is_watched=True)
+    '1 file left out: TS_01.st (a tilt series); rename what is a tomogram all the same'
+    """
+    if not left_out:
+        return ""
+    number = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
+    remedy = (
+        "rename what is a tomogram all the same"
+        if is_watched
+        else "to process one as a tomogram, name the file itself in session.input"
+    )
+    return f"{number} left out: {listed(left_out)}; {remedy}"
+
+
+def listed(reasons: Mapping[str, str]) -> str:
+    """Name the first files of some, with the reasons, by URL."""
+    rows = [f"{url.rpartition('/')[2]} ({why})" for url, why in reasons.items()]
+    more = f" and {len(rows) - MOST_TOLD} more" if len(rows) > MOST_TOLD else ""
+    return f"{', '.join(rows[:MOST_TOLD])}{more}"
 
 
 def tilt_count(text: str) -> int:

@@ -29,6 +29,7 @@ from tomoseg.surfaces import (
     surface_factor,
     surface_halo,
 )
+from tomoseg.turns import Axes
 from tomoseg.version import code_version
 
 # These are always written.
@@ -57,6 +58,8 @@ class SampleRequest:
         Instead of the volume's own.
     dialects
         To be written beside RELION 5's and CSV.
+    axes
+        Which of the volume's are which, as ``source.axes`` says.
 
     Raises
     ------
@@ -72,6 +75,7 @@ class SampleRequest:
     label: int | None = None
     voxel_size_angstrom: float | None = None
     dialects: tuple[str, ...] = ()
+    axes: Axes = "zyx"
 
     def __post_init__(self) -> None:
         """Check the dialects before any work."""
@@ -122,6 +126,7 @@ def sample_file(request: SampleRequest, progress: Progress) -> Sampled:
         label=request.label,
         block_shape=request.block_shape,
         voxel_size_angstrom=request.voxel_size_angstrom,
+        axes=request.axes,
     ) as evidence:
         samples = _by_blocks(evidence.read, evidence.header.sampling, request, progress)
         notes = {
@@ -129,6 +134,8 @@ def sample_file(request: SampleRequest, progress: Progress) -> Sampled:
             "sampling": evidence.header.sampling.as_dict(),
             "origin_angstrom": list(evidence.header.origin_angstrom),
         }
+        if evidence.header.notes:
+            notes["note"] = "; ".join(evidence.header.notes)
         return Sampled(tomogram_name(request.url), samples, evidence.header, notes)
 
 

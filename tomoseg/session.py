@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tomoseg.attempts import explaining
 from tomoseg.blocks import BlockGrid
 from tomoseg.clusters import cluster_address, described, local_workers, runner_at
 from tomoseg.devices import share_heap
-from tomoseg.discovery import discover
+from tomoseg.discovery import discovered
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.events import at
 from tomoseg.exchange.exports import TOGETHER
@@ -57,12 +57,15 @@ class Session:
         The model, or the networks that compete.
     tomograms
         What will be processed, by name.
+    left_out
+        Why, by the URL of what looks like one and is none.
     """
 
     recipe: Recipe
     output: Folder
     networks: tuple[AppliedNetwork, ...]
     tomograms: tuple[Found, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -75,7 +78,8 @@ class Session:
         ``ready`` are tomograms that wait for a later run.
         """
         every = {found.name: found for found in (*ready, *self.tomograms)}
-        return Journal.begin(self.output, self.recipe, self.networks, list(every.values()))
+        tomograms = list(every.values())
+        return Journal.begin(self.output, self.recipe, self.networks, tomograms, self.left_out)
 
     def context(self, found: Found, runner: Runner, progress: Progress) -> Context:
         """Return what the stages of one tomogram need."""
@@ -115,12 +119,14 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     output = Folder(recipe.session.output)
     _check_writable(output)
     networks = load_networks(recipe.segment)
+    left_out: Mapping[str, str] = {}
     if tomograms is None:
-        tomograms = discover(
+        there = discovered(
             recipe.session.input,
             name_remove=recipe.session.tomogram_name_remove,
             companions=[recipe.source.mask] if recipe.source.mask else [],
         )
+        tomograms, left_out = there.tomograms, there.left_out
     for taken in {one.name for one in tomograms} & {TOGETHER, IMPORTED}:
         raise RequestError(
             f"a tomogram cannot be called {taken}: a folder of the output is",
@@ -131,7 +137,7 @@ def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Se
     is_deep = any(network.card.architecture.dimensions == 3 for network in networks)
     classes, learned = tuple(colours_of(networks)), learned_from_points(networks)
     recipe = recipe.resolved(classes, is_deep=is_deep, particles=learned)
-    return Session(recipe, output, networks, tuple(tomograms))
+    return Session(recipe, output, networks, tuple(tomograms), left_out)
 
 
 def _check_writable(folder: Folder) -> None:

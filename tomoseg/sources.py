@@ -68,6 +68,8 @@ _READERS: dict[str | None, type[MrcReader | TiffReader | PngReader | AmiraReader
     "amira": AmiraReader,
     "em": EmReader,
 }
+# Stands for the name that a pattern asks for; no file is called so.
+_ANY_NAME = "any-9f1c6f4e"
 # They end a path, a quotation or a cell of a table, begin markup, or are no part of a name in
 # Windows.
 _NOT_IN_NAMES = re.compile(r"""[/\\"'`<>|:*?$;&]""")
@@ -197,6 +199,20 @@ def companion_url(pattern: str, tomogram: Found) -> str:
             f"{pattern!r} does not name a file", remedy="Use {folder} and {name}, nothing else."
         ) from error
     return checked_url(pattern.format(**values))
+
+
+def companion_of(pattern: str, url: str) -> str:
+    """Return the name of the tomogram whose file a pattern says that this is; empty if none's.
+
+    >>> companion_of("{folder}/{name}_lamella.mrc", "file:///a/TS_01_lamella.mrc")
+    'TS_01'
+    """
+    place = companion_url(pattern, Found(_ANY_NAME, url))
+    before, *rest = (re.escape(part) for part in place.split(_ANY_NAME))
+    if not rest:
+        return ""
+    match = re.fullmatch(f"{before}([^/]+)" + r"\1".join(rest), url)
+    return match[1] if match else ""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from tomoseg.arrivals.words import OF_SESSION, QUIET, counted, line_of, said, se
 from tomoseg.capacity import LEFT, Times, capacity, times_of
 from tomoseg.errors import RequestError
 from tomoseg.history import ATTEMPTS
+from tomoseg.lookalikes import told_left_out
 from tomoseg.report.summary import DONE
 from tomoseg.stores import Folder, Owner, free_bytes, living_owner
 
@@ -281,8 +282,16 @@ def _told(state: _State, still: Standstill | None, now: datetime) -> dict[str, A
         "standstill": None if still is None else asdict(still),
         "free_bytes": free_bytes(state.folder),
         **_capacity({"": state}, still, now),
+        "left_out": _left_out(state),
         "tomograms": rows,
     }
+
+
+def _left_out(state: _State) -> str:
+    """Say which files are no tomograms: as the last look of a watch saw them, or the last run."""
+    if watched := state.account.sights.left_out:
+        return told_left_out(watched, is_watched=True)
+    return told_left_out(state.journal.get("left_out", {}))
 
 
 def _when(state: _State) -> str:
@@ -338,6 +347,8 @@ def lines_of(state: Mapping[str, Any], session: str = "") -> Iterator[str]:
         yield f"STANDSTILL: {sentence(still['say'], still['remedy'])}"
     for each in state.get("hindrances", ()):
         yield f"{before}{each['line']}"
+    if state.get("left_out"):
+        yield f"{before}{state['left_out']}"
     if not session:
         yield state["capacity"]["say"]
     reasons = {each["say"] for each in state.get("hindrances", ())}

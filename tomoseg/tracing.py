@@ -37,6 +37,7 @@ from tomoseg.formats.star import write_star
 from tomoseg.sampling import Sampling, Shape
 from tomoseg.sources import safe_name, tomogram_name
 from tomoseg.stores import Folder, read_file
+from tomoseg.turns import Axes
 from tomoseg.version import code_version
 
 TABLES = (".star", ".csv", ".tsv", ".txt", ".cbox")
@@ -72,6 +73,8 @@ class TraceRequest:
         needs its size.
     options
         What a table of picks in STAR does not say itself.
+    axes
+        Which of the volume's or the tomogram's are which, as ``source.axes`` says.
     """
 
     url: str
@@ -83,6 +86,7 @@ class TraceRequest:
     voxel_size_angstrom: float | None = None
     tomogram: str | None = None
     options: ReadOptions = READ_AS_IS
+    axes: Axes = "zyx"
 
     @property
     def is_table(self) -> bool:
@@ -180,10 +184,13 @@ def _from_volume(request: TraceRequest, progress: Progress) -> Traced:
         label=request.label,
         block_shape=request.block_shape,
         voxel_size_angstrom=request.voxel_size_angstrom,
+        axes=request.axes,
     ) as evidence:
         sampling = evidence.header.sampling
         found = _by_blocks(evidence.read, sampling, request, progress)
-        notes = {"read_as": asdict(evidence.scale), "sampling": sampling.as_dict()}
+        notes: dict[str, Any] = {"read_as": asdict(evidence.scale), "sampling": sampling.as_dict()}
+        if evidence.header.notes:
+            notes["note"] = "; ".join(evidence.header.notes)
     return Traced(tomogram_name(request.url), found, sampling, notes)
 
 
@@ -194,7 +201,7 @@ def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
         stem = found.context.tomo_name
     else:
         stem = tomogram_name(request.tomogram)
-        with opened(request.tomogram, request.voxel_size_angstrom) as source:
+        with opened(request.tomogram, request.voxel_size_angstrom, request.axes) as source:
             room = source.header.sampling
         found = _placed(data, request, TomoContext(stem, room))
     picks = _together(found.particles, request)

@@ -196,6 +196,8 @@ class Sights:
         As that person said.
     free_since
         When that recipe was first wanted with nothing that hinders; empty where that is not known.
+    left_out
+        Files that are no tomograms: why, by URL.
     """
 
     tomograms: Mapping[str, Seen] = field(default_factory=dict)
@@ -207,6 +209,7 @@ class Sights:
     watch: str = ""
     why_paused: str = ""
     free_since: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, output: Folder) -> Self:
@@ -223,6 +226,7 @@ class Sights:
             values.get("watch", ""),
             values.get("why_paused", ""),
             values.get("free_since", ""),
+            values.get("left_out", {}),
         )
 
     def write(self, output: Folder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +14,7 @@ from tomoseg.errors import RequestError
 if TYPE_CHECKING:
     from tomoseg.filaments import TracingSettings
     from tomoseg.membranes import Sampled
-    from tomoseg.sampling import Shape
+    from tomoseg.recipe import Recipe
     from tomoseg.tracing import Traced
 
 # Classes whose radius need not be said.
@@ -59,7 +58,10 @@ def trace(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         str | None, typer.Option(help="Tomogram that a table of picks belongs to.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", "-r", help="YAML recipe with a section trace.")
+        Path | None,
+        typer.Option(
+            "--recipe", "-r", help="YAML recipe with a section trace; source.axes counts too."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -75,43 +77,40 @@ def trace(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     what they measure, and a record of how the file was read.
     """
     from tomoseg.formats.dialects import ReadOptions
+    from tomoseg.recipe import load_recipe
     from tomoseg.stores import Folder
     from tomoseg.tracing import TraceRequest, trace_file, write_traced
 
     changes = [f"trace.{name}.radius_angstrom={radius}"] if radius is not None else []
     changes += [f"trace.{name}.hollow=true"] if hollow else []
     changes += [f"trace.{name}={{}}"] if not changes and name in KNOWN else []
-    settings, block_shape = _settings(name, recipe, [*changes, *(set_ or [])])
+    given = load_recipe(recipe, [*changes, *(set_ or [])])
     request = TraceRequest(
         url=file,
         name=name,
-        settings=settings,
-        block_shape=block_shape,
+        settings=_settings(name, given),
+        block_shape=given.blocks.compact,
         scale=scale,
         label=label,
         voxel_size_angstrom=voxel_size,
         tomogram=tomogram,
         options=ReadOptions(block, pixel_size, rows_of),
+        axes=given.source.axes,
     )
     with progress() as show:
         traced = trace_file(request, show)
     _say_traced(traced, f"{output}/{write_traced(traced, request, Folder(output))[0]}")
 
 
-def _settings(
-    name: str, recipe: Path | None, changes: Sequence[str]
-) -> tuple[TracingSettings, Shape]:
-    """Return how a class is traced, and the shape of a block."""
-    from tomoseg.recipe import load_recipe
-
-    given = load_recipe(recipe, changes)
+def _settings(name: str, given: Recipe) -> TracingSettings:
+    """Return how a class is traced."""
     settings = (given.trace or {}).get(name)
     if settings is None:
         raise RequestError(
             f"how thick a {name} is must be said",
             remedy=f"Use --radius, or --as {' or --as '.join(KNOWN)}",
         )
-    return settings, given.blocks.compact
+    return settings
 
 
 def _say_traced(traced: Traced, place: str) -> None:
@@ -143,7 +142,10 @@ def sample(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         typer.Option("--to", metavar="NAME", help="Another program's dialect too; repeatable."),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", "-r", help="YAML recipe with a section sample.")
+        Path | None,
+        typer.Option(
+            "--recipe", "-r", help="YAML recipe with a section sample; source.axes counts too."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -172,6 +174,7 @@ def sample(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         label=label,
         voxel_size_angstrom=voxel_size,
         dialects=tuple(to or ()),
+        axes=given.source.axes,
     )
     with progress() as show:
         sampled = sample_file(request, show)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,16 +14,21 @@ def info(
     voxel_size: Annotated[
         float | None, typer.Option("--voxel-size", help="Override the file's voxel size, Å.")
     ] = None,
+    axes: Annotated[
+        Literal["zyx", "rotx", "yzx"],
+        typer.Option(help="Which axes of the file are which, as source.axes says in a recipe."),
+    ] = "zyx",
 ) -> None:
     """Say what a tomogram's header and some of its voxels say, and how it would be read."""
     from tomoseg.checks import look_at_file
 
     try:
-        look = look_at_file(file, voxel_size)
+        look = look_at_file(file, voxel_size, axes)
     except FormatError as error:
         raise error.within(tomogram=file) from error
     header, values = look.header, look.values
     z, y, x = header.sampling.shape
+    depth = z if axes == "zyx" else y
     vz, vy, vx = header.sampling.voxel_size_angstrom
     oz, oy, ox = header.origin_angstrom
     sz, sy, sx = header.start_voxels
@@ -39,7 +44,8 @@ def info(
     typer.echo(f"start (xyz)       {sx}, {sy}, {sz} voxels")
     typer.echo(
         f"values            {values.minimum:.5g} to {values.maximum:.5g}, mean {values.mean:.5g}, "
-        f"spread {(values.squares / max(1, values.count)) ** 0.5:.5g}, in {min(z, 3)} of {z} slices"
+        f"spread {(values.squares / max(1, values.count)) ** 0.5:.5g}, "
+        f"in {min(depth, 3)} of {depth} slices"
     )
     for note in look.notes:
         typer.echo(f"note              {note}")

@@ -25,6 +25,10 @@ from tomoseg.formats.tiff_segments import check_packing, is_ours, unpacked_page
 from tomoseg.sampling import Header, Sampling, Shape, Triple
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32", "float16")
+# Of labels as other programs save them, and what their voxels are handed out as.
+READ_AS = {"bool": "uint8"} | dict.fromkeys(("int32", "uint32", "int64", "uint64"), "float32")
+# Beyond this not every whole number is a float32.
+_LARGEST_WHOLE = 2**24
 # A page is unpacked as a whole; a larger one is a damaged or hostile header.
 LARGEST_PAGE_BYTES = 2**31
 _PART_BYTES = 2**20
@@ -99,14 +103,24 @@ class TiffReader(BoxReader):
             _note_greys(self._series.keyframe, notes)
             stated = _stated_voxel_size(self._tiff, shape)
             dtype = self._series.dtype.name
+        if dtype in READ_AS:
+            notes.append(f"voxels of type {dtype} are read as {READ_AS[dtype]}")
+            dtype = READ_AS[dtype]
         size = calibrate(stated, self._override_angstrom, notes=notes)
         return Header(Sampling(shape, size), dtype, notes=tuple(notes))
 
     def _read(self, box: Box) -> NDArray[Any]:
+        voxels = self._stored_voxels(box)
+        kind = voxels.dtype.name
+        if READ_AS.get(kind) == "float32":
+            _refuse_inexact(voxels)
+        return voxels.astype(READ_AS[kind]) if kind in READ_AS else voxels
+
+    def _stored_voxels(self, box: Box) -> NDArray[Any]:
         if self._series.dataoffset is not None:
             stored = self._stored(self._series.dataoffset, self.header.sampling.shape)
             return stored.read(self._file, box)
-        out: NDArray[Any] = np.empty(box.shape, self.header.dtype)
+        out: NDArray[Any] = np.empty(box.shape, self._series.dtype)
         _, rows, columns = box.slices
         for i, z in enumerate(range(box.begin[0], box.end[0] if box.size else 0)):
             with _damage_named(f"page {z} cannot be unpacked"):
@@ -127,7 +141,7 @@ class TiffReader(BoxReader):
         return unpacked.reshape(shape)[:, rows, columns]
 
     def _stored(self, offset: int, shape: Shape) -> StoredArray:
-        dtype = np.dtype(self.header.dtype).newbyteorder(self._tiff.byteorder)
+        dtype = self._series.dtype.newbyteorder(self._tiff.byteorder)
         return StoredArray(offset, shape, dtype)
 
     @cached_property
@@ -201,11 +215,22 @@ def _refuse_other_files(file: BinaryIO) -> None:
         raise FormatError(f"the file is no TIFF file: it is {known[0]}", remedy=known[1])
 
 
+def _refuse_inexact(voxels: NDArray[Any]) -> None:
+    """Refuse whole numbers that are no float32."""
+    least, most = (int(voxels.min()), int(voxels.max())) if voxels.size else (0, 0)
+    if max(-least, most) > _LARGEST_WHOLE:
+        raise FormatError(
+            f"voxels of type {voxels.dtype} are read from {-_LARGEST_WHOLE} to {_LARGEST_WHOLE}; "
+            f"these go from {least} to {most}",
+            remedy="Convert labels to uint8 or uint16, grey values to float32",
+        )
+
+
 def _refuse_unread_kinds(series: Any) -> None:
-    if series.dtype is None or series.dtype.name not in DTYPES:
+    if series.dtype is None or series.dtype.name not in (*DTYPES, *READ_AS):
         raise FormatError(
             f"TIFF voxels of type {series.dtype} are not read; the types read are "
-            f"{', '.join(DTYPES)}",
+            f"{', '.join((*DTYPES, *READ_AS))}",
             remedy="Convert the file to float32, labels to uint8",
         )
     page = series.keyframe

@@ -56,7 +56,12 @@ class TiffWriter:
             )
         z, y, x = (size / 10 for size in sampling.voxel_size_angstrom)
         about = {"axes": "ZYX", "unit": "nm", "spacing": z, "min": shown[0], "max": shown[1]}
-        with warnings.catch_warnings(), tifffile.TiffWriter(file, imagej=True, byteorder="<") as to:
+        # The name of a temporary file is a number, over which tifffile stumbles.
+        out = tifffile.FileHandle(file, name="volume.tif")
+        with (
+            warnings.catch_warnings(),
+            tifffile.TiffWriter(out, imagej=True, byteorder="<") as to,
+        ):
             warnings.filterwarnings("ignore", message=".*truncating ImageJ file")
             self._offset, _ = to.write(
                 None,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import PurePosixPath
 
+from tomoseg.lookalikes import told_left_out
 from tomoseg.report.markup import (
     document,
     duration,
@@ -80,10 +81,12 @@ def _heading(session: SessionSummary) -> str:
         boxes.append(("", duration(session.wall_seconds), "wall time"))
     when = f"at {readable(session.written)}" if session.written else "when this was written"
     end = f"finished {readable(session.finished)}" if session.finished else "not finished"
+    left_out = told_left_out(session.left_out)
     return f"""<header>
 <h1>{escaped(_headline(session))}</h1>
 <p>Started {readable(session.started)}, {end}. This was so {when}; how it stands now,
 <code>tomoseg status</code> with this folder says.</p>
+{f"<p>{escaped(left_out)}.</p>" if left_out else ""}
 {tally(boxes)}
 </header>"""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -142,6 +142,8 @@ class SessionSummary:
         What is known of each network (name, hash, classes, weight, …), in the order to show.
     tomograms
         In the order of the session.
+    left_out
+        Files that are no tomograms: why, by URL.
 
     Raises
     ------
@@ -156,6 +158,7 @@ class SessionSummary:
     networks: tuple[Mapping[str, Any], ...] = ()
     tomograms: tuple[TomogramSummary, ...] = ()
     written: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the times can be read."""
@@ -279,7 +282,8 @@ def _known(
     A session's file may say more than a page shows, so further keys are no mistake.
     """
     known = {f.name: values[f.name] for f in fields(kind) if values.get(f.name) is not None}
-    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in known]
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    missing = [name for name in needed if name not in known]
     if missing:
         raise RequestError(
             f"{kind.__name__}: {', '.join(missing)} missing among {sorted(values)}",

@@ -16,7 +16,7 @@ from tomoseg.stages.export import EXPORT
 from tomoseg.stages.ingest import INGEST
 from tomoseg.stages.pick import PICK
 from tomoseg.stages.picture import REPORT, class_summaries
-from tomoseg.stages.previous import retire
+from tomoseg.stages.previous import begin_anew, retire
 from tomoseg.stages.publishing import can_go_on, conclude, is_concluded, is_whole, publish, reopen
 from tomoseg.stages.sample import SAMPLE
 from tomoseg.stages.segment import SEGMENT
@@ -70,6 +70,9 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
         reopen(context, ledger, record)
     elif record is not None:
         retire(context, name, STAGES)
+    else:
+        # One that is cut would pass for that of a finished stage.
+        context.records.remove(f"{name}.json")
     if not is_concluded(ledger):
         ledger = _computed(context, stage, ledger)
     return {**publish(context, ledger), "is_reused": False}
@@ -81,7 +84,7 @@ def _computed(context: Context, stage: Stage, ledger: Ledger) -> Ledger:
     begun, terms = time.monotonic(), context.terms.as_dict()
     work = replace(context, staging=Staging(ledger.staged, stage.owns))
     if not can_go_on(work, ledger, stage):
-        ledger.forget_all()
+        begin_anew(context, name=stage.name, stages=STAGES)
         ledger = Ledger.of(ledger.folder, ledger.stage, ledger.digest)
         work = replace(context, staging=Staging(ledger.staged, stage.owns))
         stage.begin(work)

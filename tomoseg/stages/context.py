@@ -269,7 +269,8 @@ class Step:
     Parameters
     ----------
     is_fenced
-        Whether nothing is done once the stage was given up: its driver may be dead.
+        Whether nothing is done, and nothing left, once the stage was given up or is published: its
+        driver may be dead. It looks before the work, and again after the last write.
     """
 
     ledger: Ledger
@@ -302,6 +303,13 @@ class Step:
                 f"{self.ledger.place} was given up: another run works with other settings",
                 remedy="Nothing is to be done: the block belongs to a run that has ended.",
             )
+        try:
+            return self._done(name, block)
+        finally:
+            if self.is_fenced:
+                self.ledger.clear_late()
+
+    def _done(self, name: str, block: Block | Piece) -> dict[str, Any]:
         begun = time.monotonic()
         names = {"stage": self.ledger.stage, "block": self.name(block)}
         voxels = block.write.size if isinstance(block, Block) else 0

@@ -56,6 +56,16 @@ def retire(context: Context, name: str, stages: Mapping[str, Stage]) -> None:
         _clear(context.folder, f"{RECORDS}/{one}.json", place if is_kept else "")
 
 
+def begin_anew(context: Context, *, name: str, stages: Mapping[str, Stage]) -> None:
+    """Forget all that was begun of a stage, and of what is made from it and is not finished.
+
+    A late writer of the latter may have read what other settings made meanwhile.
+    """
+    for one in _following(name, stages):
+        if one == name or not context.records.exists(f"{one}.json"):
+            Ledger(context.records, one, "").forget_all()
+
+
 def _following(name: str, stages: Mapping[str, Stage]) -> Iterator[str]:
     """Yield a stage and all that are made from it, in order."""
     found = {name}

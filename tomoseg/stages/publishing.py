@@ -17,6 +17,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from tomoseg.errors import ClaimError
 from tomoseg.stages.context import RECORDS, Context, Stage
 from tomoseg.stages.progress import PLACE as PROGRESS
 from tomoseg.stages.standing import EDITED, WRITTEN, condition, states
@@ -32,6 +33,7 @@ from tomoseg.stores import (
     transfer,
 )
 from tomoseg.stores.ledger import PUBLISHING, REOPENED, STAGED
+from tomoseg.stores.moves import METADATA
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +57,11 @@ def conclude(
     names = (url.removeprefix(start) for url in written if url.startswith(start))
     inside = (PROGRESS, *(f"{RECORDS}/{place}/" for place in (ledger.place, STAGED)))
     kept = [name for name in names if not name.startswith(inside) and context.folder.exists(name)]
-    # A table of nothing has no bytes in some dialects.
-    empty = [name for name in files if ledger.staged.size(name) == 0]
-    published = {"arrays": arrays, "files": files, "written": kept, "empty": empty}
+    sizes = {name: ledger.staged.size(name) for name in files}
+    sizes |= {name: context.folder.size(name) for name in kept}
+    # Of what is in a group several stages tell.
+    sizes = {name: size for name, size in sizes.items() if not name.endswith(METADATA)}
+    published = {"arrays": arrays, "files": files, "written": kept, "sizes": sizes}
     ledger.mark(PUBLISHING, {"record": {**record, "published": published}, "moved": 0})
     ledger.unmark(REOPENED)
 
@@ -66,7 +70,13 @@ def publish(context: Context, ledger: Ledger) -> dict[str, Any]:
     """Move what is staged to where people find it, then write the stage's record and return it.
 
     A group's metadata comes after its arrays. Before each move the run's claim is looked at, as
-    after each block.
+    after each block. A driver that is frozen after such a look and wakes when its successor is done
+    finds nothing staged to move, and the successor's record in place of its own.
+
+    Raises
+    ------
+    ClaimError
+        If another run has published the stage.
     """
     values = ledger.marked(PUBLISHING)
     record = dict(values["record"])
@@ -80,7 +90,11 @@ def publish(context: Context, ledger: Ledger) -> dict[str, Any]:
             ledger.mark(PUBLISHING, {**values, "moved": number + 1})
             discard(ledger.staged, item)
     context.progress(context.name, f"{ledger.stage} publish", len(items), len(items))
-    context.records.write_json(f"{ledger.stage}.json", record)
+    if not context.records.create_json(f"{ledger.stage}.json", record):
+        raise ClaimError(
+            f"{ledger.stage} was published by another run meanwhile",
+            remedy="Let the other run finish; finished blocks are kept.",
+        )
     ledger.unmark(PUBLISHING)
     discard(context.records, f"{STAGED}/{ledger.place}")
     return record
@@ -140,6 +154,7 @@ def can_go_on(context: Context, ledger: Ledger, stage: Stage) -> bool:
         published = ledger.marked(REOPENED)
         for item in (*published.get("arrays", ()), *published.get("files", ())):
             if not stands(ledger.staged, item):
+                ledger.staged.remove(item)
                 transfer(context.folder, item, ledger.staged)
             discard(context.folder, item)
     if not all(context.volume(path).exists for path in stage.arrays(context)):
@@ -148,8 +163,9 @@ def can_go_on(context: Context, ledger: Ledger, stage: Stage) -> bool:
 
     def is_there(name: str, size: int) -> bool:
         path = name.removeprefix(f"{STAGED}/")
-        state = of_ledger(name, size) if path == name else of_staged(path, size)
-        return state in (WRITTEN, EDITED)
+        if path == name:
+            return of_ledger(name, size) == WRITTEN
+        return of_staged(path, size) in (WRITTEN, EDITED)
 
     for block in ledger.lost(is_there):
         ledger.forget(block)

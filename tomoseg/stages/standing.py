@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tomoseg.blocks import Box
 from tomoseg.errors import StoreError
-from tomoseg.sampling import as_shape
-from tomoseg.stages.context import IMAGE
-from tomoseg.stores import Entry, Folder, Ledger, Volume, is_array, seals
+from tomoseg.stages.soundness import is_sound
+from tomoseg.stores import Entry, Folder, Ledger, is_array, seals
 from tomoseg.stores.ledger import STAGED
 
 # Listings of folders that are held while what is recorded is compared with what is there.
@@ -32,7 +30,7 @@ class Condition:
     cut
         Those that are there in part.
     changed
-        Arrays that somebody else wrote into, and that can be read.
+        Those that somebody else wrote, or wrote into, and that can be read.
     """
 
     lost: tuple[str, ...] = ()
@@ -58,28 +56,41 @@ def condition(
 ) -> Condition:
     """Compare a finished stage's record with what is in the tomogram's folder.
 
-    Files must be there, and not be empty unless they were written so; an array's shards must be
-    those that were written. One of another size is lost if it cannot be read.
+    Files must be there, and an array's shards must be those that were written. What has another
+    size is lost if it is cut.
 
     Parameters
     ----------
     receipts
         Returns those of the stage's blocks; they are looked at where an array has changed.
     reads
-        Whether shards of another size are read; without, only listings are made, and they count
-        as changed.
+        Whether what has another size is read; without, only listings are made, and it counts as
+        changed.
     """
     published = record.get("published", {})
+    sizes: Mapping[str, int] = published.get("sizes", {})
+    state_of = states(folder, reads=reads)
+    of_files = {name: state_of(name, size) for name, size in sizes.items()}
     names = {*published.get("files", ()), *published.get("written", ())}
-    names |= set(record["summary"].get("files", ()))
+    names = (names | set(record["summary"].get("files", ()))) - sizes.keys()
     entries = lru_cache(LISTINGS)(lambda place: {one.name: one for one in folder.entries(place)})
     stand = {name: entries(name.rpartition("/")[0]).get(name.rpartition("/")[2]) for name in names}
-    empty = published.get("empty", ())
     of_arrays = _of_arrays(folder, published.get("arrays", {}), receipts, reads=reads)
     return of_arrays + Condition(
-        lost=tuple(sorted(name for name, entry in stand.items() if entry is None)),
-        cut=tuple(sorted(n for n, entry in stand.items() if _is_empty(entry) and n not in empty)),
+        lost=_sorted(of_files, ABSENT) + _named(stand, lambda entry: entry is None),
+        cut=_sorted(of_files, CUT) + _named(stand, _is_empty),
+        changed=_sorted(of_files, EDITED),
     )
+
+
+def _sorted(states: Mapping[str, str], wanted: str) -> tuple[str, ...]:
+    return tuple(sorted(name for name, state in states.items() if state == wanted))
+
+
+def _named(
+    entries: Mapping[str, Entry | None], is_meant: Callable[[Entry | None], bool]
+) -> tuple[str, ...]:
+    return tuple(sorted(name for name, entry in entries.items() if is_meant(entry)))
 
 
 def states(folder: Folder, *, reads: bool = True) -> Callable[[str, int], str]:
@@ -93,7 +104,8 @@ def states(folder: Folder, *, reads: bool = True) -> Callable[[str, int], str]:
             return ABSENT
         if found == size:
             return WRITTEN
-        return EDITED if found and (not reads or _can_be_read(folder, name)) else CUT
+        is_whole = not reads or is_sound(folder, name, is_less=found < size)
+        return EDITED if found and is_whole else CUT
 
     return state_of
 
@@ -129,20 +141,3 @@ def _of_arrays(
     gone |= {path for path, counts in found.items() if counts[ABSENT] and not counts[EDITED]} - cut
     edited = tuple(path for path, counts in found.items() if counts[EDITED])
     return Condition(tuple(sorted(gone)), tuple(sorted(cut)), edited)
-
-
-def _can_be_read(folder: Folder, name: str) -> bool:
-    """Tell whether a file is a shard of labels or grey values that is not cut."""
-    path, _, key = name.rpartition("/c/")
-    if not path:
-        return False
-    volume = Volume(folder / IMAGE, path.removeprefix(f"{IMAGE}/"))
-    array = volume.array()
-    shard = array.shards or array.chunks
-    begin = [int(index) * step for index, step in zip(key.split("/"), shard, strict=True)]
-    box = Box(as_shape(begin), as_shape(b + step for b, step in zip(begin, shard, strict=True)))
-    try:
-        volume.read(box.clip(as_shape(array.shape)))
-    except StoreError:
-        return False
-    return True

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import logging
 import os
 import sys
@@ -221,7 +220,7 @@ def _take(folder: Folder, owner: Owner) -> Claim:
     if other is not None and other.is_alive:
         raise _refused(folder, other)
     number += 1
-    is_first = folder.create(_name(number), json.dumps(asdict(owner), indent=1).encode())
+    is_first = folder.create_json(_name(number), asdict(owner))
     older = _numbers(folder)
     if not is_first or max(older, default=number) > number:
         raise _refused(folder, _highest(folder)[1])

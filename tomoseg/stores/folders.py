@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from tomoseg.errors import MissingError, RequestError, StoreError
 from tomoseg.stores.arrays import npz_arrays, npz_bytes
-from tomoseg.stores.systems import located, sync
+from tomoseg.stores.systems import linked, located, part_of, remove_tree, sync
 from tomoseg.stores.urls import checked_url, inside
 from tomoseg.stores.written import note_write
 
@@ -120,7 +119,7 @@ class Folder:
         """
         system, path = located(inside(self.url, name))
         if self.is_local:
-            return _linked(Path(path), content)
+            return linked(Path(path), content)
         try:
             system.pipe_file(path, content, mode="create")
         except OSError as error:
@@ -142,7 +141,7 @@ class Folder:
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             # A block that is repeated after a lost worker may be written twice at once.
-            part = _part_of(target)
+            part = part_of(target)
             try:
                 with part.open("w+b") as file:
                     yield file
@@ -236,15 +235,25 @@ class Folder:
             yield from names
 
     def remove(self, name: str) -> None:
-        """Remove a file or a folder with everything in it, if it is there."""
+        """Remove a file or a folder with everything in it, if it is there.
+
+        Late writers may come and go in it meanwhile.
+        """
         system, path = located(inside(self.url, name))
+        if self.is_local:
+            remove_tree(Path(path))
+            return
         # Object stores take a name as a pattern: "[1]" must not remove what is called "1".
         with contextlib.suppress(FileNotFoundError):
-            system.rm(path if self.is_local else glob.escape(path), recursive=True)
+            system.rm(glob.escape(path), recursive=True)
 
     def write_json(self, name: str, values: Any) -> None:
         """Write values as readable JSON."""
-        self.write(name, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+        self.write(name, _json_bytes(values))
+
+    def create_json(self, name: str, values: Any) -> bool:
+        """Write values as :meth:`write_json` if there is none of that name, as :meth:`create`."""
+        return self.create(name, _json_bytes(values))
 
     def read_json(self, name: str) -> Any:
         """Return the values of a JSON file.
@@ -387,36 +396,8 @@ def spool_bytes(folder: Folder) -> int:
     return shutil.disk_usage(tempfile.gettempdir()).free if free is None else free
 
 
-def _part_of(target: Path) -> Path:
-    """Return a name of a writer's own beside a file, which ``_PART`` knows."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-
-
-def _linked(target: Path, content: bytes) -> bool:
-    """Create a local file with its whole content at once; without hard links, by creating it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = _part_of(target)
-    try:
-        part.write_bytes(content)
-        try:
-            os.link(part, target)
-        except FileExistsError:
-            return False
-        except FileNotFoundError:
-            # Who created it first may have removed our part with those of the dead.
-            if not target.exists():
-                raise
-            return False
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            with target.open("xb") as file:
-                file.write(content)
-    except FileExistsError:
-        return False
-    finally:
-        part.unlink(missing_ok=True)
-    return True
+def _json_bytes(values: Any) -> bytes:
+    return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:

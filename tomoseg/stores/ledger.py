@@ -158,9 +158,21 @@ class Ledger:
                 yield from (f"{label}/{layer}/{name}" for name in names)
 
     def remove(self) -> None:
-        """Remove the receipts, then what is staged: its writers look for the former."""
+        """Remove the mark that writers look for, then the receipts, then what is staged."""
+        self.unmark(BEGUN)
         self.folder.remove(self.place)
         discard(self.folder, f"{STAGED}/{self.place}")
+
+    def clear_late(self) -> None:
+        """Remove what a writer may have left after the stage was given up or published.
+
+        A writer that calls this after its last write leaves nothing: either it sees that here, or
+        who gave up or published began to clear after that write.
+        """
+        if not self.has_begun:
+            self.remove()
+        elif self.folder.exists(f"{self.stage}.json"):
+            discard(self.folder, f"{STAGED}/{self.place}")
 
     def own(self, written: Mapping[str, int]) -> dict[str, int]:
         """Return of files, URL → bytes, the sidecars and what is staged, as ``staged/<path>``."""

@@ -7,6 +7,7 @@ shards at a time and some of them at once; metadata comes last, so that what has
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from tomoseg.errors import StoreError
 from tomoseg.overlap import overlapped
 from tomoseg.stores.folders import Folder
-from tomoseg.stores.systems import located, sync
+from tomoseg.stores.systems import located, part_of, remove_tree, sync
 from tomoseg.stores.urls import inside
 
 METADATA = ("zarr.json", ".zarray")
@@ -60,10 +61,10 @@ def transfer(source: Folder, name: str, target: Folder) -> None:
     """
     if not stands(source, name):
         return
-    target.remove(name)
     if source.is_local:
         _rename(source.path / name, target.path / name)
         return
+    target.remove(name)
     copy = partial(_copy, source=source, target=target)
     if source.is_file(name):
         copy(name)
@@ -107,8 +108,21 @@ def seals(folder: Folder, name: str) -> dict[str, str]:
 
 
 def _rename(there: Path, here: Path) -> None:
+    """Put a file or a folder in another's place, which goes to where the former was.
+
+    Who comes too late, when the folder that it moves from is gone, takes nothing away.
+    """
     here.parent.mkdir(parents=True, exist_ok=True)
-    there.replace(here)
+    old = part_of(there)
+    if os.path.lexists(here):
+        here.rename(old)
+    try:
+        there.rename(here)
+    except FileNotFoundError:
+        if os.path.lexists(old) and not os.path.lexists(here):
+            old.rename(here)
+        raise
+    remove_tree(old)
     # A late writer's part may have come along; a new one cannot, its way leads to the old place.
     Folder(str(here)).remove_parts()
     sync(here.parent)

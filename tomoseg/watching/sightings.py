@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 
 from tomoseg.arrivals import DONE, Seen, Sights, Works, iso, observed
 from tomoseg.attempts import explaining
-from tomoseg.discovery import told_left_out, tomograms_among
+from tomoseg.discovery import Among, tomograms_among
 from tomoseg.errors import AwayError, MissingError, TomosegError, VoxelSizeError
 from tomoseg.formats.compressed import compression_of
+from tomoseg.lookalikes import seeming, told_left_out
 from tomoseg.recipe import Recipe
 from tomoseg.sources import Found, kind_of, named, open_source
 from tomoseg.stores import Entry, Folder, fingerprint, open_file
@@ -76,7 +77,8 @@ def seen_there(
     urls = {f"{place.url}/{entry.name}": entry for entry in entries}
     beside = {entry.name for entry in entries}
     rows = {}
-    for one in _found(recipe, urls):
+    among, found = _found(recipe, urls)
+    for one in found:
         entry = urls[one.url]
         rows[one.name] = observed(
             old.tomograms.get(one.name),
@@ -92,7 +94,7 @@ def seen_there(
         # What is there and no tomogram any more is so by another recipe.
         if name not in rows and seen.url not in urls and _is_kept(seen, now, is_done=is_done):
             rows[name] = _gone(seen, now)
-    return replace(old, tomograms=dict(sorted(rows.items())))
+    return replace(old, tomograms=dict(sorted(rows.items())), left_out=among.left_out)
 
 
 def _gone(seen: Seen, now: datetime) -> Seen:
@@ -105,14 +107,15 @@ def _is_kept(seen: Seen, now: datetime, *, is_done: bool) -> bool:
     return is_done or (seen.complete != "" and now - gone < FORGOTTEN)
 
 
-def _found(recipe: SessionRecipe, urls: Mapping[str, Entry]) -> list[Found]:
-    """Return a session's tomograms; what was left out is a line for those who ask for more."""
+def _found(recipe: SessionRecipe, urls: Mapping[str, Entry]) -> tuple[Among, list[Found]]:
+    """Return what is there, and the tomograms by name."""
     right = recipe.recipe or Recipe()
     remove, mask = right.session.tomogram_name_remove, right.source.mask
-    there = tomograms_among(urls, name_remove=remove, companions=[mask] if mask else [])
+    companions = [mask] if mask else []
+    there = tomograms_among(urls, name_remove=remove, companions=companions, is_arriving=True)
     if there.left_out:
-        log.info("%s", told_left_out(there.left_out))
-    return named(there.tomograms, remove)
+        log.info("%s", told_left_out(there.left_out, is_watched=True))
+    return there, named(there.tomograms, remove)
 
 
 def _content(found: Found, entry: Entry) -> tuple[int, str]:
@@ -130,8 +133,11 @@ def _asking(
             wanted = watch.sentinel.replace("{name}", found.name).replace("{file}", entry.name)
             if wanted not in beside:
                 return f"there is no {wanted}"
-        is_given_up = age >= timedelta(minutes=watch.incomplete_minutes)
-        return "" if is_given_up else _shortfall(found)
+        if age >= timedelta(minutes=watch.incomplete_minutes):
+            return ""
+        if seems := seeming(entry.name):
+            return f"it looks like {seems.kind}; its tomogram may still come"
+        return _shortfall(found)
 
     return incomplete
 

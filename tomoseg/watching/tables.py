@@ -9,6 +9,7 @@ from tomoseg.arrivals import Hindrance, Looks, Standing, Standstill, looks_of, s
 from tomoseg.arrivals.times import account_times
 from tomoseg.arrivals.words import OF_SESSION, QUIET, line_of, said, sentence, told
 from tomoseg.capacity import Times
+from tomoseg.lookalikes import told_left_out
 from tomoseg.watching.looks import SessionLook, counts
 
 ALWAYS = (Standing.READY, Standing.RUNNING, Standing.DONE)
@@ -59,6 +60,8 @@ def _why(one: SessionLook, now: datetime) -> list[str]:
     lines = [f"{name}: {told(each, now, one.place.results)}" for each in hindrances]
     if one.problem and not any(each.kind == "unreadable" for each in hindrances):
         lines.append(f"{name}: {one.problem}")
+    if left_out := told_left_out(one.sights.left_out, is_watched=True):
+        lines.append(f"{name}: {left_out}")
     reasons = {each.say for each in hindrances}
     is_gone = any(each.kind == "gone" for each in hindrances)
     gone = [] if is_gone else one.named(Standing.GONE)

@@ -406,7 +406,7 @@ def _planned(watch: Watch, seen: SessionLook) -> Session | None:
     rows = seen.sights.tomograms
     session = plan_session(recipe, [Found(name, rows[name].url) for name in ready])
     check_session(session)
-    return session
+    return replace(session, left_out=seen.sights.left_out)
 
 
 def _patiently(write: Callable[[], Any]) -> None:
