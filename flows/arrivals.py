@@ -216,10 +216,11 @@ def slot(limit: str) -> Iterator[None]:
 def _said(outcome: Outcome) -> State[Any]:
     rows = outcome.rows
     if outcome.error is None and not rows:
-        return Completed(message="nothing is ready")
+        return Completed(message=f"waits: {outcome.waits}" if outcome.waits else "nothing is ready")
     failed = [row["name"] for row in rows if row["state"] == "failed"]
     said = f"{len(rows) - len(failed)} of {len(rows)} tomograms done"
     said += f", {outcome.left} left to the next run" if outcome.left else ""
+    said += f"; waits: {outcome.waits}" if outcome.waits else ""
     if outcome.error is not None:
         return Failed(message=f"{said}; stopped: {outcome.error}")
     if failed:

@@ -124,7 +124,11 @@ def test_files_of_no_bytes_and_folders_stand_where_they_were_written_so(folder):
     record = {
         "digest": "0" * 64,
         "summary": {"files": files[:3]},
-        "published": {"files": files[2:4], "written": files[4:], "empty": files[:1]},
+        "published": {
+            "files": files[2:4],
+            "written": files[4:],
+            "sizes": {files[0]: 0, files[2]: 1, files[3]: 9, files[4]: 9},
+        },
     }
     folder.write_json("t/manifest.json", {"stages": {"export": {}}})
     folder.write_json("t/.tomoseg/export.json", record)

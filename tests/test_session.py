@@ -434,10 +434,7 @@ def test_status_of_a_session_that_was_interrupted(values):
         process(values, interrupt)
     state = session_status(values["session"]["output"])
     first, second = state["tomograms"]
-    assert (first["state"], second["state"]) == ("stopped", "waiting")
-    told = r"its run ended without a word: segment predict, \d of 4 blocks at 20\d\d-[\dT:+-]+"
-    assert re.fullmatch(rf"{told}\. Run it again\.", first["say"])
-    assert (second["state"], second["say"]) == ("waiting", "")
+    assert (first["state"], second["state"]) == ("waiting", "waiting"), "it was stopped in order"
     assert state["headline"].endswith("not finished, and nobody is at work: run it again")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from facility import Site
@@ -314,6 +314,7 @@ def command(site, capsys, *arguments):
 def test_the_commands(site, capsys):
     site.put("s1", "a.mrc")
     site.write(settle_seconds=0)
+    site.now = datetime.now(UTC)
     site.look()
     assert command(site, capsys, "--look")[0] == 0
     code, said = command(site, capsys, "--pause", "s1", "--why", "no beam")

@@ -21,7 +21,7 @@ from tomoseg.watching.shown import show, shown
 from tomoseg.watching.tables import standstill_of, table
 
 EXPECTED = {
-    "broken": {"odd": "set aside", "slow": "resting", "well": "done"},
+    "broken": {"wrong": "set aside", "slow": "resting", "well": "done"},
     "busy": {"first": "running", "second": "ready"},
     "double": {"a": "ready"},
     "fresh": {"a": "settling"},
@@ -36,7 +36,7 @@ HINDERED = {"double": "unreadable", "full": "stopped", "lost": "refused", "typo"
 
 def outcome(found, records):
     errors = {
-        "odd": FormatError("not an image", remedy="Copy it again."),
+        "wrong": FormatError("not an image", remedy="Copy it again."),
         "slow": BlockError("ZeroDivisionError", remedy="Report it."),
     }
     if found.name in errors:
@@ -139,7 +139,7 @@ def test_of_many_what_is_not_well_is_said_and_of_one_all(facility):
         assert state["is_well"] == (place in ("out/busy", "out/fresh")), place
         said += "\n".join(["", *lines_of(state), ""])
     for line in (
-        "broken/odd: set aside after 1 attempt: not an image. Copy it again.",
+        "broken/wrong: set aside after 1 attempt: not an image. Copy it again.",
         "well: done - a note",
         "b: done - a note",
         "a: refused",

@@ -69,7 +69,7 @@ class Journal:
         recipe: Recipe,
         networks: Sequence[AppliedNetwork],
         tomograms: Sequence[Found],
-        left_out: Mapping[str, str],
+        left_out: Mapping[str, str] | None = None,
     ) -> Journal:
         """Write the recipe that is used and a journal in which these tomograms wait.
 

@@ -192,12 +192,17 @@ def look(watch: Watch, now: datetime) -> list[SessionLook]:
     return list(survey(watch, now).looks)
 
 
-def survey(watch: Watch, now: datetime) -> Survey:
+def survey(watch: Watch, now: datetime, *, is_told: bool = True) -> Survey:
     """Look at every session; what cannot be looked at now is told, and the others are.
 
     What was seen is written into the sessions' outputs, if it is news; of the watch itself a small
     file is written each time. A few of the results that are done are compared with what is
     recorded of them, and tomograms of which something is lost are ready again.
+
+    Parameters
+    ----------
+    is_told
+        Whether it counts as a look of the watch; not if a person only wants to know.
 
     Raises
     ------
@@ -223,7 +228,7 @@ def survey(watch: Watch, now: datetime) -> Survey:
     )
     try:
         with explaining():
-            presence = announced(presence, others)
+            presence = announced(presence, others) if is_told else presence
     except TomosegError as error:
         log.warning("other watches do not learn of this one: %s", error)
     return Survey(tuple(looks), presence)
