@@ -38,8 +38,9 @@ from tomoseg.runners import SerialRunner
 from tomoseg.session import finished_row
 from tomoseg.sources import Found
 from tomoseg.stages import STAGES
+from tomoseg.watching.opening import cluster_of, opened_work
 from tomoseg.watching.settings import load_watch
-from tomoseg.watching.work import Outcome, Work, cluster_of, opened_work
+from tomoseg.watching.work import Outcome, Work
 
 ON_DEVICE = "segment"
 LEASE_SECONDS = 60.0

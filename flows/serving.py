@@ -34,9 +34,9 @@ from flows.runs import is_of, session_of, stopped
 from tomoseg.attempts import explaining
 from tomoseg.errors import RequestError, TomosegError
 from tomoseg.stores import Life
+from tomoseg.watching.opening import note_death
 from tomoseg.watching.places import place_of
 from tomoseg.watching.settings import Watch
-from tomoseg.watching.work import note_death
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 ROUND_SECONDS = 0.5

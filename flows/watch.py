@@ -105,7 +105,7 @@ def _once(watch: Watch, *, is_working: bool) -> int:
 
 def _work(watch: Watch, session: str) -> bool:
     """Process what is ready in one session in this process; tell whether nothing failed."""
-    from tomoseg.watching.work import cluster_of, opened_work, processing
+    from tomoseg.watching.opening import cluster_of, opened_work, processing
 
     try:
         with opened_work(watch, session) as work, cluster_of(work) as (address, _):

@@ -4,8 +4,8 @@ import json
 from datetime import UTC, datetime, timedelta
 
 from tomoseg.watching.looks import look, orders, survey
+from tomoseg.watching.opening import opened_work
 from tomoseg.watching.settings import load_watch
-from tomoseg.watching.work import opened_work
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -25,11 +25,11 @@ from tomoseg.status import session_status, tomogram_times
 from tomoseg.stores import Folder, claimed, living_owner
 from tomoseg.watching import work as work_module
 from tomoseg.watching.looks import ask_again, counts
+from tomoseg.watching.opening import cluster_of, note_death, opened_work, processing
 from tomoseg.watching.places import places_of
 from tomoseg.watching.recipes import session_recipe
 from tomoseg.watching.settings import load_watch
 from tomoseg.watching.tables import table, times
-from tomoseg.watching.work import cluster_of, note_death, opened_work, processing
 
 
 @pytest.fixture

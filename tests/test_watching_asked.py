@@ -16,9 +16,9 @@ from tomoseg.watching.asking import pause, resume
 from tomoseg.watching.changes import pause_session, resume_session
 from tomoseg.watching.looks import ask_again, orders, survey
 from tomoseg.watching.losses import COMPARED_A_LOOK, turn_of
+from tomoseg.watching.opening import cluster_of, opened_work, processing
 from tomoseg.watching.settings import load_watch
 from tomoseg.watching.tables import table
-from tomoseg.watching.work import cluster_of, opened_work, processing
 
 flows = pytest.importorskip("flows.watch", reason="Prefect is not installed")
 

@@ -21,9 +21,9 @@ from tomoseg.errors import (
 from tomoseg.stages import ingest
 from tomoseg.stores import folders
 from tomoseg.watching import sightings
+from tomoseg.watching.opening import cluster_of, opened_work, processing
 from tomoseg.watching.places import place_of, places_of
 from tomoseg.watching.tables import table, times
-from tomoseg.watching.work import cluster_of, opened_work, processing
 
 DAY = 24 * 3600
 
