@@ -404,7 +404,8 @@ NIGHT = (
         is_done=True, again=2,
     ),
     Situation(
-        "run by hand", run_by_hand, {"status": r"TS_00", "page": r"TS_00"}, is_done=True, again=2
+        "run by hand", run_by_hand, {"status": r"run_by_hand: 2 of 2 ", "page": r"TS_00"},
+        is_done=True, again=2,
     ),
     Situation(
         "the login rotated", rotate_login,

@@ -15,6 +15,8 @@ from tomoseg.arrivals.words import names, since
 PATIENCE_LOOKS, SILENT_LOOKS = 1.5, 3.0
 """So many looks' time may what is ready wait for a run, so that the second look after tells it; and
 so long may no look come."""
+LEAST_PATIENCE = timedelta(seconds=30)
+"""So long may a run take to begin, however often there are looks."""
 BLOCK_PATIENCE = timedelta(minutes=10)
 """So long may a block take."""
 WAITING = (Standing.SETTLING, Standing.INCOMPLETE, Standing.READY, Standing.RESTING)
@@ -96,7 +98,7 @@ def _idle(accounts: Mapping[str, Account], now: datetime, looks: Looks) -> Stand
         return None
     # When a run ends, the next look gives others their turn.
     begin = max(min(waits), *(one.moved for one in accounts.values()))
-    patience = timedelta(seconds=PATIENCE_LOOKS * looks.seconds_between)
+    patience = max(LEAST_PATIENCE, timedelta(seconds=PATIENCE_LOOKS * looks.seconds_between))
     if now - datetime.fromisoformat(begin) < patience:
         return None
     say = f"nothing is in work {since(begin, now)}"
