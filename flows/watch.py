@@ -92,7 +92,8 @@ def _keys() -> str:
 def _once(watch: Watch, *, is_working: bool) -> int:
     now = datetime.now(UTC)
     found = survey(watch, now, is_told=is_working)
-    warnings, still = found.presence.warnings, standstill_of(found.looks, now)
+    warnings = found.presence.warnings
+    still = None if is_working else standstill_of(found.looks, now)
     print(table(found.looks, warnings, still=still, now=now))
     if not is_working:
         needs = any(one.needs_person for one in found.looks)

@@ -663,7 +663,7 @@ def test_only_what_ended_by_itself_is_followed_after_a_pause(server, site, state
         client.set_flow_run_state(first.id, state, force=True)
         second = look_module.start(one, settings, site.path, now)
         assert (second is not None and second.id != first.id) == is_followed
-        later = now + timedelta(seconds=settings.pauses_seconds[0] + 1)
+        later = datetime.now(UTC) + timedelta(seconds=settings.pauses_seconds[0] + 1)
         third = look_module.start(one, settings, site.path, later)
         assert third.id != first.id
         for run in (first, third):
@@ -802,8 +802,10 @@ def test_a_wrong_crontab_line_is_told(site, capsys):
 @pytest.mark.parametrize(("way", "is_done"), [("--look", False), ("--once", True)])
 def test_without_a_server(site, capsys, way, is_done):
     settle(site)
-    assert command.main([str(site.path), way]) == 0
+    # What was ready for an hour, and nobody took, stands still.
+    assert command.main([str(site.path), way]) == (0 if is_done else 1)
     said = capsys.readouterr().out
+    assert ("STANDSTILL: no watch has looked since " in said) != is_done
     assert said.split()[:4] == ["session", "ready", "running", "done"]
     assert said.splitlines()[1].split() == ["s1", "1", "-", "-"]
     assert (site.home / "out/s1/good/manifest.json").exists() == is_done

@@ -121,7 +121,7 @@ def test_a_journal_reads_each_thumbnail_once(tmp_path, monkeypatch):
     }  # fmt: skip
     whole = Folder.read
     monkeypatch.setattr(Folder, "read", lambda f, name: read.append(name) or whole(f, name))
-    journal = Journal(SimpleNamespace(output=folder), values)
+    journal = Journal(folder, values)
     for name in names:
         journal.note({"name": name, "state": "running"})
         journal.note({"name": name, "state": "done", "picture": f"{name}/report/overview.png"})

@@ -434,6 +434,6 @@ NIGHT = (
     Situation("paused by name", pause_by_name, PAUSED, resume_by_name, is_at_work=True),
     Situation("cancelled in Prefect", cancel, PAUSED, resume_by_name, is_at_work=True),
     Situation("a second watch", second_watch, {"commands": r"another watch|serves this output"}),
-    Situation("nothing matches", match_nothing, {"commands": r"match(es)? nothing|no folder"}),
+    Situation("nothing matches", match_nothing, {"commands": r"finds nothing"}),
     Situation("no workers", stop_workers, STANDS_STILL, resume_workers, is_at_work=True),
 )  # fmt: skip
