@@ -158,7 +158,9 @@ class Situation:
     harm, undo
         Take the night and the session's name. Where nobody undoes it, work must go on by itself.
     told
-        A place, and an expression that must be found there within a minute.
+        A place, and an expression that must be found there.
+    seconds
+        Within which.
     is_at_work, is_done
         Whether the session is in work, or done, when the harm comes; else it has not come.
     tomograms
@@ -171,6 +173,7 @@ class Situation:
     harm: Callable[[Night, str], None]
     told: dict[str, str]
     undo: Callable[[Night, str], None] = lambda night, session: None
+    seconds: float = 60.0
     is_at_work: bool = False
     is_done: bool = False
     tomograms: int = TOMOGRAMS
@@ -382,7 +385,7 @@ def signal_workers(night: Night, number: signal.Signals) -> None:
 
 SHOWN = r"^tomoseg_sessions\{state=\"%s\"\} [1-9]"
 STANDS_STILL = {
-    "status": r"stands still", "look": r"stands still|nothing is in work",
+    "status": r"STANDSTILL", "look": r"STANDSTILL",
     "metrics": r"^tomoseg_standstill_seconds [1-9]", "log": r"standstill",
 }  # fmt: skip
 PAUSED = {"status": r": paused|[1-9] paused", "look": r"paused since", "metrics": SHOWN % "paused"}
@@ -435,5 +438,7 @@ NIGHT = (
     Situation("cancelled in Prefect", cancel, PAUSED, resume_by_name, is_at_work=True),
     Situation("a second watch", second_watch, {"commands": r"another watch|serves this output"}),
     Situation("nothing matches", match_nothing, {"commands": r"finds nothing"}),
-    Situation("no workers", stop_workers, STANDS_STILL, resume_workers, is_at_work=True),
+    Situation(
+        "frozen workers", stop_workers, STANDS_STILL, resume_workers, seconds=720, is_at_work=True
+    ),
 )  # fmt: skip

@@ -30,8 +30,6 @@ from pathlib import Path
 from harms import DONE_SECONDS, MASKS, NIGHT, ROOT, Night, Situation, Skipped, Stack
 from soak import site
 
-TOLD_SECONDS = 60.0
-
 
 @dataclass(frozen=True)
 class Row:
@@ -111,7 +109,7 @@ def told(
         while True:
             if re.search(situation.told[place], places[place](), re.MULTILINE):
                 return time.time() - began
-            if time.time() - began > TOLD_SECONDS or place == "commands":
+            if time.time() - began > situation.seconds or place == "commands":
                 return None
             time.sleep(0.5)
 
