@@ -7,7 +7,8 @@
     python -m flows.watch WATCH.yaml --pause X    let a session wait, --resume X lets it go on
 
 Looks run in this process, each session's run in one of its own; ``TOMOSEG_METRICS_ADDRESS`` says
-where metrics are shown. Without a server, ``--once`` from a crontab does the same work. A look
+where metrics are shown. Without a server, ``--once`` from a crontab does the same work (let
+``seconds_between_looks`` say how often: a standstill is told by it). A look
 comes sooner after a run's end and after the event ``tomoseg.look``, such as from a notification of
 the object store. Told to end (SIGTERM, Ctrl-C), it ends its runs first: they go on where they were
 at the next start. A run that is cancelled in Prefect pauses its session.
