@@ -455,6 +455,18 @@ def test_comparison_has_a_column_for_each_class_of_the_session():
     assert "<td>–</td><td>1,234</td>" in row
 
 
+def test_what_another_recipe_measured_otherwise_has_its_own_unit():
+    """A volume in a column of lengths looks like a length."""
+    untraced = entry("a")
+    untraced["classes"][0] |= {"filaments": None, "filament_length_um": None}
+    text = session_page(session(untraced, entry("b")))
+    assert "<small>µm of filament</small></th>" in text
+    row = text.split('href="#t0"')[1].split("</tr>")[0]
+    assert "<td>80,000<small>nm³</small></td>" in row
+    row = text.split('href="#t1"')[1].split("</tr>")[0]
+    assert "<td>1.25</td>" in row
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

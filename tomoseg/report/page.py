@@ -111,7 +111,8 @@ def _comparison(tomograms: Iterable[TomogramSummary]) -> str:
         f"<small>{_measured(found)[1]}</small></th>"
         for name, found in known.items()
     )
-    lines = "".join(_line(number, item, known) for number, item in enumerate(tomograms))
+    units = {name: _measured(found)[1] for name, found in known.items()}
+    lines = "".join(_line(number, item, units) for number, item in enumerate(tomograms))
     return f"""<h2>All tomograms</h2>
 <div class="scroll"><table class="session">
 <thead><tr><th scope="col">Tomogram</th><th scope="col">State</th>{heads}<th scope="col">Time</th>
@@ -121,16 +122,22 @@ def _comparison(tomograms: Iterable[TomogramSummary]) -> str:
 </table></div>"""
 
 
-def _line(number: int, item: TomogramSummary, known: Iterable[str]) -> str:
+def _line(number: int, item: TomogramSummary, units: Mapping[str, str]) -> str:
     found = {one.name: one for one in item.classes}
-    cells = "".join(
-        f"<td>{_measured(found[name])[0] if name in found else '–'}</td>" for name in known
-    )
+    cells = "".join(f"<td>{_cell(found.get(name), unit)}</td>" for name, unit in units.items())
     time = duration(sum(seconds for _, seconds in item.seconds)) if item.seconds else "–"
     return (
         f'<tr><th scope="row"><a href="#t{number}">{escaped(item.name)}</a></th>'
         f"<td>{_state(item)}</td>{cells}<td>{time}</td></tr>\n"
     )
+
+
+def _cell(found: ClassSummary | None, unit: str) -> str:
+    """Return a class's number; with its unit where another recipe measured it otherwise."""
+    if found is None:
+        return "–"
+    number, own = _measured(found)
+    return number if own == unit else f"{number}<small>{own}</small>"
 
 
 def _measured(found: ClassSummary) -> tuple[str, str]:
