@@ -28,7 +28,7 @@ NAMES = [f"{z}-{y}-0" for z in range(2) for y in range(4)]
 GATES = ("during", "after")
 # What holds times, or tells how often something was begun.
 TIMED = re.compile(
-    r"session\.json|index\.html|recipe\.yaml|t/manifest\.json|\.tomoseg/claim-\d+\.json"
+    r"session\.json|\.tomoseg/attempts\.json|index\.html|recipe\.yaml|t/manifest\.json|\.tomoseg/claim-\d+\.json"
     r"|t/\.tomoseg/(\w+\.json|[\w-]+/(begun|.+\.json))"
 )
 CLUSTER = """
