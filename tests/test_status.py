@@ -16,7 +16,7 @@ from tomoseg.errors import RequestError
 from tomoseg.stages.progress import noted as progress_noted
 from tomoseg.stages.progress import read_progress
 from tomoseg.status import session_status, status_of, tomogram_times
-from tomoseg.stores import Folder, claimed
+from tomoseg.stores import Folder, Owner, claimed
 
 
 def ago(hours):
@@ -241,6 +241,17 @@ def test_what_is_wrong_with_a_watch_is_told_where_its_outputs_are(tmp_path, caps
     said = capsys.readouterr().out
     assert "the watch: gone since " in said
     assert "(1 h 0 min): in/* matches nothing. Mount it." in said
+
+
+def test_what_a_watch_said_that_has_ended_is_old(tmp_path):
+    root = Folder(str(tmp_path))
+    journal(tmp_path / "s1", [done("a", 4, 3)], finished=ago(3))
+    gone = Hindrance("gone", "in/* matches nothing", "Mount it.", ago(5))
+    for looked, is_told in ((0, True), (2, False)):
+        owner = replace(Owner.here(2.0), is_released=True)
+        watched(root, warnings=(gone,), looked=ago(looked), owner=owner)
+        state = status_of(str(tmp_path))
+        assert (bool(state["hindrances"]), state["is_well"]) == (is_told, not is_told)
 
 
 def test_times_are_those_of_the_journal(sessions):

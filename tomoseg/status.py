@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tomoseg.arrivals import (
@@ -25,7 +25,7 @@ from tomoseg.arrivals import (
     looks_of,
     standstill,
 )
-from tomoseg.arrivals.presence import presences
+from tomoseg.arrivals.presence import Presence, presences
 from tomoseg.arrivals.progress import read_progress
 from tomoseg.arrivals.times import account_times
 from tomoseg.arrivals.words import OF_SESSION, QUIET, counted, line_of, said, sentence, told
@@ -37,6 +37,7 @@ from tomoseg.report.summary import DONE
 from tomoseg.stores import Folder, Owner, free_bytes, living_owner
 
 JOURNAL = "session.json"
+RECENT = timedelta(minutes=10)
 DEPTH = 3
 """Folders in which outputs of sessions are looked for: microscope/project/session."""
 FAILED = ("failed", *(str(each) for each in (Standing.SET_ASIDE, Standing.REFUSED)))
@@ -220,8 +221,15 @@ def _warnings(folder: Folder, now: datetime) -> list[dict[str, Any]]:
     return [
         {**asdict(each), "line": f"the watch: {told(each, now)}"}
         for one in presences(folder)
-        for each in one.warnings
+        # What a watch that has ended said is old; that nobody looks is told of what waits.
+        for each in (one.warnings if one.is_alive or _is_recent(one, now) else ())
     ]
+
+
+def _is_recent(watch: Presence, now: datetime) -> bool:
+    """Tell whether a watch looked just now, as one does that a crontab starts."""
+    looked = datetime.fromisoformat(watch.looked) if watch.looked else now
+    return now - looked < max(RECENT, 3 * timedelta(seconds=watch.seconds_between_looks))
 
 
 def _beside(state: _State, now: datetime) -> dict[str, _State]:
