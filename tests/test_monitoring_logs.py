@@ -103,7 +103,7 @@ def test_console_handlers_of_others_become_lines_too(monkeypatch, capsys, logger
 SPEAKING = """
 import threading, warnings
 from tomoseg.monitoring import configure_logs
-from tomoseg.runners import quieten
+from tomoseg.workers import quieten
 
 configure_logs()
 quieten()

@@ -17,14 +17,13 @@ from tomoseg.clusters import open_cluster
 from tomoseg.errors import BlockError, FormatError, ResourceError, StoreError, UnfitWorkerError
 from tomoseg.runners import (
     GPU_SHARE,
-    KEPT_MESSAGES,
     STREAK,
     Attempt,
     DaskRunner,
     SerialRunner,
     open_runner,
-    quieten,
 )
+from tomoseg.workers import KEPT_MESSAGES, quieten
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ TIMED = re.compile(
 CLUSTER = """
 import sys
 from distributed import LocalCluster
-from tomoseg.runners import quieten
+from tomoseg.workers import quieten
 quieten()
 if __name__ == "__main__":
     with LocalCluster(

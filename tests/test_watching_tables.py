@@ -3,21 +3,23 @@
 import time
 from collections import Counter
 from datetime import datetime
+from typing import get_args, get_type_hints
 
 import pytest
 from facility import Site
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from tomoseg.arrivals import Looks, Sights, Standing, Worked, Works, iso
+from tomoseg.arrivals import Hindrance, Looks, Sights, Standing, Worked, Works, iso
 from tomoseg.arrivals.progress import PLACE, PassProgress
 from tomoseg.arrivals.words import line_of
 from tomoseg.errors import BlockError, FormatError, FullDiskError
 from tomoseg.monitoring.disks import mount_of
 from tomoseg.monitoring.metrics import shown_metrics
-from tomoseg.monitoring.tomograms import LookSeen, TomogramMetrics
+from tomoseg.monitoring.tomograms import LookSeen, SessionState, TomogramMetrics
 from tomoseg.status import lines_of, status_of
 from tomoseg.stores import Folder, claimed
-from tomoseg.watching.shown import show, shown
+from tomoseg.watching.looks import SessionLook
+from tomoseg.watching.shown import SESSIONS, show, shown
 from tomoseg.watching.tables import standstill_of, table
 
 EXPECTED = {
@@ -192,3 +194,14 @@ def test_what_serves_shows_the_same(facility):
 
 def test_every_standing_has_a_word_for_its_column():
     assert all(len(each) <= 10 for each in Standing)
+
+
+def test_every_hindrance_has_its_place_among_the_metrics():
+    """What hinders a session must not be counted as nothing."""
+    kinds = get_args(get_type_hints(Hindrance)["kind"])
+    for kind in kinds:
+        one = SessionLook(None, sights=Sights(hindrances=(Hindrance(kind, "why", "", ""),)))
+        assert one.account.hindrances[0].kind == kind
+        assert SESSIONS[kind] != "seen"
+    assert set(SESSIONS) == set(kinds)
+    assert set(SESSIONS.values()) <= set(get_args(SessionState))

@@ -21,8 +21,9 @@ from tomoseg.devices import visible_gpus
 from tomoseg.errors import RequestError, ResourceError, TomosegError
 from tomoseg.monitoring import MODULE
 from tomoseg.monitoring.logs import log_environment
-from tomoseg.runners import Runner, open_runner, quieten
+from tomoseg.runners import Runner, open_runner
 from tomoseg.sections import ComputeSection, ElasticSection, KubernetesSection, SlurmSection
+from tomoseg.workers import quieten
 
 # A scheduler holds receipts and the names of blocks, no voxels.
 SCHEDULER_RESOURCES = {

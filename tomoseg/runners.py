@@ -20,7 +20,7 @@ from tomoseg.errors import BlockError, ResourceError, TomosegError, UnfitWorkerE
 from tomoseg.events import here
 from tomoseg.overlap import overlapped
 from tomoseg.version import code_version
-from tomoseg.workers import Asked, Question, answered, attempted_here, unfit
+from tomoseg.workers import Asked, Question, answered, attempted_here, quieten, unfit
 
 CONNECT_SECONDS = 20.0
 CONNECTS = 5
@@ -30,14 +30,6 @@ GPU_SHARE = 1 / 64
 """What a block asks of a worker's GPU: it must be there. How many blocks a worker has in work is
 bounded by its threads, and its device computes one at a time (:mod:`tomoseg.nets.predict`): blocks
 that asked for a whole GPU would leave it waiting while they read and write."""
-
-ERRORS_ALONE = {
-    "version": 1,
-    "incremental": True,
-    "loggers": {name: {"level": "ERROR"} for name in ("distributed", "tornado", "bokeh")},
-}
-"""Levels alone: with a handler of its own Dask would write lines that are not this process's."""
-KEPT_MESSAGES = "distributed.admin.low-level-log-length"
 
 KEYS_KEPT = 1000
 
@@ -439,18 +431,3 @@ def _client(address: str, security: Any) -> Any:
                 f"no Dask scheduler answers at {address}",
                 remedy="Start it, or run on this machine: without the address (--set compute={}).",
             ) from error
-
-
-def quieten() -> None:
-    """Let Dask's own logs begin at errors, as lines of ours, unless a person has set them.
-
-    It reads this when ``distributed`` is first imported, here and in its workers. Its messages are
-    few, too: of the last to each worker it keeps a thousand, and each holds a block with all that
-    its work is.
-    """
-    import dask
-
-    if not dask.config.get("logging", None):
-        dask.config.set({"logging": ERRORS_ALONE})
-    if dask.config.get(KEPT_MESSAGES, None) is None:
-        dask.config.set({KEPT_MESSAGES: 10})

@@ -18,6 +18,14 @@ from tomoseg.version import code_version
 
 SAME_CODE = "Install the same tomoseg on every worker and start them again"
 
+ERRORS_ALONE = {
+    "version": 1,
+    "incremental": True,
+    "loggers": {name: {"level": "ERROR"} for name in ("distributed", "tornado", "bokeh")},
+}
+"""Levels alone: with a handler of its own Dask would write lines that are not this process's."""
+KEPT_MESSAGES = "distributed.admin.low-level-log-length"
+
 Question = Callable[[], dict[str, Any]]
 """Picklable, hashable; what it returns is small."""
 
@@ -97,3 +105,18 @@ def _begun_on(worker: Any, name: str) -> str | None:
         return str(address)
     sync(worker.loop, worker.scheduler.log_event, topic=name, msg=worker.address)
     return None
+
+
+def quieten() -> None:
+    """Let Dask's own logs begin at errors, as lines of ours, unless a person has set them.
+
+    It reads this when ``distributed`` is first imported, here and in its workers. Its messages are
+    few, too: of the last to each worker it keeps a thousand, and each holds a block with all that
+    its work is.
+    """
+    import dask
+
+    if not dask.config.get("logging", None):
+        dask.config.set({"logging": ERRORS_ALONE})
+    if dask.config.get(KEPT_MESSAGES, None) is None:
+        dask.config.set({KEPT_MESSAGES: 10})

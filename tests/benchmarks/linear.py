@@ -24,10 +24,11 @@ import psutil
 
 from tomoseg.blocks import Block, BlockGrid
 from tomoseg.recipe import recipe_from
-from tomoseg.runners import Runner, open_runner, quieten
+from tomoseg.runners import Runner, open_runner
 from tomoseg.sampling import Shape
 from tomoseg.stages import Context
 from tomoseg.stores import Folder, Ledger
+from tomoseg.workers import quieten
 
 EDGE = 8  # voxels; what a block holds does not matter
 LAYERS = 50  # blocks along z at most

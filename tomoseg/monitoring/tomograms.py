@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -19,7 +20,7 @@ REMEMBERED = timedelta(days=7)
 SILENT_LOOKS = 3.0
 """So long, in looks, may no look come before the work counts as standing still."""
 
-SessionState = Literal["seen", "unreadable", "gone", "refused", "stopped", "paused"]
+SessionState = Literal["seen", "unreadable", "gone", "elsewhere", "refused", "stopped", "paused"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class SessionSeen:
     name
         Of the session.
     state
-        ``unreadable`` if it could not be looked at, ``gone`` if its folder is, ``refused`` if its
-        recipe is wrong, ``stopped`` if a cluster, disk or store failed its last run, ``paused`` if
-        a person lets it wait, or else ``seen``.
+        ``unreadable`` if it could not be looked at, ``gone`` if its folder is, ``elsewhere`` if
+        another watch serves its output, ``refused`` if its recipe is wrong, ``stopped`` if a
+        cluster, disk or store failed its last run, ``paused`` if a person lets it wait, or else
+        ``seen``.
     tomograms
         That are complete; of a session that is unreadable or gone, as they were known before.
     incomplete
@@ -139,6 +141,7 @@ class _Shown:
     """The metrics themselves."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry)
         self._arrived = Counter(
             "tomoseg_tomograms_arrived", "Tomograms whose file became complete.", registry=registry
         )
@@ -147,18 +150,14 @@ class _Shown:
         )
         for state in ENDED:
             self._ended.labels(state)
-        self._now = Gauge(
-            "tomoseg_tomograms", "Tomograms by where they stand.", ("state",), registry=registry
-        )
-        self._age = Gauge(
+        self._now = gauge("tomoseg_tomograms", "Tomograms by where they stand.", ("state",))
+        self._age = gauge(
             "tomoseg_queue_age_seconds",
             "Seconds since the file of the tomogram that waits longest was complete.",
-            registry=registry,
         )
-        self._stuck = Gauge(
+        self._stuck = gauge(
             "tomoseg_incomplete_age_seconds",
             "Seconds since the file that is incomplete for longest has last grown.",
-            registry=registry,
         )
         self._result = Histogram(
             "tomoseg_result_seconds",
@@ -173,31 +172,26 @@ class _Shown:
             buckets=STAGE_SECONDS,
             registry=registry,
         )
-        self._look = Gauge(
+        self._look = gauge(
             "tomoseg_last_look_timestamp_seconds",
             "When the sessions were last looked at.",
-            registry=registry,
         )
-        self._sessions = Gauge(
+        self._sessions = gauge(
             "tomoseg_sessions",
             "Sessions by what hinders their work; seen: nothing.",
             ("state",),
-            registry=registry,
         )
-        self._unseen = Gauge(
+        self._unseen = gauge(
             "tomoseg_session_seen_age_seconds",
             "Seconds since the session was seen that is missed for longest; 0 if none is.",
-            registry=registry,
         )
-        self._missing = Gauge(
+        self._missing = gauge(
             "tomoseg_missing_places",
             "Patterns of sessions that match nothing, and folders that are not there.",
-            registry=registry,
         )
-        self._still = Gauge(
+        self._still = gauge(
             "tomoseg_standstill_seconds",
             "Seconds for which there has been work and none was done; 0 while it moves.",
-            registry=registry,
         )
 
     def count(self, tomogram: Times, event: str) -> None:

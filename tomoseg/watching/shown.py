@@ -16,6 +16,7 @@ from tomoseg.watching.tables import standstill_of, times
 SESSIONS: dict[str, SessionState] = {
     "unreadable": "unreadable",
     "gone": "gone",
+    "elsewhere": "elsewhere",
     "recipe": "refused",
     "stopped": "stopped",
     "paused": "paused",
