@@ -149,6 +149,24 @@ def test_a_run_that_ends_no_block_is_told_after_ten_minutes(folder):
     assert still(9999, replace(slow, owner=None, stands={})) is None
 
 
+def test_a_run_that_says_that_nobody_works_on_its_blocks_is_told_at_once(folder):
+    running = {"a": worked("running", 10)}
+    waits = replace(
+        PassProgress("segment predict", 3, 9, iso(at(500))),
+        waits="there is no worker that takes the blocks", waits_since=iso(at(530)),
+    )  # fmt: skip
+    with claimed(folder):
+        (folder / "a").write_json(PLACE, vars(waits))
+        found = still(540, account(folder, 540, works=running))
+        assert found.since == iso(at(530))
+        assert found.say == (
+            "s0/a is in work, but there is no worker that takes the blocks since 12:08 UTC (10.0 s)"
+        )
+        assert "workers" in found.remedy
+        (folder / "a").write_json(PLACE, vars(replace(waits, waits="", waits_since="")))
+        assert still(540, account(folder, 540, works=running)) is None
+
+
 def test_the_file_of_a_watch_says_how_often_it_looks(folder):
     assert looks_of("") == looks_of(f"{folder.url}/.tomoseg/watches/none.json") == Looks(60.0, "")
     output = f"{folder.url}/{{session}}"

@@ -1,5 +1,6 @@
 """Runners: the same receipts serially and on Dask; failures retried, named, bounded."""
 
+import itertools
 import os
 import signal
 import time
@@ -22,6 +23,7 @@ from tomoseg.runners import (
     DaskRunner,
     SerialRunner,
     open_runner,
+    silence,
 )
 from tomoseg.workers import KEPT_MESSAGES, quieten
 
@@ -234,6 +236,74 @@ def test_a_cluster_that_stalls_is_an_error(tmp_path):
         pytest.raises(ResourceError, match="stall_minutes"),
     ):
         list(runner.map(Square(tmp_path, "sleep", times=1), [13]))
+
+
+def test_workers_that_give_no_sign_of_life_are_told_and_can_come_back(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("tomoseg.runners.SIGN_SECONDS", 2.0)
+    told = []
+    with (
+        open_cluster(workers=1, memory_gib=1.0) as address,
+        open_runner(address, stall_minutes=10.0) as runner,
+    ):
+        (worker,) = runner._client.run(os.getpid).items()
+        os.kill(worker[1], signal.SIGSTOP)
+        try:
+            receipts = runner.map(Square(tmp_path), range(4), waits=told.append)
+            monkeypatch.setattr(
+                runner, "_signs", counted(runner._signs, 4, os.kill, worker[1], signal.SIGCONT)
+            )
+            assert sorted(r["item"] for r in receipts) == [0, 1, 2, 3]
+        finally:
+            os.kill(worker[1], signal.SIGCONT)
+    said = f"the workers that have blocks give no sign of life: {worker[0]}"
+    assert set(told) == {said}
+    assert len(told) >= 2, "it is told again and again"
+    assert caplog.messages.count(f"{said}; 2 blocks wait") == 1
+
+
+def counted(asked, times, then, *arguments):
+    """What calls a function, and before one call another one."""
+    calls = itertools.count(1)
+
+    def ask():
+        if next(calls) == times:
+            then(*arguments)
+        return asked()
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (None, {"a": 1.0}, ""),
+        ({"b": 1.0}, {"a": 1.0}, ""),
+        ({"a": 1.0}, {}, "there is no worker that takes the blocks"),
+        ({"a": 1.0}, None, "the Dask scheduler does not answer"),
+    ],
+)
+def test_silence(before, now, said):
+    assert silence(before, now) == said
+
+
+def test_a_scheduler_that_does_not_answer_and_blocks_that_no_worker_takes():
+    def sync(call, *, callback_timeout, **_):
+        assert callback_timeout > 0
+        return call()
+
+    def late():
+        raise TimeoutError
+
+    seen = {"workers": {"a": {"last_seen": 1}, "b": {"last_seen": 2}}}
+    scheduler = SimpleNamespace(identity=lambda: seen, processing=lambda: {"a": [], "b": ["x"]})
+    runner = DaskRunner(SimpleNamespace(scheduler=scheduler, sync=sync), stall_minutes=1.0)
+    assert runner._signs() == {"b": 2.0}
+    scheduler.processing = dict
+    assert runner._signs() == {}
+    scheduler.identity = late
+    assert runner._signs() is None
 
 
 @dataclass(frozen=True)

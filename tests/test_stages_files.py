@@ -25,7 +25,7 @@ class Dying(SerialRunner):
         super().__init__()
         self._items = items
 
-    def map(self, task, items, *, on_device=False):
+    def map(self, task, items, *, on_device=False, waits=None):
         receipts = super().map(task, items, on_device=on_device)
         for _ in range(self._items):
             yield next(receipts)

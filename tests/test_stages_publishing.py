@@ -38,7 +38,7 @@ class Counting(SerialRunner):
         self._dies_in, self._after = dies_in, after
         self.between = lambda: None
 
-    def map(self, task, items, *, on_device=False):
+    def map(self, task, items, *, on_device=False, waits=None):
         name = f"{task.ledger.stage} {task.label}"
         for item in items:
             if name == self._dies_in and self.blocks[name] == self._after:

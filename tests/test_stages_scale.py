@@ -32,7 +32,7 @@ class Numbered:
 class Blind:
     """A runner that looks at items, one at a time, and does nothing."""
 
-    def map(self, task, items, *, on_device=False):
+    def map(self, task, items, *, on_device=False, waits=None):
         deque((item for item in items), maxlen=0)
         return iter(())
 

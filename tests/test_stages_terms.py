@@ -31,7 +31,7 @@ class Answers:
         self._answers = [{"precision": one, "device": device} for one in precisions]
         self.times = 0
 
-    def map(self, task, items, *, on_device=False):
+    def map(self, task, items, *, on_device=False, waits=None):
         raise AssertionError("nothing is to be run")
 
     def ask(self, question, *, on_device=False):

@@ -13,8 +13,8 @@ from tomoseg.arrivals import Hindrance, Seen, Sights, Trouble, Works
 from tomoseg.arrivals.presence import announced, presence_here
 from tomoseg.capacity import Times
 from tomoseg.errors import RequestError
+from tomoseg.stages.progress import note_waiting, read_progress
 from tomoseg.stages.progress import noted as progress_noted
-from tomoseg.stages.progress import read_progress
 from tomoseg.status import session_status, status_of, tomogram_times
 from tomoseg.stores import Folder, Owner, claimed
 
@@ -165,6 +165,16 @@ def test_a_running_tomogram_says_how_far_it_is_and_a_finished_one_what_was_noted
         first, second = session_status(str(tmp_path / "out"))["tomograms"]
     assert first["say"] == "no filament"
     assert second["say"].startswith("segment predict, 3 of 9 blocks at 20")
+    note_waiting(folder, "nobody works on them")
+    begun = read_progress(folder)
+    note_waiting(folder, "nobody works on them")
+    assert read_progress(folder) == begun, "it says since when"
+    assert str(begun).endswith("; nobody works on them")
+    note_waiting(Folder(str(tmp_path / "out" / "c")), "nothing was begun")
+    assert not (tmp_path / "out" / "c").exists()
+    now[0] = 12.0
+    tell("b", "segment predict", 3, 9)
+    assert read_progress(folder).waits == ""
     # It does not run any more when nobody is at work.
     dead = session_status(str(tmp_path / "out"))
     told = "its run ended without a word: segment predict, 3 of 9 blocks at 20"

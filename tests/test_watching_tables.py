@@ -9,7 +9,7 @@ import pytest
 from facility import Site
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from tomoseg.arrivals import Hindrance, Looks, Sights, Standing, Worked, Works, iso
+from tomoseg.arrivals import Account, Hindrance, Looks, Sights, Standing, Worked, Works, iso
 from tomoseg.arrivals.progress import PLACE, PassProgress
 from tomoseg.arrivals.words import line_of
 from tomoseg.errors import BlockError, FormatError, FullDiskError
@@ -200,7 +200,9 @@ def test_every_hindrance_has_its_place_among_the_metrics():
     """What hinders a session must not be counted as nothing."""
     kinds = get_args(get_type_hints(Hindrance)["kind"])
     for kind in kinds:
-        one = SessionLook(None, sights=Sights(hindrances=(Hindrance(kind, "why", "", ""),)))
+        one = SessionLook(
+            None, account=Account(Sights(hindrances=(Hindrance(kind, "why", "", ""),)))
+        )
         assert one.account.hindrances[0].kind == kind
         assert SESSIONS[kind] != "seen"
     assert set(SESSIONS) == set(kinds)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -33,10 +34,17 @@ that asked for a whole GPU would leave it waiting while they read and write."""
 
 KEYS_KEPT = 1000
 
+SIGN_SECONDS = 10.0
+"""So often a worker must give a sign of life while nothing finishes; it does every half second."""
+
 STREAK = 3
 """Blocks that fail in a row on one worker alone before it is retired."""
 
 log = logging.getLogger(__name__)
+
+
+def untold(*told: Any) -> None:
+    """Stand in for whoever is told how work goes on."""
 
 
 class Runner(Protocol):
@@ -47,9 +55,16 @@ class Runner(Protocol):
         """URL of the cluster's dashboard; empty if there is none."""
 
     def map(
-        self, task: Named, items: Iterable[Any], *, on_device: bool = False
+        self,
+        task: Named,
+        items: Iterable[Any],
+        *,
+        on_device: bool = False,
+        waits: Callable[[str], None] = untold,
     ) -> Iterator[dict[str, Any]]:
         """Yield a receipt for each item; where workers have GPUs, ``on_device`` work goes there.
+
+        While nothing can be done, ``waits`` is told why, again and again.
 
         Raises
         ------
@@ -87,7 +102,12 @@ class SerialRunner:
         self._threads = threads
 
     def map(
-        self, task: Named, items: Iterable[Any], *, on_device: bool = False
+        self,
+        task: Named,
+        items: Iterable[Any],
+        *,
+        on_device: bool = False,
+        waits: Callable[[str], None] = untold,
     ) -> Iterator[dict[str, Any]]:
         """Yield a receipt for each item, in order."""
         work = partial(tried, task)
@@ -150,7 +170,12 @@ class DaskRunner:
         return str(self._client.dashboard_link or "")
 
     def map(
-        self, task: Named, items: Iterable[Any], *, on_device: bool = False
+        self,
+        task: Named,
+        items: Iterable[Any],
+        *,
+        on_device: bool = False,
+        waits: Callable[[str], None] = untold,
     ) -> Iterator[dict[str, Any]]:
         """Yield a receipt for each item, as they finish."""
         resources = self._resources() if on_device else None
@@ -165,7 +190,7 @@ class DaskRunner:
                     flight[self._submit(task, attempt, resources)] = attempt
                 if not flight:
                     return
-                for future in self._finished(flight):
+                for future in self._finished(flight, waits):
                     attempt = flight.pop(future)
                     outcome = self._outcome(future, attempt, task.name(attempt.item), resources)
                     if isinstance(outcome, Attempt):
@@ -356,22 +381,62 @@ class DaskRunner:
         threads: dict[str, int] = self._client.nthreads()
         return max(2, self._ahead, sum(threads.values()) + len(threads))
 
-    def _finished(self, flight: dict[Any, Any]) -> list[Any]:
+    def _finished(self, flight: dict[Any, Any], waits: Callable[[str], None]) -> list[Any]:
+        """Wait for a block to finish; tell while no worker is there or gives a sign of life."""
         from distributed import wait
 
-        try:
-            with self._client.as_current():
+        end, signs, why = time.monotonic() + self._stall_minutes * 60, None, ""
+        while (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError), self._client.as_current():
                 state = wait(
-                    list(flight), timeout=self._stall_minutes * 60, return_when="FIRST_COMPLETED"
+                    list(flight), timeout=min(left, SIGN_SECONDS), return_when="FIRST_COMPLETED"
                 )
-        except TimeoutError as error:
-            raise ResourceError(
-                f"no block finished in {self._stall_minutes:g} minutes on "
-                f"{len(self._client.nthreads())} workers",
-                remedy="Look at the workers' logs, or at the queue if there are none; if blocks or "
-                "the queue are that slow, raise compute.stall_minutes.",
-            ) from error
-        return list(state.done)
+                return list(state.done)
+            before, signs, told = signs, self._signs(), why
+            if why := silence(before, signs):
+                waits(why)
+            if why and not told:
+                log.warning("%s; %d blocks wait", why, len(flight))
+        raise ResourceError(
+            f"no block finished in {self._stall_minutes:g} minutes on "
+            f"{len(self._client.nthreads())} workers",
+            remedy="Look at the workers' logs, or at the queue if there are none; if blocks or "
+            "the queue are that slow, raise compute.stall_minutes.",
+        )
+
+    def _signs(self) -> dict[str, float] | None:
+        """Return the last sign of life of each worker that has blocks.
+
+        It is None if the scheduler gives none itself.
+        """
+        scheduler, limit = self._client.scheduler, SIGN_SECONDS
+        try:
+            told = self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=limit)
+            busy = self._client.sync(scheduler.processing, workers=None, callback_timeout=limit)
+        except TimeoutError:
+            return None
+        workers = told["workers"].items()
+        return {name: float(one["last_seen"]) for name, one in workers if busy.get(name)}
+
+
+def silence(before: Mapping[str, float] | None, now: Mapping[str, float] | None) -> str:
+    """Return what is wrong with workers by two of their last signs of life; empty if nothing is.
+
+    The clocks are the scheduler's: only whether there was another sign counts. Before a first
+    look nothing is known of workers that are there.
+
+    >>> silence({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0})
+    'the workers that have blocks give no sign of life: a, b'
+    >>> silence({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 7.0})
+    ''
+    """
+    if now is None:
+        return "the Dask scheduler does not answer"
+    if not now:
+        return "there is no worker that takes the blocks"
+    if before is None or any(at != before.get(name) for name, at in now.items()):
+        return ""
+    return f"the workers that have blocks give no sign of life: {', '.join(sorted(now))}"
 
 
 def _forget_keys() -> None:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from tomoseg.attempts import explaining
@@ -29,7 +30,7 @@ from tomoseg.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.stages.context import IMAGE, Progress
 from tomoseg.stages.findings import empty_notes
 from tomoseg.stages.networks import AppliedNetwork, colours_of, learned_from_points, load_networks
-from tomoseg.stages.progress import noted
+from tomoseg.stages.progress import note_waiting, noted
 from tomoseg.stages.publishing import sweep
 from tomoseg.stages.terms import kept_notes
 from tomoseg.stores import Folder, claimed
@@ -83,14 +84,16 @@ class Session:
 
     def context(self, found: Found, runner: Runner, progress: Progress) -> Context:
         """Return what the stages of one tomogram need."""
+        folder = self.output / found.name
         return Context(
             name=found.name,
             source_url=found.url,
-            folder=self.output / found.name,
+            folder=folder,
             recipe=self.recipe,
             networks=self.networks,
             runner=runner,
-            progress=noted(progress, self.output / found.name),
+            progress=noted(progress, folder),
+            waits=partial(note_waiting, folder),
         )
 
 

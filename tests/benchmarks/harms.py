@@ -439,6 +439,6 @@ NIGHT = (
     Situation("a second watch", second_watch, {"commands": r"another watch|serves this output"}),
     Situation("nothing matches", match_nothing, {"commands": r"finds nothing"}),
     Situation(
-        "frozen workers", stop_workers, STANDS_STILL, resume_workers, seconds=720, is_at_work=True
+        "frozen workers", stop_workers, STANDS_STILL, resume_workers, is_at_work=True
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from tomoseg.arrivals.facts import Hindrance, Sights, Works
-from tomoseg.arrivals.progress import read_progress
+from tomoseg.arrivals.progress import PassProgress, read_progress
 from tomoseg.arrivals.standings import Stand, Standing, stands
 from tomoseg.stores import Folder, Owner, living_owner
 
@@ -29,6 +29,8 @@ class Account:
     moved
         When somebody last began to work, or ended a block or a tomogram, ISO 8601; in a session
         that was stopped, when it was. Empty if nobody ever was at work.
+    progress
+        How far each tomogram in work is, by name.
     """
 
     sights: Sights = field(default_factory=Sights)
@@ -36,6 +38,7 @@ class Account:
     stands: Mapping[str, Stand] = field(default_factory=dict)
     owner: Owner | None = None
     moved: str = ""
+    progress: Mapping[str, PassProgress] = field(default_factory=dict)
 
     @property
     def hindrances(self) -> tuple[Hindrance, ...]:
@@ -95,16 +98,18 @@ def account_of(
     if owner is not None:
         where = stands(sights, works, now, is_at_work=True)
     found = Account(sights, works, where, owner)
-    return replace(found, moved=_moved(found, output))
+    running = found.named(Standing.RUNNING)
+    progress = {name: one for name in running if (one := read_progress(output / name))}
+    found = replace(found, progress=progress)
+    return replace(found, moved=_moved(found))
 
 
-def _moved(account: Account, output: Folder) -> str:
+def _moved(account: Account) -> str:
     """Return the last sign of work on a session; none after what stopped it is one."""
-    running = account.named(Standing.RUNNING)
-    if account.stop is not None and not running:
+    if account.stop is not None and not account.named(Standing.RUNNING):
         return account.stop.since
     signs = [each.ended for each in account.works.tomograms.values()]
     if account.owner is not None:
         signs.append(account.owner.began)
-        signs += [told.at for name in running if (told := read_progress(output / name))]
+        signs += [one.at for one in account.progress.values()]
     return max(signs, default="")

@@ -64,7 +64,12 @@ def standstill(
         Of the watch, where something is known of them.
     """
     looks = looks or Looks()
-    return _unseen(accounts, now, looks) or _idle(accounts, now, looks) or _stalled(accounts, now)
+    return (
+        _unseen(accounts, now, looks)
+        or _idle(accounts, now, looks)
+        or _without_workers(accounts, now)
+        or _stalled(accounts, now)
+    )
 
 
 def _unseen(accounts: Mapping[str, Account], now: datetime, looks: Looks) -> Standstill | None:
@@ -110,6 +115,20 @@ def _idle(accounts: Mapping[str, Account], now: datetime, looks: Looks) -> Stand
         "Look at the watch's log, and in Prefect for runs that are RUNNING or PENDING and whose "
         "process is gone: they hold the places of others. A restart of the watch ends them.",
     )
+
+
+def _without_workers(accounts: Mapping[str, Account], now: datetime) -> Standstill | None:
+    """Tell that a run itself says that nobody works on its blocks."""
+    for session, account in accounts.items():
+        for name, one in account.progress.items():
+            if one.waits:
+                return Standstill(
+                    one.waits_since,
+                    f"{session}/{name} is in work, but {one.waits} {since(one.waits_since, now)}",
+                    "Look at the workers and their logs, or at the batch system's queue; workers "
+                    "that are started anew take the blocks.",
+                )
+    return None
 
 
 def _stalled(accounts: Mapping[str, Account], now: datetime) -> Standstill | None:

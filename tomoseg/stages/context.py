@@ -16,7 +16,7 @@ from tomoseg.blocks import Block, BlockGrid, Box
 from tomoseg.errors import StoreError
 from tomoseg.events import working
 from tomoseg.recipe import Recipe
-from tomoseg.runners import Runner
+from tomoseg.runners import Runner, untold
 from tomoseg.sampling import Header, Sampling, Shape, as_shape
 from tomoseg.stages.networks import AppliedNetwork, colours_of
 from tomoseg.stores import WRITTEN, Folder, Ledger, Volume, noted_writes
@@ -92,6 +92,8 @@ class Context:
         Where blocks run.
     progress
         Told of each finished block.
+    waits
+        Told, again and again, why no block is done.
     terms
         On which the stage that runs is made; None outside of one.
     staging
@@ -105,6 +107,7 @@ class Context:
     networks: tuple[AppliedNetwork, ...]
     runner: Runner
     progress: Progress
+    waits: Callable[[str], None] = untold
     terms: Terms | None = None
     staging: Staging | None = None
 
@@ -223,7 +226,7 @@ class Context:
             for receipt in ledger.read_all(receipt_name(label, block) for block in done):
                 told(receipt)
         missing = compress(grid, is_missing)
-        receipts = self.runner.map(step, missing, on_device=on_device)
+        receipts = self.runner.map(step, missing, on_device=on_device, waits=self.waits)
         for finished, receipt in enumerate(receipts, start=there + 1):
             if told is not None:
                 told(receipt)

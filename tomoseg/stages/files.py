@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tomoseg.runners import SerialRunner
+from tomoseg.runners import SerialRunner, untold
 from tomoseg.stages.context import Context, Piece, Step, receipt_name
 from tomoseg.stores import Ledger
 
@@ -30,7 +30,7 @@ def make_files(context: Context, ledger: Ledger, pieces: Sequence[Piece]) -> lis
 
     Pieces must not share a file: any number of them may be made at once.
     """
-    alone = replace(context, runner=SerialRunner(), progress=_untold)
+    alone = replace(context, runner=SerialRunner(), progress=untold, waits=untold)
     step = Step(ledger, FILES, MakeFiles(alone), is_fenced=context.staging is not None)
     names = [receipt_name(FILES, piece) for piece in pieces]
     missing = [
@@ -38,10 +38,7 @@ def make_files(context: Context, ledger: Ledger, pieces: Sequence[Piece]) -> lis
     ]
     label, there = f"{ledger.stage} {FILES}", len(pieces) - len(missing)
     context.progress(context.name, label, there, len(pieces))
-    for done, _ in enumerate(context.runner.map(step, missing), start=there + 1):
+    receipts = context.runner.map(step, missing, waits=context.waits)
+    for done, _ in enumerate(receipts, start=there + 1):
         context.progress(context.name, label, done, len(pieces))
     return [path for receipt in ledger.read_all(names) for path in receipt["files"]]
-
-
-def _untold(*progress: Any) -> None:
-    """Stand in for a person's progress, where workers cannot tell."""

@@ -1,4 +1,4 @@
-"""Writing down how far a tomogram is, for whoever asks while it runs."""
+"""Writing down how far a tomogram is, and why no further, for whoever asks while it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tomoseg.errors import TomosegError
 from tomoseg.stages.context import Progress
 from tomoseg.stores import Folder
 
-__all__ = ["PLACE", "PassProgress", "noted", "read_progress"]
+__all__ = ["PLACE", "PassProgress", "note_waiting", "noted", "read_progress"]
 
 SECONDS_BETWEEN = 5.0
 
@@ -36,9 +36,19 @@ def noted(
         with lock:
             if work != last[0] or clock() - last[1] >= SECONDS_BETWEEN:
                 last = (work, clock())
-                # It is only for people: the work goes on without it.
-                with contextlib.suppress(OSError, TomosegError):
-                    folder.write_json(PLACE, asdict(PassProgress.now(work, done, number)))
+                _write(folder, PassProgress.now(work, done, number))
         progress(tomogram, work, done, number)
 
     return tell
+
+
+def note_waiting(folder: Folder, why: str) -> None:
+    """Write down what keeps the blocks of a tomogram from being done; the next one ends that."""
+    if (progress := read_progress(folder)) is not None:
+        _write(folder, progress.waiting(why))
+
+
+def _write(folder: Folder, progress: PassProgress) -> None:
+    # It is only for people: the work goes on without it.
+    with contextlib.suppress(OSError, TomosegError):
+        folder.write_json(PLACE, asdict(progress))

@@ -23,7 +23,7 @@ from tomoseg.arrivals.presence import Known, Presence, announced, check_home, re
 from tomoseg.attempts import explaining
 from tomoseg.errors import ClaimError, TomosegError
 from tomoseg.events import at
-from tomoseg.stores import Owner, digest, is_folder
+from tomoseg.stores import digest, is_folder
 from tomoseg.watching.asking import asked
 from tomoseg.watching.changes import keep, with_again
 from tomoseg.watching.hindrances import hindrances_of, since, taken_by
@@ -62,32 +62,36 @@ class SessionLook:
         The session.
     recipe
         Its recipe, or what is wrong with it; None if the look failed, or nothing is there.
-    sights, works
-        What is known of its tomograms.
-    stands
-        Where each stands, by name.
-    is_at_work
-        Whether a run holds its output now.
+    account
+        All that is known of its tomograms; if the look failed, from an earlier one.
     problem
         Why the look failed; the next one may not.
-    owner, moved
-        As in :class:`tomoseg.arrivals.Account`.
     """
 
     place: Place
     recipe: SessionRecipe | None = None
-    sights: Sights = field(default_factory=Sights)
-    works: Works = field(default_factory=Works)
-    stands: Mapping[str, Stand] = field(default_factory=dict)
-    is_at_work: bool = False
+    account: Account = field(default_factory=Account)
     problem: str = ""
-    owner: Owner | None = None
-    moved: str = ""
 
     @property
-    def account(self) -> Account:
-        """All that is known of its tomograms; if the look failed, from an earlier one."""
-        return Account(self.sights, self.works, self.stands, self.owner, self.moved)
+    def sights(self) -> Sights:
+        """What looks saw of its tomograms."""
+        return self.account.sights
+
+    @property
+    def works(self) -> Works:
+        """What runs did of them."""
+        return self.account.works
+
+    @property
+    def stands(self) -> Mapping[str, Stand]:
+        """Where each tomogram stands, by name."""
+        return self.account.stands
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a run holds its output now."""
+        return self.account.owner is not None
 
     @property
     def standings(self) -> dict[str, Standing]:
@@ -164,7 +168,7 @@ class SessionLook:
         ready = [
             (name, one.size, one.version, one.again, rows[name].started if name in rows else "")
             for name, one in sorted(self.sights.tomograms.items())
-            if self.stands[name].standing == Standing.READY
+            if name in self.ready
         ]
         trouble = self.works.trouble.at if self.works.trouble else ""
         values = [self.place.url, self.place.output, self._digest, ready, trouble]
@@ -340,7 +344,7 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
         other = read_presence(old.watch)
         is_other_alive = other is not None and other.is_alive
         if other is not None and is_other_alive and (taken := taken_by(place, other)):
-            return SessionLook(place, sights=Sights(hindrances=(taken,)))
+            return SessionLook(place, account=Account(Sights(hindrances=(taken,))))
         # A run may be on another host than its watch.
         watching = old.watch if is_mine or is_other_alive else watching
     recipe, sights = None, old
@@ -368,7 +372,7 @@ def _standing(
 ) -> SessionLook:
     """Return a look with where each tomogram stands."""
     found = account_of(one.place.results, sights, works, now, is_mine=is_mine)
-    return replace(one, **{**vars(found), "is_at_work": found.owner is not None})
+    return replace(one, account=found)
 
 
 def _free_since(old: Sights, new: Sights, now: datetime) -> str:
