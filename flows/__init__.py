@@ -8,7 +8,7 @@ the runs' logs.
 
 import os
 
-from tomoseg.monitoring.logs import is_json
+from tomoseg.compute.monitoring.logs import is_json
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -26,7 +26,7 @@ QUIET = {
 if is_json():
     # From its first line on, before a process configures its logs.
     QUIET |= {
-        "PREFECT_LOGGING_FORMATTERS_JSON_CLASS": "tomoseg.monitoring.logs.JsonFormatter",
+        "PREFECT_LOGGING_FORMATTERS_JSON_CLASS": "tomoseg.compute.monitoring.logs.JsonFormatter",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json",
         "PREFECT_LOGGING_HANDLERS_DEBUG_FORMATTER": "json",
     }

@@ -31,16 +31,16 @@ from flows.artifacts import (
 )
 from flows.runs import ARRIVALS, stopped
 from flows.session import process_stage
-from tomoseg.errors import BlockError, ClaimError, StoreError, TomosegError
-from tomoseg.events import at
-from tomoseg.monitoring import configure_logs
-from tomoseg.runners import SerialRunner
-from tomoseg.session import finished_row
-from tomoseg.sources import Found
-from tomoseg.stages import STAGES
-from tomoseg.watching.opening import cluster_of, opened_work
-from tomoseg.watching.settings import load_watch
-from tomoseg.watching.work import Outcome, Work
+from tomoseg.compute.monitoring import configure_logs
+from tomoseg.compute.runners import SerialRunner
+from tomoseg.core.errors import BlockError, ClaimError, StoreError, TomosegError
+from tomoseg.core.events import at
+from tomoseg.io.volumes.sources import Found
+from tomoseg.pipeline.session import finished_row
+from tomoseg.pipeline.stages import STAGES
+from tomoseg.service.watching.opening import cluster_of, opened_work
+from tomoseg.service.watching.settings import load_watch
+from tomoseg.service.watching.work import Outcome, Work
 
 ON_DEVICE = "segment"
 LEASE_SECONDS = 60.0

@@ -20,11 +20,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from tomoseg.attempts import explaining
-from tomoseg.errors import TomosegError
+from tomoseg.core.attempts import explaining
+from tomoseg.core.errors import TomosegError
+from tomoseg.io.stores import Folder
+from tomoseg.pipeline.stages import STAGES
 from tomoseg.report.markup import markdown
-from tomoseg.stages import STAGES
-from tomoseg.stores import Folder
 
 SECONDS_BETWEEN = 1.0
 PICTURE_BYTES = 200_000

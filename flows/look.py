@@ -24,15 +24,15 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.runs import ARRIVALS, KEPT, busy, hold_cancelled, is_attempt
-from tomoseg.arrivals import after, iso
-from tomoseg.watching.looks import SessionLook, orders, survey
-from tomoseg.watching.settings import Watch, load_watch
-from tomoseg.watching.shown import show
+from tomoseg.service.arrivals import after, iso
+from tomoseg.service.watching.looks import SessionLook, orders, survey
+from tomoseg.service.watching.settings import Watch, load_watch
+from tomoseg.service.watching.shown import show
 
 LOOK = "tomoseg watch"
 FORGOTTEN_AT_ONCE = 20
 
-log = logging.getLogger("tomoseg.watching.look")
+log = logging.getLogger("tomoseg.service.watching.look")
 
 
 @flow(name=LOOK, flow_run_name="look", validate_parameters=False, persist_result=False)

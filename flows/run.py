@@ -10,7 +10,7 @@ from prefect.exceptions import Abort
 from prefect.flow_engine import run_flow_sync
 
 from flows.arrivals import process_arrivals
-from tomoseg.monitoring import configure_logs
+from tomoseg.compute.monitoring import configure_logs
 
 
 def main(arguments: list[str]) -> int:

@@ -24,12 +24,12 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Scheduled
 
-from tomoseg.arrivals import iso
-from tomoseg.attempts import explaining
-from tomoseg.errors import TomosegError
-from tomoseg.stores import Life, Owner, living_owner
-from tomoseg.watching.changes import pause_session
-from tomoseg.watching.looks import SessionLook
+from tomoseg.core.attempts import explaining
+from tomoseg.core.errors import TomosegError
+from tomoseg.io.stores import Life, Owner, living_owner
+from tomoseg.service.arrivals import iso
+from tomoseg.service.watching.changes import pause_session
+from tomoseg.service.watching.looks import SessionLook
 
 ARRIVALS = "tomoseg arrivals"
 STOPPED, HELD = "Stopped", "Session paused"
@@ -43,7 +43,7 @@ OLD_RUNNER = "Runner is shutting down."
 """What earlier versions left of runs that ended with their watch."""
 
 
-log = logging.getLogger("tomoseg.watching.runs")
+log = logging.getLogger("tomoseg.service.watching.runs")
 
 
 def stopped(why: str) -> State[Any]:

@@ -31,12 +31,12 @@ from prefect.states import Cancelled, Crashed, Pending, Scheduled
 from flows.deployments import deployed
 from flows.look import look_for_arrivals, look_once
 from flows.runs import is_of, session_of, stopped
-from tomoseg.attempts import explaining
-from tomoseg.errors import RequestError, TomosegError
-from tomoseg.stores import Life
-from tomoseg.watching.opening import note_death
-from tomoseg.watching.places import place_of
-from tomoseg.watching.settings import Watch
+from tomoseg.core.attempts import explaining
+from tomoseg.core.errors import RequestError, TomosegError
+from tomoseg.io.stores import Life
+from tomoseg.service.watching.opening import note_death
+from tomoseg.service.watching.places import place_of
+from tomoseg.service.watching.settings import Watch
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 ROUND_SECONDS = 0.5
@@ -49,7 +49,7 @@ TELL_SECONDS = 3.0
 TOLD_SECONDS = 600.0
 """So often a look is told that found nothing new."""
 
-log = logging.getLogger("tomoseg.watching.serving")
+log = logging.getLogger("tomoseg.service.watching.serving")
 
 
 def serve(watch: Watch, path: Path) -> int:

@@ -20,16 +20,16 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.artifacts import why
-from tomoseg.attempts import can_pass, explaining
-from tomoseg.checks import check_session
-from tomoseg.clusters import runner_at
-from tomoseg.errors import BlockError, RequestError, TomosegError
-from tomoseg.events import at
-from tomoseg.journal import Journal, told
-from tomoseg.recipe import Recipe, load_recipe, recipe_from
-from tomoseg.report.markup import markdown
-from tomoseg.runners import SerialRunner
-from tomoseg.session import (
+from tomoseg.compute.clusters import runner_at
+from tomoseg.compute.runners import SerialRunner
+from tomoseg.core.attempts import can_pass, explaining
+from tomoseg.core.errors import BlockError, RequestError, TomosegError
+from tomoseg.core.events import at
+from tomoseg.io.stores import Claim, claimed
+from tomoseg.io.volumes.sources import Found
+from tomoseg.pipeline.checks import check_session
+from tomoseg.pipeline.journal import Journal, told
+from tomoseg.pipeline.session import (
     Session,
     failed_row,
     finished_row,
@@ -37,10 +37,10 @@ from tomoseg.session import (
     plan_session,
     session_address,
 )
-from tomoseg.sources import Found
-from tomoseg.stages import STAGES
-from tomoseg.stages.context import Progress
-from tomoseg.stores import Claim, claimed
+from tomoseg.pipeline.stages import STAGES
+from tomoseg.pipeline.stages.context import Progress
+from tomoseg.recipe.recipe import Recipe, load_recipe, recipe_from
+from tomoseg.report.markup import markdown
 
 
 def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:

@@ -23,15 +23,15 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tomoseg.arrivals.presence import said_others
-from tomoseg.attempts import explaining
-from tomoseg.errors import RequestError, TomosegError
-from tomoseg.monitoring import begin, configure_logs
-from tomoseg.watching.asking import pause, resume
-from tomoseg.watching.looks import ask_again, look, orders, survey
-from tomoseg.watching.places import places_of, presence_of, presences_of
-from tomoseg.watching.settings import LimitsSection, Watch, load_watch
-from tomoseg.watching.tables import standstill_of, table
+from tomoseg.compute.monitoring import begin, configure_logs
+from tomoseg.core.attempts import explaining
+from tomoseg.core.errors import RequestError, TomosegError
+from tomoseg.service.arrivals.presence import said_others
+from tomoseg.service.watching.asking import pause, resume
+from tomoseg.service.watching.looks import ask_again, look, orders, survey
+from tomoseg.service.watching.places import places_of, presence_of, presences_of
+from tomoseg.service.watching.settings import LimitsSection, Watch, load_watch
+from tomoseg.service.watching.tables import standstill_of, table
 
 EVENT = "tomoseg.look"
 
@@ -107,7 +107,7 @@ def _once(watch: Watch, *, is_working: bool) -> int:
 
 def _work(watch: Watch, session: str) -> bool:
     """Process what is ready in one session in this process; tell whether nothing failed."""
-    from tomoseg.watching.opening import cluster_of, opened_work, processing
+    from tomoseg.service.watching.opening import cluster_of, opened_work, processing
 
     try:
         with opened_work(watch, session) as work, cluster_of(work) as (address, _):

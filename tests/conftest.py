@@ -8,15 +8,15 @@ import servers
 import torch
 from hypothesis import settings
 
-from tomoseg import intensity
-from tomoseg.errors import ResourceError
+from tomoseg.analysis import intensity
+from tomoseg.core.errors import ResourceError
+from tomoseg.io.stores import Folder
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import DEFAULT_COLOURS, Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
 from tomoseg.nets.engines import CACHE_VARIABLE, check_engine
-from tomoseg.phantom import PhantomParameters
-from tomoseg.simulation import simulated_session
-from tomoseg.stores import Folder
+from tomoseg.simulation import PhantomParameters
+from tomoseg.simulation.sessions import simulated_session
 
 # A busy machine is no defect: what an example computes is judged, not how fast.
 settings.register_profile("tomoseg", deadline=None)

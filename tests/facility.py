@@ -3,9 +3,9 @@
 import json
 from datetime import UTC, datetime, timedelta
 
-from tomoseg.watching.looks import look, orders, survey
-from tomoseg.watching.opening import opened_work
-from tomoseg.watching.settings import load_watch
+from tomoseg.service.watching.looks import look, orders, survey
+from tomoseg.service.watching.opening import opened_work
+from tomoseg.service.watching.settings import load_watch
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import zarr
 
-from tomoseg.stages.context import Step
-from tomoseg.stages.segment import SegmentBlock
-from tomoseg.stores import Ledger
+from tomoseg.io.stores import Ledger
+from tomoseg.pipeline.stages.context import Step
+from tomoseg.pipeline.stages.segment import SegmentBlock
 
 VARIABLE = "TOMOSEG_TEST_HOLDING"
 MOMENTS = ("begin", "shard", "file", "receipt")

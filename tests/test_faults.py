@@ -20,15 +20,15 @@ import psutil
 import pytest
 from distributed import Client
 
-from tomoseg.blocks import BlockGrid, Box
-from tomoseg.clusters import open_cluster
-from tomoseg.errors import ResourceError
-from tomoseg.history import History
-from tomoseg.recipe import recipe_from
-from tomoseg.runners import open_runner
-from tomoseg.session import plan_session, run_session
-from tomoseg.stages.context import Step
-from tomoseg.stores import Folder, Ledger, Volume, living_owner
+from tomoseg.compute.clusters import open_cluster
+from tomoseg.compute.runners import open_runner
+from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.errors import ResourceError
+from tomoseg.io.stores import Folder, Ledger, Volume, living_owner
+from tomoseg.pipeline.history import History
+from tomoseg.pipeline.session import plan_session, run_session
+from tomoseg.pipeline.stages.context import Step
+from tomoseg.recipe.recipe import recipe_from
 
 NAME = "simulated_0500"
 BLOCKS = 36
@@ -201,7 +201,7 @@ class DyingStep(Step):
 def quick_workers(monkeypatch):
     """Worker processes that are forked from one that has imported what they need."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["distributed", "tomoseg.stages.context"])
+    context.set_forkserver_preload(["distributed", "tomoseg.pipeline.stages.context"])
     for module in ("nanny", "process"):
         monkeypatch.setattr(f"distributed.{module}.get_mp_context", lambda: context)
 
@@ -237,7 +237,7 @@ def test_ten_workers_killed_in_one_run(tmp_path):
 
 SCHEDULER = """
 import sys
-from tomoseg.clusters import open_cluster
+from tomoseg.compute.clusters import open_cluster
 with open_cluster(workers=1, memory_gib=2.0) as address:
     print(address, flush=True)
     sys.stdin.read()

@@ -9,13 +9,13 @@ import starfile
 import tifffile
 from PIL import Image
 
-from tomoseg.checks import check_session
-from tomoseg.coordinates import Particles
-from tomoseg.formats.tables import read_particles_csv
-from tomoseg.metrics import score_particles
-from tomoseg.recipe import IngestSection, recipe_from
-from tomoseg.session import plan_session, run_session
-from tomoseg.training import train_from, training_recipe
+from tomoseg.analysis.metrics import score_particles
+from tomoseg.core.coordinates import Particles
+from tomoseg.io.points.tables import read_particles_csv
+from tomoseg.pipeline.checks import check_session
+from tomoseg.pipeline.session import plan_session, run_session
+from tomoseg.recipe.recipe import IngestSection, recipe_from
+from tomoseg.training.recipe import train_from, training_recipe
 
 SHAPE = (240, 280)
 PIXEL_ANGSTROM = 4.0

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import zarr
 
-from tomoseg.coordinates import resample
+from tomoseg.compute.runners import SerialRunner
+from tomoseg.core.coordinates import resample
 from tomoseg.evaluation import evaluate_filaments, evaluate_labels, evaluate_particles
-from tomoseg.formats.tables import read_filaments_csv, read_particles_csv
+from tomoseg.io.points.tables import read_filaments_csv, read_particles_csv
+from tomoseg.io.stores import Folder
 from tomoseg.nets.card import SHIPPED, SHIPPED_ACCURATE, SHIPPED_MODELS, load_card
-from tomoseg.phantom import CLASSES, PhantomParameters
-from tomoseg.recipe import recipe_from
-from tomoseg.runners import SerialRunner
-from tomoseg.session import plan_session, run_session
-from tomoseg.simulation import simulated_session
-from tomoseg.stages import run_stage
-from tomoseg.stages.context import RAW_LABELS
-from tomoseg.stores import Folder
-from tomoseg.training import load_training_recipe
+from tomoseg.pipeline.session import plan_session, run_session
+from tomoseg.pipeline.stages import run_stage
+from tomoseg.pipeline.stages.context import RAW_LABELS
+from tomoseg.recipe.recipe import recipe_from
+from tomoseg.simulation import CLASSES, PhantomParameters
+from tomoseg.simulation.sessions import simulated_session
+from tomoseg.training.recipe import load_training_recipe
 
 CRYOET = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "cryoet"
 UNSEEN = "simulated_7001"

@@ -17,10 +17,10 @@ import yaml
 import flows
 import tomoseg
 from tomoseg import cli
-from tomoseg.clusters import open_cluster
-from tomoseg.recipe import recipe_from
-from tomoseg.session import plan_session, run_session
-from tomoseg.sources import safe_name
+from tomoseg.compute.clusters import open_cluster
+from tomoseg.io.volumes.sources import safe_name
+from tomoseg.pipeline.session import plan_session, run_session
+from tomoseg.recipe.recipe import recipe_from
 
 PACKAGES = [Path(package.__file__).parent for package in (tomoseg, flows)]
 SOURCES = {
@@ -35,25 +35,32 @@ BANNED_MODULES = {
     *("urllib.request", "http.client", "requests", "httpx", "aiohttp", "ftplib", "telnetlib"),
 }
 MODULES = {
-    "fsspec": {"tomoseg/stores/folders.py", "tomoseg/stores/systems.py"},
-    "zarr": {"tomoseg/stores"},
-    "ctypes": {"tomoseg/nets/device.py", "tomoseg/devices.py"},  # to tune malloc
-    "socket": {"tomoseg/stores/lives.py", "tomoseg/monitoring/disks.py"},  # the host's name
+    "fsspec": {"tomoseg/io/stores/folders.py", "tomoseg/io/stores/systems.py"},
+    "zarr": {"tomoseg/io/stores"},
+    "ctypes": {"tomoseg/nets/device.py", "tomoseg/compute/devices.py"},  # to tune malloc
+    "socket": {
+        "tomoseg/io/stores/lives.py",
+        "tomoseg/compute/monitoring/disks.py",
+    },  # the host's name
     "subprocess": {"flows/serving.py"},  # this interpreter, on a run's id
-    "tempfile": {"tomoseg/stores"},
+    "tempfile": {"tomoseg/io/stores"},
     # To write, and for its errors.
-    "yaml": {"tomoseg/plain_yaml.py", "tomoseg/recipe.py", "tomoseg/training.py"},
+    "yaml": {
+        "tomoseg/recipe/plain_yaml.py",
+        "tomoseg/recipe/recipe.py",
+        "tomoseg/training/recipe.py",
+    },
 }
 FILES = {
-    "tomoseg/stores": "the door itself",
-    "tomoseg/plain_yaml.py": "a recipe on this machine, that the command line names",
+    "tomoseg/io/stores": "the door itself",
+    "tomoseg/recipe/plain_yaml.py": "a recipe on this machine, that the command line names",
     "tomoseg/nets/byte_lines.py": "the cache of what int8 measured",
     "tomoseg/nets/card.py": "a model's folder, which load_networks checks",
     "tomoseg/nets/checkpoint.py": "a model's folder",
     "tomoseg/nets/train.py": "the folder of the model that is trained",
-    "tomoseg/training_report.py": "the folder of the model that is trained",
+    "tomoseg/training/report.py": "the folder of the model that is trained",
     "tomoseg/report/markup.py": "style sheets of the package",
-    "tomoseg/version.py": "the checkout that the package lies in, and the processor's name",
+    "tomoseg/core/version.py": "the checkout that the package lies in, and the processor's name",
 }
 OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "open_array"}
 # Methods of that name that open no file.

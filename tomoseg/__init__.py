@@ -9,7 +9,7 @@ __all__ = ["__version__", "open_tomogram"]
 def __getattr__(name: str) -> Any:
     """Import what is heavy only when it is asked for."""
     if name == "open_tomogram":
-        from tomoseg.lazy import open_tomogram
+        from tomoseg.io.lazy import open_tomogram
 
         return open_tomogram
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """The parts of a service on one machine: what each is started with and when it works.
 
-``deploy/workstation/systemd`` starts the same; ``tests/test_deploy_workstation.py`` holds them
+``deploy/workstation/systemd`` starts the same; ``tests/deploy/test_workstation.py`` holds them
 together.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tomoseg.devices import visible_gpus
-from tomoseg.errors import ResourceError
-from tomoseg.sections import GPU_THREADS
+from tomoseg.compute.devices import visible_gpus
+from tomoseg.core.errors import ResourceError
+from tomoseg.recipe.sections import GPU_THREADS
 
 HERE = Path(__file__).parent
 MONITORING = HERE.parent / "monitoring"
@@ -131,7 +131,7 @@ def _scheduler(stack: Stack) -> Part:
 
 
 def _worker(stack: Stack, number: int) -> Part:
-    """Return a worker: its name ends in the number of its GPU (:mod:`tomoseg.devices`)."""
+    """Return a worker: its name ends in the number of its GPU (:mod:`tomoseg.compute.devices`)."""
     dashboard = WORKER + number + stack.offset
     command = [sys.executable, "-m", "distributed.cli.dask_worker", "--protocol", "tls"]
     command += [f"tls://127.0.0.1:{SCHEDULER + stack.offset}", "--host", "127.0.0.1"]
@@ -141,8 +141,8 @@ def _worker(stack: Stack, number: int) -> Part:
     command += ["--local-directory", str(stack.folder / "spill" / str(number))]
     command += ["--death-timeout", "120"]
     if stack.gpu_threads:
-        command += ["--resources", "GPU=1", "--preload-nanny", "tomoseg.devices"]
-        command += ["--preload-nanny", "tomoseg.monitoring"]
+        command += ["--resources", "GPU=1", "--preload-nanny", "tomoseg.compute.devices"]
+        command += ["--preload-nanny", "tomoseg.compute.monitoring"]
     return Part(
         f"worker-{number}",
         tuple(command),
@@ -192,7 +192,7 @@ def environment(stack: Stack, given: Mapping[str, str] = os.environ) -> dict[str
     ours |= variables(moved((HERE / "workstation.env").read_text(), stack.offset))
     for name in ("tls", "prefect-server", "prefect-client"):
         ours |= variables((stack.folder / "credentials" / f"{name}.env").read_text())
-    if importlib.util.find_spec("tomoseg.monitoring") is None:
+    if importlib.util.find_spec("tomoseg.compute.monitoring") is None:
         ours = {name: text for name, text in ours.items() if not name.endswith("__PRELOAD")}
     ours["PREFECT_HOME"] = str(stack.folder / "prefect")
     # A facility's proxy would be asked for 127.0.0.1 too.

@@ -45,18 +45,10 @@ from large import write_tiled
 from numpy.typing import NDArray
 from rows import Row, normalised, share, timed
 
-from tomoseg import labels
-from tomoseg.blocks import Block, BlockGrid, Box
-from tomoseg.clusters import open_cluster
-from tomoseg.filaments import ridge_points, trace, tracing_defaults, tracing_halo
-from tomoseg.filaments.ridge import RidgePoints
-from tomoseg.nets.architecture import build_network
-from tomoseg.nets.card import PRESETS, SHIPPED, SHIPPED_ACCURATE, ModelCard, model_folder
-from tomoseg.nets.predict import Predictor
-from tomoseg.recipe import DEEP_BLOCK
-from tomoseg.runners import open_runner
-from tomoseg.sampling import Sampling
-from tomoseg.surfaces import (
+from tomoseg.analysis import labels
+from tomoseg.analysis.filaments import ridge_points, trace, tracing_defaults, tracing_halo
+from tomoseg.analysis.filaments.ridge import RidgePoints
+from tomoseg.analysis.surfaces import (
     SheetPoints,
     connected_surfaces,
     sample_surfaces,
@@ -65,6 +57,14 @@ from tomoseg.surfaces import (
     surface_factor,
     surface_halo,
 )
+from tomoseg.compute.clusters import open_cluster
+from tomoseg.compute.runners import open_runner
+from tomoseg.core.blocks import Block, BlockGrid, Box
+from tomoseg.core.sampling import Sampling
+from tomoseg.nets.architecture import build_network
+from tomoseg.nets.card import PRESETS, SHIPPED, SHIPPED_ACCURATE, ModelCard, model_folder
+from tomoseg.nets.predict import Predictor
+from tomoseg.recipe.recipe import DEEP_BLOCK
 
 SEED = 777
 BEFORE_REPORT = ("ingest", "segment", "clean", "trace", "pick", "sample", "export")

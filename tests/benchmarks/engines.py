@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rows import Row, normalised, share, timed
 
-from tomoseg.blocks import Box
+from tomoseg.core.blocks import Box
 from tomoseg.nets.card import SHIPPED, SHIPPED_ACCURATE, model_folder
 from tomoseg.nets.predict import Predictor
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tomoseg.blocks import Box
-from tomoseg.stores import Folder, Volume, label_names
+from tomoseg.core.blocks import Box
+from tomoseg.io.stores import Folder, Volume, label_names
 
 RUNS = {
     "serial": ("compute.runner=serial",),

@@ -5,7 +5,7 @@
 Each input is a sound file with one or some parts flipped, cut, repeated, moved, or replaced by
 numbers and words that readers stumble over. What is counted as a failure: an exception that is no
 TomosegError, more than two seconds, or more memory than 1 GiB beyond the start. Failing inputs are
-kept. tests/test_fuzz.py runs a few hundred of each.
+kept. tests/io/test_fuzz.py runs a few hundred of each.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ import tifffile
 from numcodecs import get_codec
 from PIL import Image
 
-from tomoseg.blocks import Box
-from tomoseg.coordinates import Filament, Particles
-from tomoseg.errors import TomosegError
-from tomoseg.formats.amira_lattice import AmiraReader
-from tomoseg.formats.compressed import decompress
-from tomoseg.formats.dialects import TomoContext, TomogramPoints, WriteOptions
-from tomoseg.formats.em import read_em
-from tomoseg.formats.mrc import MrcReader, MrcWriter
-from tomoseg.formats.picks import read_picks
-from tomoseg.formats.png import PngReader
-from tomoseg.formats.registry import DIALECTS, dialect_of
-from tomoseg.formats.star import decoded, read_star
-from tomoseg.formats.tiff import TiffReader
+from tomoseg.core.blocks import Box
+from tomoseg.core.coordinates import Filament, Particles
+from tomoseg.core.errors import TomosegError
+from tomoseg.core.sampling import Header, Sampling
+from tomoseg.io.points.dialects import TomoContext, TomogramPoints, WriteOptions
+from tomoseg.io.points.picks import read_picks
+from tomoseg.io.points.registry import DIALECTS, dialect_of
+from tomoseg.io.points.star import decoded, read_star
+from tomoseg.io.stores import Folder, OmeZarrReader, Volume, write_image_metadata
+from tomoseg.io.stores.arrays import npz_arrays, npz_bytes
+from tomoseg.io.stores.unpacking import UNPACKS
+from tomoseg.io.volumes.amira_lattice import AmiraReader
+from tomoseg.io.volumes.compressed import decompress
+from tomoseg.io.volumes.em import read_em
+from tomoseg.io.volumes.mrc import MrcReader, MrcWriter
+from tomoseg.io.volumes.png import PngReader
+from tomoseg.io.volumes.tiff import TiffReader
 from tomoseg.nets.card import Architecture, ModelCard, load_card
-from tomoseg.plain_yaml import yaml_mapping
-from tomoseg.recipe import Recipe, load_recipe
-from tomoseg.sampling import Header, Sampling
-from tomoseg.stores import Folder, OmeZarrReader, Volume, write_image_metadata
-from tomoseg.stores.arrays import npz_arrays, npz_bytes
-from tomoseg.stores.unpacking import UNPACKS
-from tomoseg.training import training_recipe
+from tomoseg.recipe.plain_yaml import yaml_mapping
+from tomoseg.recipe.recipe import Recipe, load_recipe
+from tomoseg.training.recipe import training_recipe
 
 LONGEST_SECONDS = 2.0
 ROOM_BYTES = 2**30

@@ -23,13 +23,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg import intensity
-from tomoseg.blocks import BlockGrid, Box
+from tomoseg.analysis import intensity
+from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.sampling import Shape, as_shape
+from tomoseg.io.volumes.sources import open_source
 from tomoseg.nets.card import HaloCost, HaloDisagreement, ModelCard, load_card
 from tomoseg.nets.checkpoint import save_card
 from tomoseg.nets.predict import Predictor
-from tomoseg.sampling import Shape, as_shape
-from tomoseg.sources import open_source
 
 Precision = Literal["bfloat16", "float32"]
 

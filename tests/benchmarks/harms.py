@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from servers import running, wait_until
 from stack import ROOT, Stack
 
-from tomoseg.arrivals import DONE, Works
-from tomoseg.errors import TomosegError
-from tomoseg.stores import Folder
+from tomoseg.core.errors import TomosegError
+from tomoseg.io.stores import Folder
+from tomoseg.service.arrivals import DONE, Works
 
 TOMOGRAMS = 2
 DONE_SECONDS = 300.0
@@ -97,7 +97,7 @@ class Night:
         return [
             (row["session"], row["tomogram"], row["stage"])
             for row in self.rows()
-            if row["logger"] == "tomoseg.stages" and row["message"].startswith("done in")
+            if row["logger"] == "tomoseg.pipeline.stages" and row["message"].startswith("done in")
             if datetime.fromisoformat(row["time"]).timestamp() >= since
             if session in ("", row["session"])
         ]

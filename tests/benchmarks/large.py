@@ -28,10 +28,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from tomoseg.blocks import BlockGrid, Box
-from tomoseg.formats.mrc import MrcReader, MrcWriter
-from tomoseg.sampling import Header, Sampling, Shape, as_shape
-from tomoseg.stages import STAGES
+from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.sampling import Header, Sampling, Shape, as_shape
+from tomoseg.io.volumes.mrc import MrcReader, MrcWriter
+from tomoseg.pipeline.stages import STAGES
 
 NAME = "large"
 SPREADS = 4.0  # int8 spans the mean ± this many standard deviations

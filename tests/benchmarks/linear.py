@@ -22,13 +22,13 @@ from typing import Any
 
 import psutil
 
-from tomoseg.blocks import Block, BlockGrid
-from tomoseg.recipe import recipe_from
-from tomoseg.runners import Runner, open_runner
-from tomoseg.sampling import Shape
-from tomoseg.stages import Context
-from tomoseg.stores import Folder, Ledger
-from tomoseg.workers import quieten
+from tomoseg.compute.runners import Runner, open_runner
+from tomoseg.compute.workers import quieten
+from tomoseg.core.blocks import Block, BlockGrid
+from tomoseg.core.sampling import Shape
+from tomoseg.io.stores import Folder, Ledger
+from tomoseg.pipeline.stages import Context
+from tomoseg.recipe.recipe import recipe_from
 
 EDGE = 8  # voxels; what a block holds does not matter
 LAYERS = 50  # blocks along z at most
@@ -58,7 +58,7 @@ def main() -> None:
     quieten()
     from distributed import LocalCluster  # reads what quieten said
 
-    from tomoseg.monitoring.spans import forget_spans
+    from tomoseg.compute.monitoring.spans import forget_spans
 
     with (
         LocalCluster(

@@ -15,8 +15,8 @@ import boto3
 import s3fs
 from moto.server import ThreadedMotoServer
 
-from tomoseg.watching.looks import look
-from tomoseg.watching.settings import load_watch
+from tomoseg.service.watching.looks import look
+from tomoseg.service.watching.settings import load_watch
 
 LOOKS = 5
 

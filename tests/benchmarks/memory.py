@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tomoseg.blocks import BlockGrid
-from tomoseg.formats.mrc import MrcReader, MrcWriter
-from tomoseg.sampling import Header, Sampling
+from tomoseg.core.blocks import BlockGrid
+from tomoseg.core.sampling import Header, Sampling
+from tomoseg.io.volumes.mrc import MrcReader, MrcWriter
 
 
 def main() -> None:

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from tomoseg.coordinates import Particles, Points
-from tomoseg.formats.tables import read_particles_csv
-from tomoseg.metrics import score_particles
-from tomoseg.particles import near_border
-from tomoseg.recipe import recipe_from
-from tomoseg.sampling import Sampling
-from tomoseg.session import plan_session, run_session
-from tomoseg.training import train_from, training_recipe
+from tomoseg.analysis.metrics import score_particles
+from tomoseg.analysis.particles import near_border
+from tomoseg.core.coordinates import Particles, Points
+from tomoseg.core.sampling import Sampling
+from tomoseg.io.points.tables import read_particles_csv
+from tomoseg.pipeline.session import plan_session, run_session
+from tomoseg.recipe.recipe import recipe_from
+from tomoseg.training.recipe import train_from, training_recipe
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

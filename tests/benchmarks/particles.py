@@ -22,12 +22,12 @@ from scipy.spatial import cKDTree
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
-from tomoseg import particles
-from tomoseg.blocks import Box
-from tomoseg.coordinates import Particles, Points
-from tomoseg.metrics import score_particles
-from tomoseg.particles import PickingSettings
-from tomoseg.sampling import Sampling
+from tomoseg.analysis import particles
+from tomoseg.analysis.metrics import score_particles
+from tomoseg.analysis.particles import PickingSettings
+from tomoseg.core.blocks import Box
+from tomoseg.core.coordinates import Particles, Points
+from tomoseg.core.sampling import Sampling
 
 Score = NDArray[np.float32]
 RADIUS = 12

@@ -30,9 +30,9 @@ import tifffile
 import yaml
 from numpy.typing import NDArray
 
-from tomoseg.blocks import Box
+from tomoseg.core.blocks import Box
+from tomoseg.io.stores import Folder, Volume
 from tomoseg.nets.card import NOT_ANNOTATED
-from tomoseg.stores import Folder, Volume
 
 matplotlib.use("Agg")
 Labels = NDArray[np.uint8]

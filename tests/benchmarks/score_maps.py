@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from tomoseg.filaments import TracingSettings, tracing_defaults
-from tomoseg.filaments.ridge import HOLLOW_RADII
+from tomoseg.analysis.filaments import TracingSettings, tracing_defaults
+from tomoseg.analysis.filaments.ridge import HOLLOW_RADII
 
 Line = NDArray[np.float64]
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from tomoseg.coordinates import resample
-from tomoseg.formats.tables import read_filaments_csv
+from tomoseg.core.coordinates import resample
+from tomoseg.io.points.tables import read_filaments_csv
 from tomoseg.nets.card import load_card
 from tomoseg.nets.checkpoint import save_card
 

@@ -30,14 +30,14 @@ from urllib.request import urlopen
 import psutil
 import torch
 
-from tomoseg import intensity
-from tomoseg.arrivals import Works
+from tomoseg.analysis import intensity
+from tomoseg.io.stores import Folder
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import DEFAULT_COLOURS, Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
-from tomoseg.phantom import PhantomParameters
-from tomoseg.simulation import simulated_session
-from tomoseg.stores import Folder
+from tomoseg.service.arrivals import Works
+from tomoseg.simulation import PhantomParameters
+from tomoseg.simulation.sessions import simulated_session
 
 UP = Path(__file__).parents[2] / "deploy" / "workstation" / "up.py"
 SAMPLE_SECONDS = 2.0

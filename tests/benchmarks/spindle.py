@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tracing import traced
 
-from tomoseg.coordinates import Filament, resample
-from tomoseg.filaments import tracing_defaults
-from tomoseg.metrics import score_filaments
-from tomoseg.sampling import Sampling
+from tomoseg.analysis.filaments import tracing_defaults
+from tomoseg.analysis.metrics import score_filaments
+from tomoseg.core.coordinates import Filament, resample
+from tomoseg.core.sampling import Sampling
 
 TOLERANCE_ANGSTROM = 250.0
 

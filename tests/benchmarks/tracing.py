@@ -26,9 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from score_maps import VOXEL_ANGSTROM, Case, drawn
 
-from tomoseg.blocks import BlockGrid
-from tomoseg.coordinates import Filament
-from tomoseg.filaments import (
+from tomoseg.analysis.filaments import (
     RidgePoints,
     TracingSettings,
     ridge_points,
@@ -36,8 +34,10 @@ from tomoseg.filaments import (
     tracing_halo,
     working_factor,
 )
-from tomoseg.metrics import score_filaments
-from tomoseg.sampling import Sampling
+from tomoseg.analysis.metrics import score_filaments
+from tomoseg.core.blocks import BlockGrid
+from tomoseg.core.coordinates import Filament
+from tomoseg.core.sampling import Sampling
 
 BLOCK = (160, 240, 240)
 MASK_THRESHOLD = 0.5

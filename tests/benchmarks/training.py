@@ -32,11 +32,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from tomoseg.blocks import Box
-from tomoseg.metrics import class_scores, confusion, tolerant_counts, tolerant_f1
+from tomoseg.analysis.metrics import class_scores, confusion, tolerant_counts, tolerant_f1
+from tomoseg.core.blocks import Box
+from tomoseg.io.stores import Folder, Volume
 from tomoseg.nets.card import NOT_ANNOTATED
-from tomoseg.phantom import CLASSES
-from tomoseg.stores import Folder, Volume
+from tomoseg.simulation import CLASSES
 
 Labels = NDArray[np.uint8]
 TRAIN, TEST = "simulated_4002", "simulated_4003"

@@ -12,17 +12,17 @@ from typing import Annotated
 
 import typer
 
-from tomoseg.attempts import explaining
 from tomoseg.cli.exchange import export, import_
 from tomoseg.cli.networks import evaluate, train
 from tomoseg.cli.sessions import run, status, validate
 from tomoseg.cli.tracing import sample, trace
 from tomoseg.cli.volumes import info, simulate
 from tomoseg.cli.words import SOME_FAILED, WRONG_REQUEST, complain
-from tomoseg.devices import share_heap
-from tomoseg.errors import FormatError, ModelError, RequestError, TomosegError
-from tomoseg.monitoring import configure_logs
-from tomoseg.version import said_version
+from tomoseg.compute.devices import share_heap
+from tomoseg.compute.monitoring import configure_logs
+from tomoseg.core.attempts import explaining
+from tomoseg.core.errors import FormatError, ModelError, RequestError, TomosegError
+from tomoseg.core.version import said_version
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tomoseg.errors import RequestError
+from tomoseg.core.errors import RequestError
 
 if TYPE_CHECKING:
     from tomoseg.exchange.imports import Imported
@@ -74,7 +74,7 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     OUTPUT/session/NAME.
     """
     from tomoseg.exchange.exports import ExportRequest, export_points
-    from tomoseg.formats.registry import DIALECTS
+    from tomoseg.io.points.registry import DIALECTS
 
     if to == LIST:
         for name, known in DIALECTS.items():
@@ -163,7 +163,7 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     session's output or beside the tomogram. A class that is imported again is replaced.
     """
     from tomoseg.exchange.imports import ImportRequest, import_file
-    from tomoseg.formats.dialects import ReadOptions
+    from tomoseg.io.points.dialects import ReadOptions
 
     request = ImportRequest(
         url=file,

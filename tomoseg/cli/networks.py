@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tomoseg.cli.words import number
-from tomoseg.errors import RequestError
+from tomoseg.core.errors import RequestError
 
 if TYPE_CHECKING:
     from tomoseg.evaluation import Scores
@@ -23,7 +23,7 @@ def train(recipe: Annotated[Path, typer.Argument(help="YAML recipe of a training
     # Threads of torch that spin while they wait starve each other on a busy machine; it must be
     # known before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from tomoseg.training import DEFAULT_LABELS, load_training_recipe, train_from
+    from tomoseg.training.recipe import DEFAULT_LABELS, load_training_recipe, train_from
 
     settings = load_training_recipe(recipe)
     if any(getattr(one, "labels", "") == DEFAULT_LABELS for one in settings.annotations):
@@ -143,7 +143,7 @@ def _values(given: list[str]) -> dict[int, str]:
 
 def _czii_particles(given: list[str]) -> dict[str, tuple[float, float]]:
     """Return radius and weight of the challenge's particles and of those that are given."""
-    from tomoseg.metrics import CZII_RADII_ANGSTROM, CZII_WEIGHTS
+    from tomoseg.analysis.metrics import CZII_RADII_ANGSTROM, CZII_WEIGHTS
 
     known = {name: (radius, CZII_WEIGHTS[name]) for name, radius in CZII_RADII_ANGSTROM.items()}
     for text in given:

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from tomoseg.monitoring.logs import is_json
+from tomoseg.compute.monitoring.logs import is_json
 
 PLAIN_SECONDS = 10.0
 

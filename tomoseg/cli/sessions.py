@@ -15,7 +15,7 @@ from tomoseg.cli.upkeep import add_disk, disk_lines, tell_attempts, tell_checked
 from tomoseg.cli.words import DONE, SOME_FAILED, WRONG_REQUEST, complain
 
 if TYPE_CHECKING:
-    from tomoseg.recipe import Recipe
+    from tomoseg.recipe.recipe import Recipe
 
 NAMED_IN_NOTES = 3
 
@@ -52,9 +52,9 @@ def run(
 
     Finished blocks are kept: run the same command again and it does only what is missing.
     """
-    from tomoseg.checks import check_session
-    from tomoseg.monitoring.metrics import serve_metrics
-    from tomoseg.session import plan_session, run_session
+    from tomoseg.compute.monitoring.metrics import serve_metrics
+    from tomoseg.pipeline.checks import check_session
+    from tomoseg.pipeline.session import plan_session, run_session
 
     # A plain kill ends as Ctrl-C does: workers are stopped and the output is given free.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -74,11 +74,11 @@ def validate(
     set_: SetOption = None,
 ) -> None:
     """Check a recipe, its tomograms, their fit to the model and the disk, before any work."""
-    from tomoseg.checks import check_session, gigabytes
-    from tomoseg.errors import RequestError
-    from tomoseg.session import plan_session, where_blocks_run
-    from tomoseg.sources import kind_of
-    from tomoseg.stages.networks import accepted_angstrom, halo_of, halo_words
+    from tomoseg.core.errors import RequestError
+    from tomoseg.io.volumes.sources import kind_of
+    from tomoseg.pipeline.checks import check_session, gigabytes
+    from tomoseg.pipeline.session import plan_session, where_blocks_run
+    from tomoseg.pipeline.stages.networks import accepted_angstrom, halo_of, halo_words
 
     if kind_of(recipe) is not None:
         raise RequestError(
@@ -135,8 +135,8 @@ def status(
 
     Ends with 1 if something failed or needs a person.
     """
-    from tomoseg.errors import RequestError
-    from tomoseg.status import lines_of, status_of
+    from tomoseg.core.errors import RequestError
+    from tomoseg.service.status import lines_of, status_of
 
     if check + disk + (since is not None) > 1:
         raise RequestError("--check, --since and --disk answer different questions: give one")
@@ -164,7 +164,7 @@ def _recipe(
     changes: list[str] | None,
     dask: str | None,
 ) -> Recipe:
-    from tomoseg.recipe import load_recipe
+    from tomoseg.recipe.recipe import load_recipe
 
     given: dict[str, Any] = {"session": {}, "compute": {}}
     if tomograms:
@@ -177,7 +177,7 @@ def _recipe(
 
 
 def _tell_result(result: dict[str, Any], begun: Collection[str], output: str) -> None:
-    from tomoseg.journal import KEPT_NOTES, told
+    from tomoseg.pipeline.journal import KEPT_NOTES, told
 
     # What was noted of others in earlier runs was said then.
     rows = [

@@ -9,13 +9,13 @@ import typer
 
 from tomoseg.cli.exchange import BlockOption, PixelSizeOption, RowsOfOption
 from tomoseg.cli.progress import progress
-from tomoseg.errors import RequestError
+from tomoseg.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from tomoseg.filaments import TracingSettings
-    from tomoseg.membranes import Sampled
-    from tomoseg.recipe import Recipe
-    from tomoseg.tracing import Traced
+    from tomoseg.analysis.filaments import TracingSettings
+    from tomoseg.exchange.membranes import Sampled
+    from tomoseg.exchange.tracing import Traced
+    from tomoseg.recipe.recipe import Recipe
 
 # Classes whose radius need not be said.
 KNOWN = ("microtubule", "actin")
@@ -76,10 +76,10 @@ def trace(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     Lines are written as CSV and, where the tomogram's size is known, for RELION 5; beside them
     what they measure, and a record of how the file was read.
     """
-    from tomoseg.formats.dialects import ReadOptions
-    from tomoseg.recipe import load_recipe
-    from tomoseg.stores import Folder
-    from tomoseg.tracing import TraceRequest, trace_file, write_traced
+    from tomoseg.exchange.tracing import TraceRequest, trace_file, write_traced
+    from tomoseg.io.points.dialects import ReadOptions
+    from tomoseg.io.stores import Folder
+    from tomoseg.recipe.recipe import load_recipe
 
     changes = [f"trace.{name}.radius_angstrom={radius}"] if radius is not None else []
     changes += [f"trace.{name}.hollow=true"] if hollow else []
@@ -157,10 +157,10 @@ def sample(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     Points are written as CSV, with the area and the thickness of the membrane at each, and for
     RELION 5; beside them a record of how the file was read.
     """
-    from tomoseg.membranes import SampleRequest, sample_file, write_sampled
-    from tomoseg.recipe import load_recipe
-    from tomoseg.stores import Folder
-    from tomoseg.surfaces import surface_defaults
+    from tomoseg.analysis.surfaces import surface_defaults
+    from tomoseg.exchange.membranes import SampleRequest, sample_file, write_sampled
+    from tomoseg.io.stores import Folder
+    from tomoseg.recipe.recipe import load_recipe
 
     changes = [f"sample.{name}.spacing_angstrom={spacing}"] if spacing is not None else []
     changes += [f"sample.{name}.thickness_angstrom={thickness}"] if thickness is not None else []

@@ -12,14 +12,14 @@ import typer
 from tomoseg.cli.words import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
-    from tomoseg.history import Attempt
+    from tomoseg.pipeline.history import Attempt
 
 
 def tell_checked(place: str, *, as_json: bool) -> int:
     """Say what is lost, cut or changed of what sessions recorded; return the exit code."""
-    from tomoseg.checkup import checked
+    from tomoseg.pipeline.checkup import checked
     from tomoseg.report.summary import numbered
-    from tomoseg.status import outputs_at
+    from tomoseg.service.status import outputs_at
 
     every = {name: list(checked(output)) for name, output in outputs_at(place).items()}
     rows = [one for found in every.values() for one in found]
@@ -43,9 +43,9 @@ def tell_checked(place: str, *, as_json: bool) -> int:
 
 def tell_attempts(place: str, since: str, *, as_json: bool) -> int:
     """Say what ended since a time, and why what failed did; return the exit code."""
-    from tomoseg.history import History, since_when, totals
+    from tomoseg.pipeline.history import History, since_when, totals
     from tomoseg.report.summary import numbered
-    from tomoseg.status import outputs_at
+    from tomoseg.service.status import outputs_at
 
     moment = since_when(since, datetime.now(UTC))
     every = {name: History.read(output).since(moment) for name, output in outputs_at(place).items()}
@@ -71,8 +71,8 @@ def tell_attempts(place: str, since: str, *, as_json: bool) -> int:
 
 def add_disk(state: dict[str, Any], place: str) -> None:
     """Measure how much disk each session takes, and put it into what ``status`` says."""
-    from tomoseg.status import outputs_at
-    from tomoseg.usage import disk_of
+    from tomoseg.service.status import outputs_at
+    from tomoseg.service.usage import disk_of
 
     bytes_of = {name: disk_of(output) for name, output in outputs_at(place).items()}
     for name, found in bytes_of.items():
@@ -96,14 +96,14 @@ def disk_words(found: dict[str, int]) -> str:
     >>> disk_words({"results": 2_000_000_000, "work": 0, "total": 2_000_000_000})
     '2.0 GB on disk: results 2.0 GB'
     """
-    from tomoseg.checks import gigabytes
+    from tomoseg.pipeline.checks import gigabytes
 
     parts = [f"{kind} {gigabytes(n)}" for kind, n in found.items() if n and kind != "total"]
     return f"{gigabytes(found['total'])} on disk: {', '.join(parts) or 'nothing'}"
 
 
 def _attempt(one: Attempt) -> str:
-    from tomoseg.history import BAD
+    from tomoseg.pipeline.history import BAD
     from tomoseg.report.markup import duration
 
     where = f" in {one.stage}" if one.stage else ""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tomoseg.errors import FormatError, RequestError, VoxelSizeError
+from tomoseg.core.errors import FormatError, RequestError, VoxelSizeError
 
 
 def info(
@@ -20,7 +20,7 @@ def info(
     ] = "zyx",
 ) -> None:
     """Say what a tomogram's header and some of its voxels say, and how it would be read."""
-    from tomoseg.checks import look_at_file
+    from tomoseg.pipeline.checks import look_at_file
 
     try:
         look = look_at_file(file, voxel_size, axes)
@@ -80,9 +80,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     The tomograms are of one family: SNR, defocus, thickness and numbers of objects vary around
     what is given here; with --wide, voxel size, tilts and contrast vary too.
     """
-    from tomoseg.phantom import PhantomParameters
-    from tomoseg.simulation import simulated_session
-    from tomoseg.stores import Folder
+    from tomoseg.io.stores import Folder
+    from tomoseg.simulation import PhantomParameters
+    from tomoseg.simulation.sessions import simulated_session
 
     usual = PhantomParameters()
     base = PhantomParameters(

@@ -4,7 +4,7 @@ import logging
 
 import typer
 
-from tomoseg.monitoring.logs import is_json
+from tomoseg.compute.monitoring.logs import is_json
 
 DONE, SOME_FAILED, WRONG_REQUEST = 0, 1, 2
 

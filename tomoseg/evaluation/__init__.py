@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from tomoseg.errors import RequestError
+from tomoseg.core.errors import RequestError
 from tomoseg.evaluation.clicks import read_pair
 from tomoseg.evaluation.options import USUAL, Options, Scores
 from tomoseg.evaluation.tables import (
@@ -20,8 +20,8 @@ from tomoseg.evaluation.volumes import (
     evaluate_label_pairs,
     evaluate_labels,
 )
-from tomoseg.sources import EM_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
-from tomoseg.stores import Folder
+from tomoseg.io.stores import Folder
+from tomoseg.io.volumes.sources import EM_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 
 log = logging.getLogger(__name__)
 

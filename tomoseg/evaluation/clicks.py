@@ -6,16 +6,16 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from tomoseg.coordinates import Points
-from tomoseg.errors import RequestError
+from tomoseg.core.coordinates import Points
+from tomoseg.core.errors import RequestError
+from tomoseg.core.sampling import Sampling
 from tomoseg.evaluation.options import Options
 from tomoseg.evaluation.tables import Table, read_table
-from tomoseg.formats.dialects import EVERY, ReadOptions, TomoContext, TomogramPoints
-from tomoseg.formats.picks import UNNAMED, read_clicks
-from tomoseg.formats.registry import dialect_of
-from tomoseg.sampling import Sampling
-from tomoseg.sources import open_source, tomogram_name
-from tomoseg.stores import checked_url, read_file
+from tomoseg.io.points.dialects import EVERY, ReadOptions, TomoContext, TomogramPoints
+from tomoseg.io.points.picks import UNNAMED, read_clicks
+from tomoseg.io.points.registry import dialect_of
+from tomoseg.io.stores import checked_url, read_file
+from tomoseg.io.volumes.sources import open_source, tomogram_name
 
 CLICKS = (".csv", ".tsv", ".txt", ".coords")
 

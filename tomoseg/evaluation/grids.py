@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.binning import read_finer
-from tomoseg.blocks import Box
-from tomoseg.errors import RequestError, VoxelSizeError
+from tomoseg.analysis.binning import read_finer
+from tomoseg.core.blocks import Box
+from tomoseg.core.errors import RequestError, VoxelSizeError
+from tomoseg.core.sampling import Shape, Triple, as_shape
 from tomoseg.evaluation.options import Options
-from tomoseg.sampling import Shape, Triple, as_shape
-from tomoseg.sources import Source, open_source
+from tomoseg.io.volumes.sources import Source, open_source
 
 SAME_SIZE_WITHIN = 0.01
 # The size of voxels does not matter where none is known: there are no surfaces then.

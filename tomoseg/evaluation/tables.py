@@ -9,14 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tomoseg.coordinates import Filament, Particles, Points
-from tomoseg.errors import FormatError, RequestError
-from tomoseg.evaluation.options import USUAL, Options, Scores, plain
-from tomoseg.formats.dialects import TomoContext
-from tomoseg.formats.picks import UNNAMED, read_points
-from tomoseg.formats.star import decoded, read_star
-from tomoseg.formats.tables import holds_filaments, read_filaments_csv, read_particles_csv
-from tomoseg.metrics import (
+from tomoseg.analysis.metrics import (
     PickCounts,
     czii_counts,
     czii_score,
@@ -24,10 +17,17 @@ from tomoseg.metrics import (
     score_filaments,
     score_particles,
 )
-from tomoseg.metrics.picks import CZII_RADIUS_SHARE
-from tomoseg.sampling import Sampling
-from tomoseg.sources import open_source, tomogram_name
-from tomoseg.stores import Folder, checked_url, read_file
+from tomoseg.analysis.metrics.picks import CZII_RADIUS_SHARE
+from tomoseg.core.coordinates import Filament, Particles, Points
+from tomoseg.core.errors import FormatError, RequestError
+from tomoseg.core.sampling import Sampling
+from tomoseg.evaluation.options import USUAL, Options, Scores, plain
+from tomoseg.io.points.dialects import TomoContext
+from tomoseg.io.points.picks import UNNAMED, read_points
+from tomoseg.io.points.star import decoded, read_star
+from tomoseg.io.points.tables import holds_filaments, read_filaments_csv, read_particles_csv
+from tomoseg.io.stores import Folder, checked_url, read_file
+from tomoseg.io.volumes.sources import open_source, tomogram_name
 
 FILAMENT_TOLERANCE = 100.0
 PARTICLE_TOLERANCE = 70.0
@@ -228,8 +228,9 @@ def evaluate_czii(
     Returns
     -------
     A row a class of the truth or of the result, and the weighted mean of the two F4: ``czii_f4``
-    is the challenge's score (:func:`tomoseg.metrics.czii_counts`), ``generous_f4`` the other
-    (:func:`tomoseg.metrics.generous_counts`); ``f1`` is of one-to-one matches within half a radius.
+    is the challenge's score (:func:`tomoseg.analysis.metrics.czii_counts`), ``generous_f4`` the
+    other (:func:`tomoseg.analysis.metrics.generous_counts`); ``f1`` is of one-to-one matches within
+    half a radius.
 
     Raises
     ------

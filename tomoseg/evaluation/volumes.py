@@ -9,13 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.annotations.settings import BACKGROUND, UNKNOWN
-from tomoseg.annotations.volume import Legend
-from tomoseg.blocks import Block, BlockGrid
-from tomoseg.errors import RequestError
-from tomoseg.evaluation.grids import Compared, open_together
-from tomoseg.evaluation.options import USUAL, Options, Scores, plain
-from tomoseg.metrics import (
+from tomoseg.analysis.metrics import (
     Overlaps,
     class_scores,
     confusion,
@@ -26,10 +20,16 @@ from tomoseg.metrics import (
     surface_dice,
     surface_halo,
 )
-from tomoseg.metrics.voxels import UNANNOTATED, Counts
-from tomoseg.sampling import Triple
-from tomoseg.sources import as_labels
-from tomoseg.stores import Folder, checked_url, label_names
+from tomoseg.analysis.metrics.voxels import UNANNOTATED, Counts
+from tomoseg.core.blocks import Block, BlockGrid
+from tomoseg.core.errors import RequestError
+from tomoseg.core.sampling import Triple
+from tomoseg.evaluation.grids import Compared, open_together
+from tomoseg.evaluation.options import USUAL, Options, Scores, plain
+from tomoseg.io.stores import Folder, checked_url, label_names
+from tomoseg.io.volumes.sources import as_labels
+from tomoseg.training.annotations.settings import BACKGROUND, UNKNOWN
+from tomoseg.training.annotations.volume import Legend
 
 SEMANTIC = "semantic"
 INSTANCES = "instances"
@@ -47,7 +47,8 @@ class LabelCounts:
         int64, shape (classes + 1, classes + 1): rows are the truth, columns what was found.
     surfaces
         float64, shape (classes, 2, 2), Å²: of each class as
-        :func:`tomoseg.metrics.surface_counts` gives; zeros where voxel sizes are not known.
+        :func:`tomoseg.analysis.metrics.surface_counts` gives; zeros where voxel sizes are not
+        known.
     unannotated
         Voxels of which the truth says nothing.
     """

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tomoseg.bounds import check_bounds
-from tomoseg.coordinates import Points
-from tomoseg.errors import RequestError, TomosegError
+from tomoseg.core.bounds import check_bounds
+from tomoseg.core.coordinates import Points
+from tomoseg.core.errors import RequestError, TomosegError
 from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.places import (
     Places,
@@ -21,11 +21,10 @@ from tomoseg.exchange.places import (
     finished_rows,
     places_at,
 )
-from tomoseg.formats.dialects import Origin, WriteOptions
-from tomoseg.formats.registry import DIALECTS, Known
-from tomoseg.recipe import Recipe
-from tomoseg.sections import Spacing
-from tomoseg.stages.points import (
+from tomoseg.io.points.dialects import Origin, WriteOptions
+from tomoseg.io.points.registry import DIALECTS, Known
+from tomoseg.io.stores import Folder, digest, discard
+from tomoseg.pipeline.stages.points import (
     COPICK,
     FoundPoints,
     found_points,
@@ -34,7 +33,8 @@ from tomoseg.stages.points import (
     tomogram_files,
     write_options,
 )
-from tomoseg.stores import Folder, digest, discard
+from tomoseg.recipe.recipe import Recipe
+from tomoseg.recipe.sections import Spacing
 
 TOGETHER = "session"
 CSV = "csv"

@@ -20,18 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from tomoseg.annotations.voxels import strips
-from tomoseg.blocks import Box
-from tomoseg.coordinates import Filament, Particles
-from tomoseg.errors import FormatError, RequestError
+from tomoseg.core.blocks import Box
+from tomoseg.core.coordinates import Filament, Particles
+from tomoseg.core.errors import FormatError, RequestError
 from tomoseg.exchange.places import Place
-from tomoseg.formats import tables
-from tomoseg.formats.dialects import TomogramPoints
-from tomoseg.formats.mrc import MrcWriter
+from tomoseg.io.points import tables
+from tomoseg.io.points.dialects import TomogramPoints
+from tomoseg.io.stores import Folder
+from tomoseg.io.volumes.mrc import MrcWriter
+from tomoseg.io.volumes.sources import open_source
 from tomoseg.nets.card import ClassName
-from tomoseg.sources import open_source
-from tomoseg.stages.points import FoundPoints
-from tomoseg.stores import Folder
+from tomoseg.pipeline.stages.points import FoundPoints
+from tomoseg.training.annotations.voxels import strips
 
 IMPORTED = "imported"
 # Of int8, which every program reads.

@@ -9,21 +9,27 @@ from typing import TypeVar
 
 import numpy as np
 
-from tomoseg.errors import FormatError, RequestError
+from tomoseg.core.errors import FormatError, RequestError
+from tomoseg.core.version import code_version
 from tomoseg.exchange.imported import checked_class, note_import, write_mask, write_points
 from tomoseg.exchange.masks import count, opened_on, reading, rule_of
 from tomoseg.exchange.places import Places, places_at
-from tomoseg.formats.dialects import READ_AS_IS, Origin, ReadOptions, TomogramPoints
-from tomoseg.formats.picks import read_clicks, read_points
-from tomoseg.formats.registry import DIALECTS, dialect_of, reader
-from tomoseg.formats.star import decoded
-from tomoseg.sources import AMIRA_SUFFIXES, EM_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
-from tomoseg.stores import Folder, checked_url, fingerprint, read_file
-from tomoseg.version import code_version
+from tomoseg.io.points.dialects import READ_AS_IS, Origin, ReadOptions, TomogramPoints
+from tomoseg.io.points.picks import read_clicks, read_points
+from tomoseg.io.points.registry import DIALECTS, dialect_of, reader
+from tomoseg.io.points.star import decoded
+from tomoseg.io.stores import Folder, checked_url, fingerprint, read_file
+from tomoseg.io.volumes.sources import (
+    AMIRA_SUFFIXES,
+    EM_SUFFIXES,
+    MRC_SUFFIXES,
+    TIFF_SUFFIXES,
+    ZARR_SUFFIXES,
+)
 
 VOLUMES = MRC_SUFFIXES + TIFF_SUFFIXES + ZARR_SUFFIXES
 PICKS = "picks"
-"""Tables of pickers, which are read and not written: :mod:`tomoseg.formats.picks`."""
+"""Tables of pickers, which are read and not written: :mod:`tomoseg.io.points.picks`."""
 MASK = "mask"
 Read = TypeVar("Read")
 _PICK_SUFFIXES = (".cbox", ".box", ".coords", ".xml")

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.annotations.voxels import strips
-from tomoseg.blocks import Box
-from tomoseg.calibration import EQUAL_WITHIN
-from tomoseg.errors import RequestError, VoxelSizeError
-from tomoseg.sampling import Sampling, as_shape
-from tomoseg.sources import Source, open_source, unpacked
-from tomoseg.stores import Folder, checked_url, scratch_folder
-from tomoseg.turns import AXES_KEY, Axes
+from tomoseg.core.blocks import Box
+from tomoseg.core.errors import RequestError, VoxelSizeError
+from tomoseg.core.sampling import Sampling, as_shape
+from tomoseg.io.stores import Folder, checked_url, scratch_folder
+from tomoseg.io.volumes.calibration import EQUAL_WITHIN
+from tomoseg.io.volumes.sources import Source, open_source, unpacked
+from tomoseg.io.volumes.turns import AXES_KEY, Axes
+from tomoseg.training.annotations.voxels import strips
 
 Marked = NDArray[np.bool_]
 

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tomoseg.discovery import discover
-from tomoseg.errors import RequestError, VoxelSizeError
-from tomoseg.formats.dialects import TomoContext
-from tomoseg.recipe import recipe_from
+from tomoseg.compute.runners import SerialRunner
+from tomoseg.core.errors import RequestError, VoxelSizeError
+from tomoseg.core.sampling import Header
+from tomoseg.io.discovery import discover
+from tomoseg.io.points.dialects import TomoContext
+from tomoseg.io.stores import Folder, checked_url, scratch_folder
+from tomoseg.io.volumes.sources import Found, open_source, unpacked
+from tomoseg.io.volumes.turns import Axes
+from tomoseg.pipeline.stages import Context
+from tomoseg.pipeline.stages.points import tomo_context
+from tomoseg.recipe.recipe import recipe_from
+from tomoseg.recipe.sections import ExportSection
 from tomoseg.report.summary import DONE
-from tomoseg.runners import SerialRunner
-from tomoseg.sampling import Header
-from tomoseg.sections import ExportSection
-from tomoseg.sources import Found, open_source, unpacked
-from tomoseg.stages import Context
-from tomoseg.stages.points import tomo_context
-from tomoseg.stores import Folder, checked_url, scratch_folder
-from tomoseg.turns import Axes
 
 SESSION, MANIFEST, IMAGE = "session.json", "manifest.json", "/tomogram.zarr"
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tomoseg.bounds import CLOSED
+from tomoseg.core.bounds import CLOSED
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

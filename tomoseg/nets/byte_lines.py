@@ -24,11 +24,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tomoseg import intensity
+from tomoseg.analysis import intensity
+from tomoseg.core.version import code_version
 from tomoseg.nets.architecture import SegmentationNetwork
 from tomoseg.nets.card import Architecture, ModelCard
-from tomoseg.phantom import PhantomParameters, simulate, varied
-from tomoseg.version import code_version
+from tomoseg.simulation import PhantomParameters, simulate, varied
 
 # What the lines are measured on.
 SHAPE = (48, 160, 160)

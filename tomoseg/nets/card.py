@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tomoseg.errors import ModelError, is_away
-from tomoseg.sampling import Shape, as_shape
+from tomoseg.core.errors import ModelError, is_away
+from tomoseg.core.sampling import Shape, as_shape
 
 # The models that come with the program, by the names that recipes know.
 SHIPPED, SHIPPED_ACCURATE = "shipped", "shipped-accurate"
@@ -268,7 +268,7 @@ class ModelCard(BaseModel):
     contrast
         Whether protein is ``"dark"`` or ``"bright"`` in what the network expects.
     intensity
-        Normalisation steps in order, as ``tomoseg.intensity`` reads them.
+        Normalisation steps in order, as ``tomoseg.analysis.intensity`` reads them.
     halo
         Voxels zyx to read beyond a core. At least ``architecture.receptive_halo`` makes a
         block's result exact; what a smaller one costs is in ``halo_disagreement``.

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tomoseg.errors import ModelError, is_away
+from tomoseg.core.errors import ModelError, is_away
 from tomoseg.nets.architecture import SegmentationNetwork, build_network
 from tomoseg.nets.card import (
     CARD_NAME,

@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tomoseg.errors import ModelError, RequestError
-from tomoseg.intensity import ClipScale, Normaliser
+from tomoseg.analysis.intensity import ClipScale, Normaliser
+from tomoseg.core.errors import ModelError, RequestError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Results = Callable[[], NDArray[Any]]

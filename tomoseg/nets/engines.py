@@ -31,7 +31,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from tomoseg.errors import RequestError, ResourceError
+from tomoseg.core.errors import RequestError, ResourceError
 from tomoseg.nets.architecture import SegmentationNetwork
 from tomoseg.nets.byte_lines import byte_lines
 from tomoseg.nets.card import ModelCard

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tomoseg.errors import ResourceError
+from tomoseg.core.errors import ResourceError
 from tomoseg.nets.architecture import SegmentationNetwork, UNet, channels_last, fold_voxels
 from tomoseg.nets.byte_lines import ByteLine
 

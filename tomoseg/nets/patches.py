@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.blocks import BlockGrid, Box
-from tomoseg.errors import RequestError
+from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.errors import RequestError
+from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.nets.augment import reading_shape
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.nets.split import Region, count_labels
-from tomoseg.sampling import Shape, as_shape
 
 ANCHORS_PER_BLOCK = 500
 _HALO_SHARE = 8

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tomoseg.blocks import BlockGrid, Box
-from tomoseg.errors import RequestError, ResourceError
-from tomoseg.intensity import Normaliser
+from tomoseg.analysis.intensity import Normaliser
+from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.errors import RequestError, ResourceError
+from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.nets.architecture import (
     SegmentationNetwork,
     fold_norms,
@@ -40,7 +41,6 @@ from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import load_network
 from tomoseg.nets.device import Precision, choose_device, choose_dtype, device_of, keep_freed_memory
 from tomoseg.nets.engines import Engine, check_engine, with_engine
-from tomoseg.sampling import Shape, as_shape
 
 Network = Callable[[Tensor], Tensor]
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tomoseg.blocks import Box
-from tomoseg.bounds import CLOSED, Cores, Count, Edge, Halo, Minutes, VoxelSize
+from tomoseg.core.blocks import Box
+from tomoseg.core.bounds import CLOSED, Cores, Count, Edge, Halo, Minutes, VoxelSize
+from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.nets.augmentation import AugmentationSettings, Fraction
 from tomoseg.nets.card import (
     DEFAULT_COLOURS,
@@ -26,7 +27,6 @@ from tomoseg.nets.card import (
     Step,
     check_classes,
 )
-from tomoseg.sampling import Shape, as_shape
 
 Weight = Annotated[float, Field(ge=0, le=1000)]
 Steps = Annotated[int, Field(ge=1, le=1_000_000_000)]

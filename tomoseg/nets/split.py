@@ -14,11 +14,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.blocks import BlockGrid, Box
-from tomoseg.errors import RequestError
+from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.errors import RequestError
+from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.nets.settings import AnnotatedVolume, TrainingSettings
-from tomoseg.sampling import Shape, as_shape
 
 _SCAN_BLOCK = (32, 512, 512)
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tomoseg.errors import ModelError, RequestError
+from tomoseg.core.errors import ModelError, RequestError
+from tomoseg.core.version import code_version
 from tomoseg.nets.architecture import (
     SegmentationNetwork,
     build_network,
@@ -21,7 +22,6 @@ from tomoseg.nets.architecture import (
 from tomoseg.nets.card import CARD_NAME
 from tomoseg.nets.checkpoint import damaged_state, load_network, load_state, save_state
 from tomoseg.nets.settings import TrainingSettings
-from tomoseg.version import code_version
 
 STATE_NAME = "training.safetensors"
 

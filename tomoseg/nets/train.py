@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tomoseg.blocks import Box
-from tomoseg.compete import fit_calibration
-from tomoseg.errors import ModelError
+from tomoseg.analysis.compete import fit_calibration
+from tomoseg.core.blocks import Box
+from tomoseg.core.errors import ModelError
+from tomoseg.core.version import code_version
 from tomoseg.nets.architecture import channels_last
 from tomoseg.nets.augment import augmented
 from tomoseg.nets.card import ModelCard, load_card
@@ -46,7 +47,6 @@ from tomoseg.nets.validation import (
     mean_score,
     score_histograms,
 )
-from tomoseg.version import code_version
 
 LOG_NAME = "training.jsonl"
 

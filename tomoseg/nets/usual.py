@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.blocks import Box
+from tomoseg.core.blocks import Box
+from tomoseg.core.sampling import as_shape
 from tomoseg.nets.augmentation import AugmentationSettings
 from tomoseg.nets.card import PRESETS, Architecture
 from tomoseg.nets.settings import AnnotatedVolume, TrainingSettings, fitting_patch
-from tomoseg.sampling import as_shape
 
 # Annotation of so many slices in a row is for a network that predicts several at once.
 _THICK = 4

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.blocks import BlockGrid, Box
+from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.sampling import as_shape
 from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.split import Region
-from tomoseg.sampling import as_shape
 
 HALOS = (16, 32, 48, 64)
 _HALO_CORE = 64

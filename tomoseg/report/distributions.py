@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from tomoseg.coordinates import Filament, Particles
+from tomoseg.core.coordinates import Filament, Particles
 from tomoseg.report.panels import INK
 
 Limits = tuple[float | None, float | None]

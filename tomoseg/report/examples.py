@@ -16,10 +16,10 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomoseg.errors import RequestError
-from tomoseg.metrics.voxels import UNANNOTATED, Counts, confusion
+from tomoseg.analysis.metrics.voxels import UNANNOTATED, Counts, confusion
+from tomoseg.core.errors import RequestError
+from tomoseg.core.sampling import Shape
 from tomoseg.report.panels import Image, Labels, contrast_limits
-from tomoseg.sampling import Shape
 
 Picture = NDArray[np.float32]
 
@@ -99,7 +99,7 @@ class Example:
         return float(self.wrong.sum() / whole) if whole else 0.0
 
     def counts(self, classes: int) -> Counts:
-        """Count annotated voxels as :func:`tomoseg.metrics.voxels.confusion` does."""
+        """Count annotated voxels as :func:`tomoseg.analysis.metrics.voxels.confusion` does."""
         return confusion(self.counted, self.truth, classes)
 
 

@@ -10,6 +10,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tomoseg.analysis.surfaces import SurfaceSamples
+from tomoseg.core.sampling import Sampling
 from tomoseg.report import panels
 from tomoseg.report.panels import write
 from tomoseg.report.sheet import (
@@ -24,8 +26,6 @@ from tomoseg.report.sheet import (
     write_title,
 )
 from tomoseg.report.summary import ClassSummary
-from tomoseg.sampling import Sampling
-from tomoseg.surfaces import SurfaceSamples
 
 Floats = NDArray[np.float64]
 # A normal is drawn as long as this part of its panel's width.

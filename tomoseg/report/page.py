@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import PurePosixPath
 
-from tomoseg.lookalikes import told_left_out
+from tomoseg.core.lookalikes import told_left_out
 from tomoseg.report.markup import (
     document,
     duration,

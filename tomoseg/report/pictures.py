@@ -24,8 +24,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tomoseg.coordinates import Filament, Particles
-from tomoseg.errors import RequestError
+from tomoseg.analysis.surfaces import SurfaceSamples
+from tomoseg.core.coordinates import Filament, Particles
+from tomoseg.core.errors import RequestError
+from tomoseg.core.sampling import Sampling
 from tomoseg.report import panels
 from tomoseg.report.membranes import Membranes, draw_membranes
 from tomoseg.report.panels import Image, Labels, write
@@ -50,8 +52,6 @@ from tomoseg.report.sheet import (
     write_title,
 )
 from tomoseg.report.summary import COUNTED, ClassSummary, counts, described
-from tomoseg.sampling import Sampling
-from tomoseg.surfaces import SurfaceSamples
 
 THUMBNAIL_IMAGE = 160
 """Pixels of a thumbnail's image: fewer than it has, since means show more than noise does."""

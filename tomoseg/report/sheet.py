@@ -14,10 +14,10 @@ from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox, IdentityTransform
 
-from tomoseg.errors import RequestError
+from tomoseg.core.errors import RequestError
+from tomoseg.core.sampling import Sampling
 from tomoseg.report import panels
 from tomoseg.report.panels import DOTS_PER_INCH, Image, Labels, Points, write
-from tomoseg.sampling import Sampling
 
 NOT_ANNOTATED = 255
 LARGEST_IMAGE = 1000

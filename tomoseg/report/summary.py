@@ -8,8 +8,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from tomoseg.errors import RequestError
-from tomoseg.sampling import Sampling
+from tomoseg.core.errors import RequestError
+from tomoseg.core.sampling import Sampling
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tomoseg.metrics.voxels import ClassScore, Counts, class_scores
+from tomoseg.analysis.metrics.voxels import ClassScore, Counts, class_scores
 from tomoseg.report.charts import Chart, Line, chart_svg
 from tomoseg.report.examples import CONFUSED, FALSE, MISSED, Example, example_pictures
 from tomoseg.report.markup import (

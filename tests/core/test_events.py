@@ -1,0 +1,79 @@
+"""Events: who listens hears what began and how it ended, and where; names do not leak."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tomoseg.core.events import Listener, Place, at, here, listen, stop_listening, working
+
+
+class Heard(Listener):
+    """Writes down what it hears."""
+
+    def __init__(self):
+        self.said = []
+
+    def began(self, work):
+        self.said.append(("began", work.kind, work.place, work.voxels))
+
+    def ended(self, work, seconds, *, is_done):
+        assert seconds >= 0
+        self.said.append(("ended", work.kind, work.place, is_done))
+
+
+@pytest.fixture
+def heard():
+    listener = Heard()
+    listen(listener)
+    yield listener.said
+    stop_listening(listener)
+
+
+def test_work_within_work_has_all_the_names(heard):
+    stage, block = Place("r", "s", "t", "segment"), Place("r", "s", "t", "segment", "0-0-0")
+    with at(run="r", session="s"):
+        with working("stage", tomogram="t", stage="segment"):
+            with working("block", voxels=24, block="0-0-0"):
+                assert here() == block
+            assert here() == stage
+        assert here() == Place("r", "s")
+    assert here() == Place()
+    assert heard == [
+        ("began", "stage", stage, 0),
+        ("began", "block", block, 24),
+        ("ended", "block", block, True),
+        ("ended", "stage", stage, True),
+    ]
+
+
+def test_a_failure_is_heard_and_goes_on(heard):
+    with pytest.raises(ZeroDivisionError), working("block", block="b"):
+        raise ZeroDivisionError
+    assert heard[-1] == ("ended", "block", Place(block="b"), False)
+    assert here() == Place()
+
+
+def test_a_place_goes_to_another_process(heard):
+    with at(run="r", tomogram="t"):
+        sent = pickle.dumps(here())
+    with at(run="other", block="left out"), at(pickle.loads(sent)), working("block", block="b"):
+        assert here() == Place("r", "", "t", "", "b")
+
+
+def test_threads_do_not_share_a_place():
+    with at(tomogram="mine"), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(here).result() == Place()
+
+
+def test_who_listens_twice_hears_once_and_who_stops_hears_nothing(heard):
+    listener = Heard()
+    listen(listener)
+    listen(listener)
+    with working("block"):
+        pass
+    stop_listening(listener)
+    with working("block"):
+        pass
+    assert len(listener.said) == 2
+    assert len(heard) == 4

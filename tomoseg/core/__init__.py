@@ -1,0 +1,1 @@
+"""What every room stands on: grids, blocks, coordinates, errors, events; numpy and pydantic."""

@@ -1,0 +1,1 @@
+"""Volumes as programs write them, read by ranges of bytes and written as a stream."""

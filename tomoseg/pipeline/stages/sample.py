@@ -1,0 +1,125 @@
+"""Sample membranes: sheets over blocks, points on their surfaces in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomoseg.analysis.surfaces import (
+    Contacts,
+    SheetPoints,
+    Surfaces,
+    SurfaceSamples,
+    SurfaceSettings,
+    connected_surfaces,
+    contacts,
+    sample_surfaces,
+    sheet_points,
+    surface_factor,
+    surface_halo,
+)
+from tomoseg.core.blocks import BlockGrid
+from tomoseg.core.coordinates import Particles
+from tomoseg.io.stores import Ledger
+from tomoseg.pipeline.stages.context import Context, Stage
+from tomoseg.pipeline.stages.masks import INSIDE, codes_at
+from tomoseg.pipeline.stages.segment import evidence
+from tomoseg.pipeline.stages.trace import FindPoints
+
+NM2 = 100.0
+
+
+def _settings(context: Context) -> Any:
+    classes = {name: asdict(one) for name, one in (context.recipe.sample or {}).items()}
+    return {"columns": SheetPoints.names(), "classes": classes}
+
+
+def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
+    wanted = context.recipe.sample or {}
+    summary: dict[str, Any] = {}
+    near: dict[str, Surfaces] = {}
+    for name, settings in wanted.items():
+        found = _connected(context, ledger, name, settings)
+        summary[name] = _sample(context, name, found, settings)
+        if any(one.contact_angstrom for one in wanted.values()):
+            codes = codes_at(context, found.places.points_angstrom)
+            near[name] = found.taken(codes == INSIDE)
+    for name, settings in wanted.items():
+        if settings.contact_angstrom:
+            table = contacts(name, near, within_angstrom=settings.contact_angstrom)
+            context.records.write_arrays(f"contacts/{name}.npz", table.as_dict())
+            summary[name]["contacts"] = len(table)
+    return summary
+
+
+def _sample(
+    context: Context, name: str, found: Surfaces, settings: SurfaceSettings
+) -> dict[str, Any]:
+    """Write the points of a class's surfaces that the mask allows; return their numbers."""
+    whole = sample_surfaces(found, name=name, sampling=context.sampling, settings=settings)
+    kept = whole.select(codes_at(context, whole.particles.points_angstrom) == INSIDE)
+    context.records.write_arrays(f"surfaces/{name}.npz", _as_arrays(kept))
+    area = float(kept.area_angstrom2.sum())
+    thickness = float((kept.thickness_angstrom * kept.area_angstrom2).sum())
+    return {
+        "surfaces": len(np.unique(kept.surface)),
+        "area_nm2": area / NM2,
+        "thickness_nm": thickness / area / 10 if area else None,
+        "points": len(kept.particles),
+        "left_out": len(whole.particles) - len(kept.particles),
+    }
+
+
+def _connected(context: Context, ledger: Ledger, name: str, settings: SurfaceSettings) -> Surfaces:
+    sampling = context.sampling
+    work = FindPoints(
+        ledger, f"sheets-{name}", *evidence(context, name), sampling, settings, _sheets
+    )
+    grid = BlockGrid(
+        sampling.shape,
+        context.recipe.blocks.compact,
+        halo=surface_halo(settings, sampling),
+        stride=(surface_factor(settings, sampling),) * 3,
+    )
+    receipts = context.run_pass(ledger, work.label, work, grid)
+    points = SheetPoints.concatenate(
+        [SheetPoints.from_dict(arrays) for arrays in ledger.read_all_arrays(receipts)]
+    )
+    return connected_surfaces(points, sampling=sampling, settings=settings)
+
+
+def _sheets(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
+    return sheet_points(*block, **how).as_dict()
+
+
+def _as_arrays(found: SurfaceSamples) -> dict[str, NDArray[Any]]:
+    known = {key: value for key, value in vars(found).items() if key != "particles"}
+    particles = found.particles
+    return {
+        "points_angstrom": particles.points_angstrom,
+        "scores": particles.scores,
+        "orientations": particles.orientations,
+        **known,
+    }
+
+
+def read_samples(context: Context, name: str) -> SurfaceSamples:
+    """Return the points sampled on the membranes of a class."""
+    arrays = context.records.read_arrays(f"surfaces/{name}.npz")
+    keys = ("points_angstrom", "scores", "orientations")
+    particles = Particles(name, **{key: arrays.pop(key) for key in keys})
+    return SurfaceSamples(particles, **arrays)
+
+
+def read_contacts(context: Context, name: str) -> Contacts | None:
+    """Return which surfaces are near those of a class; None if not looked."""
+    if not (context.recipe.sample or {})[name].contact_angstrom:
+        return None
+    return Contacts.from_dict(context.records.read_arrays(f"contacts/{name}.npz"))
+
+
+SAMPLE = Stage("sample", ("clean",), _settings, _run)

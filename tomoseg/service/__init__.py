@@ -1,0 +1,1 @@
+"""What arrives at a facility and what becomes of it: watched, told and worked off day and night."""

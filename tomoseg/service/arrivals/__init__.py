@@ -1,0 +1,56 @@
+"""What arrives in a session, what becomes of it, and where each tomogram stands."""
+
+from tomoseg.service.arrivals.accounts import Account, account_of
+from tomoseg.service.arrivals.facts import (
+    DONE,
+    FAILED,
+    PLACE,
+    REFUSED,
+    RUNNING,
+    SEEN,
+    SPARED,
+    WORKED,
+    Hindrance,
+    Seen,
+    Sights,
+    Trouble,
+    Worked,
+    Works,
+    iso,
+    observed,
+    stopped,
+)
+from tomoseg.service.arrivals.standings import DIED, Stand, Standing, after, standing_of, stands
+from tomoseg.service.arrivals.standstill import Looks, Standstill, looks_of, standstill
+
+__all__ = [
+    "DIED",
+    "DONE",
+    "FAILED",
+    "PLACE",
+    "REFUSED",
+    "RUNNING",
+    "SEEN",
+    "SPARED",
+    "WORKED",
+    "Account",
+    "Hindrance",
+    "Looks",
+    "Seen",
+    "Sights",
+    "Stand",
+    "Standing",
+    "Standstill",
+    "Trouble",
+    "Worked",
+    "Works",
+    "account_of",
+    "after",
+    "iso",
+    "looks_of",
+    "observed",
+    "standing_of",
+    "stands",
+    "standstill",
+    "stopped",
+]

@@ -1,0 +1,1 @@
+"""From annotations to a network and what is known of it."""
