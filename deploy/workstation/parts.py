@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tomoseg.compute.devices import visible_gpus
+from tomoseg.compute.settings import GPU_THREADS
 from tomoseg.core.errors import ResourceError
-from tomoseg.recipe.sections import GPU_THREADS
 
 HERE = Path(__file__).parent
 MONITORING = HERE.parent / "monitoring"

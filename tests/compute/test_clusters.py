@@ -21,8 +21,8 @@ from tomoseg.compute.clusters import (
     runner_at,
     slurm_options,
 )
+from tomoseg.compute.settings import ComputeSection
 from tomoseg.core.errors import RequestError, ResourceError
-from tomoseg.recipe.sections import ComputeSection
 
 SLURM = {"interface": "lo", "protocol": "tcp"}
 PODS = {"image": "registry.facility.org/tomoseg:1.0", "protocol": "tcp"}

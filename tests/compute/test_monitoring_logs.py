@@ -20,9 +20,9 @@ from tomoseg.compute.monitoring.logs import (
     configure_logs,
     log_environment,
 )
+from tomoseg.compute.settings import ComputeSection
 from tomoseg.core.errors import RequestError, StoreError
 from tomoseg.core.events import at
-from tomoseg.recipe.sections import ComputeSection
 
 NAMES = {"run": "r1", "session": "/out", "tomogram": "ts_1", "stage": "segment"}
 

@@ -140,7 +140,7 @@ def tls_of(folder):
 
 def test_a_client_of_the_deployment_is_let_in(scheduler, credentials):
     from tomoseg.compute.clusters import runner_at
-    from tomoseg.recipe.sections import ComputeSection
+    from tomoseg.compute.settings import ComputeSection
 
     assert scheduler.startswith("tls://127.0.0.1:")
     files = {name: str(path) for name, path in tls_of(credentials).items()}
@@ -151,7 +151,7 @@ def test_a_client_of_the_deployment_is_let_in(scheduler, credentials):
 REACH = """
 import sys
 from tomoseg.compute.clusters import runner_at
-from tomoseg.recipe.sections import ComputeSection
+from tomoseg.recipe.export import ComputeSection
 
 with runner_at(sys.argv[1], ComputeSection(address=sys.argv[1])):
     print("reached")

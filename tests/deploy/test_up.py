@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tomoseg.compute.clusters import runner_at
-from tomoseg.recipe.sections import ComputeSection
+from tomoseg.compute.settings import ComputeSection
 
 ROOT = Path(__file__).parents[2]
 UP = ROOT / "deploy" / "workstation" / "up.py"

@@ -34,8 +34,8 @@ from tomoseg.io.points.registry import DIALECTS
 from tomoseg.io.stores import Folder, Volume
 from tomoseg.pipeline.session import plan_session, run_session
 from tomoseg.pipeline.stages import run_stage
+from tomoseg.recipe.export import DialectName
 from tomoseg.recipe.recipe import load_recipe, recipe_from
-from tomoseg.recipe.sections import DialectName
 
 SHAPE, VOXEL = (20, 40, 57), 10.0
 # The tilt series, unbinned; rounded up, as reconstruction programs do.

@@ -20,10 +20,10 @@ from tomoseg.compute.devices import visible_gpus
 from tomoseg.compute.monitoring import MODULE
 from tomoseg.compute.monitoring.logs import log_environment
 from tomoseg.compute.runners import Runner, open_runner
+from tomoseg.compute.settings import ComputeSection, ElasticSection, KubernetesSection, SlurmSection
 from tomoseg.compute.workers import quieten
 from tomoseg.core.attempts import explaining
 from tomoseg.core.errors import RequestError, ResourceError, TomosegError
-from tomoseg.recipe.sections import ComputeSection, ElasticSection, KubernetesSection, SlurmSection
 
 # A scheduler holds receipts and the names of blocks, no voxels.
 SCHEDULER_RESOURCES = {

@@ -1,4 +1,4 @@
-"""Numbers that recipes hold: their bounds stand in their types, and what is wrong is told at once.
+"""What recipes are made of: closed sections, and numbers whose bounds stand in their types.
 
 Bounds are what could be meant at all, not what is wise: a typing mistake or another unit leaves
 them. A number's type is the only place of its bounds, whether a recipe or a program sets it.
@@ -34,6 +34,12 @@ Volume = Annotated[float, Field(gt=0, le=1e12)]
 """nm³."""
 Angle = Annotated[float, Field(gt=0, lt=90)]
 """Degrees."""
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(**CLOSED, frozen=True)
 
 
 class SettingError(RequestError, ValueError):

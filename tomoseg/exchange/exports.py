@@ -33,8 +33,8 @@ from tomoseg.pipeline.stages.points import (
     tomogram_files,
     write_options,
 )
+from tomoseg.recipe.export import Spacing
 from tomoseg.recipe.recipe import Recipe
-from tomoseg.recipe.sections import Spacing
 
 TOGETHER = "session"
 CSV = "csv"

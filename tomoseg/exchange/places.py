@@ -16,8 +16,8 @@ from tomoseg.io.volumes.sources import Found, open_source, unpacked
 from tomoseg.io.volumes.turns import Axes
 from tomoseg.pipeline.stages import Context
 from tomoseg.pipeline.stages.points import tomo_context
+from tomoseg.recipe.export import ExportSection
 from tomoseg.recipe.recipe import recipe_from
-from tomoseg.recipe.sections import ExportSection
 from tomoseg.report.summary import DONE
 
 SESSION, MANIFEST, IMAGE = "session.json", "manifest.json", "/tomogram.zarr"

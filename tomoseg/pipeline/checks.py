@@ -9,6 +9,7 @@ from typing import Any
 from tomoseg.analysis import intensity
 from tomoseg.analysis.intensity import Moments
 from tomoseg.compute.clusters import check_cluster
+from tomoseg.compute.settings import ComputeSection
 from tomoseg.core.attempts import explaining
 from tomoseg.core.errors import FullDiskError, RequestError, TomosegError, VoxelSizeError
 from tomoseg.core.sampling import Header, Sampling
@@ -29,7 +30,6 @@ from tomoseg.pipeline.stages.fit import check_recipe
 from tomoseg.pipeline.stages.masks import check_mask
 from tomoseg.pipeline.stages.networks import check_fit
 from tomoseg.recipe.recipe import Recipe
-from tomoseg.recipe.sections import ComputeSection
 from tomoseg.recipe.source import SourceSection
 
 # Pictures and tables of a tomogram, whatever its size.

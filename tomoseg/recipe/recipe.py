@@ -28,12 +28,13 @@ from tomoseg.analysis.cleanup import CleaningSettings
 from tomoseg.analysis.filaments import TracingSettings, tracing_defaults
 from tomoseg.analysis.particles import PickingSettings
 from tomoseg.analysis.surfaces import SurfaceSettings, surface_defaults
-from tomoseg.core.bounds import Halo, explained
+from tomoseg.compute.settings import ComputeSection, without_scheduler
+from tomoseg.core.bounds import Halo, Section, explained
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Shape
 from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
+from tomoseg.recipe.export import ExportSection
 from tomoseg.recipe.plain_yaml import LARGEST_CHARACTERS, read_yaml, yaml_mapping, yaml_values
-from tomoseg.recipe.sections import ComputeSection, ExportSection, Section, without_scheduler
 from tomoseg.recipe.source import SourceSection
 
 ABSTAIN = 0.5

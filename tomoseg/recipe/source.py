@@ -6,9 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tomoseg.core.bounds import VoxelSize
+from tomoseg.core.bounds import Section, VoxelSize
 from tomoseg.io.volumes.turns import Axes
-from tomoseg.recipe.sections import Section
 
 Value = Annotated[int, Field(ge=0, le=255)]
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tomoseg.analysis import intensity
-from tomoseg.core.bounds import Gib, explained
+from tomoseg.core.bounds import Gib, Section, explained
 from tomoseg.core.errors import RequestError
 from tomoseg.io.stores import Folder, local_path, read_file
 from tomoseg.nets.card import DEFAULT_COLOURS, SHIPPED_MODELS, ModelCard, load_card, model_folder
@@ -21,7 +21,6 @@ from tomoseg.nets.settings import TrainingProgress, TrainingSettings
 from tomoseg.nets.usual import suited
 from tomoseg.recipe.plain_yaml import read_yaml
 from tomoseg.recipe.recipe import absolute
-from tomoseg.recipe.sections import Section
 from tomoseg.recipe.source import SourceSection
 from tomoseg.report.progress import read_progress
 from tomoseg.training.annotations import (

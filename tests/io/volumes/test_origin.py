@@ -26,7 +26,7 @@ from tomoseg.io.points.dialects import TomoContext, TomogramPoints, WriteOptions
 from tomoseg.io.points.registry import DIALECTS, reader
 from tomoseg.io.volumes.sources import open_source
 from tomoseg.pipeline.stages.points import tomo_context
-from tomoseg.recipe.sections import ExportSection
+from tomoseg.recipe.export import ExportSection
 
 SHAPE, VOXEL = (14, 24, 30), 10.0
 VOXELS = np.array([(4.0, 5.25, 6.0), (9.0, 18.0, 24.5)])

@@ -31,7 +31,7 @@ from tomoseg.io.volumes.mrc import MrcWriter
 from tomoseg.io.volumes.tiff_writer import TiffWriter
 from tomoseg.io.volumes.turns import Axes, file_box, file_header, file_voxels
 from tomoseg.pipeline.stages.context import Context, Piece
-from tomoseg.recipe.sections import MaskFormat
+from tomoseg.recipe.export import MaskFormat
 
 # A surface of a larger grid is made of bins: 512³ voxels show what a figure can.
 LARGEST_MESH_VOXELS = 2**27

@@ -18,8 +18,8 @@ from tomoseg.pipeline.stages.context import RECORDS, Context
 from tomoseg.pipeline.stages.pick import read_particles
 from tomoseg.pipeline.stages.sample import read_samples
 from tomoseg.pipeline.stages.trace import read_filaments
+from tomoseg.recipe.export import ExportSection
 from tomoseg.recipe.recipe import Recipe
-from tomoseg.recipe.sections import ExportSection
 
 COPICK = "copick"
 

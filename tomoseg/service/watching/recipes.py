@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tomoseg.compute.settings import without_scheduler
 from tomoseg.core.errors import RequestError, StoreError
 from tomoseg.io.stores import Entry, Folder, checked_url, digest, is_folder
 from tomoseg.nets.card import SHIPPED_MODELS
 from tomoseg.recipe.plain_yaml import yaml_mapping
 from tomoseg.recipe.recipe import Recipe, load_recipe, recipe_from
-from tomoseg.recipe.sections import without_scheduler
 from tomoseg.service.watching.places import Place, check_root, is_match
 from tomoseg.service.watching.settings import Watch, at_scheduler
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from tomoseg.core.bounds import Cores, Count, explained
+from tomoseg.compute.settings import ComputeSection
+from tomoseg.core.bounds import Cores, Count, Section, explained
 from tomoseg.core.errors import RequestError
 from tomoseg.recipe.plain_yaml import read_yaml
 from tomoseg.recipe.recipe import absolute
-from tomoseg.recipe.sections import ComputeSection, Section
 
 GPU_LIMIT = "tomoseg-gpu"
 SCHEDULER = "TOMOSEG_SCHEDULER"

@@ -7,11 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from tomoseg.core.bounds import Count, Length
+from tomoseg.core.bounds import Count, Length, Section
 from tomoseg.core.errors import RequestError
 from tomoseg.nets.card import ClassName
 from tomoseg.recipe.recipe import absolute
-from tomoseg.recipe.sections import Section
 from tomoseg.recipe.source import SourceSection
 
 BACKGROUND = "background"
