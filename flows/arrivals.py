@@ -35,6 +35,7 @@ from tomoseg.compute.monitoring import configure_logs
 from tomoseg.compute.runners import SerialRunner
 from tomoseg.core.errors import BlockError, ClaimError, StoreError, TomosegError
 from tomoseg.core.events import at
+from tomoseg.core.layout import PAGE
 from tomoseg.io.volumes.sources import Found
 from tomoseg.pipeline.session import finished_row
 from tomoseg.pipeline.stages import STAGES
@@ -133,7 +134,7 @@ def _through(work: Work, session: str) -> Outcome:
     logs: dict[str, str] = {}
     output = work.session.output
     with cluster_of(work) as (address, dashboard):
-        show_links(session, {"report": f"{output.url}/index.html", "dask": dashboard})
+        show_links(session, {"report": f"{output.url}/{PAGE}", "dask": dashboard})
         take = Take(work, session, address, logs)
         outcome = work.through(take)
     show_rows(session, outcome.rows, logs)

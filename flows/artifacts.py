@@ -22,6 +22,7 @@ from prefect.artifacts import (
 
 from tomoseg.core.attempts import explaining
 from tomoseg.core.errors import TomosegError
+from tomoseg.core.layout import THUMBNAIL
 from tomoseg.io.stores import Folder
 from tomoseg.pipeline.stages import STAGES
 from tomoseg.report.markup import markdown
@@ -145,7 +146,7 @@ def show_picture(session: str, output: Folder, row: dict[str, Any]) -> None:
     if not row.get("picture"):
         return
     with quietly():
-        content = output.read(f"{row['name']}/.tomoseg/thumbnail.jpg")
+        content = output.read(f"{row['name']}/{THUMBNAIL}")
         if len(content) <= PICTURE_BYTES:
             create_image_artifact(
                 "data:image/jpeg;base64," + base64.b64encode(content).decode(),

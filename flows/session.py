@@ -25,10 +25,12 @@ from tomoseg.compute.runners import SerialRunner
 from tomoseg.core.attempts import can_pass, explaining
 from tomoseg.core.errors import BlockError, RequestError, TomosegError
 from tomoseg.core.events import at
+from tomoseg.core.layout import PAGE
 from tomoseg.io.stores import Claim, claimed
 from tomoseg.io.volumes.sources import Found
 from tomoseg.pipeline.checks import check_session
 from tomoseg.pipeline.journal import Journal, told
+from tomoseg.pipeline.progress import Progress
 from tomoseg.pipeline.session import (
     Session,
     failed_row,
@@ -38,7 +40,6 @@ from tomoseg.pipeline.session import (
     session_address,
 )
 from tomoseg.pipeline.stages import STAGES
-from tomoseg.pipeline.stages.context import Progress
 from tomoseg.recipe.recipe import Recipe, load_recipe, recipe_from
 from tomoseg.report.markup import markdown
 
@@ -125,10 +126,10 @@ def _finish(session: Session, journal: Journal) -> State[Any]:
     table = ["| tomogram | state | what to know |", "|---|---|---|"]
     table += [f"| {markdown(row['name'])} | {row['state']} | {why(row)} |" for row in rows]
     create_markdown_artifact("\n".join(table), key="tomoseg-session")
-    create_link_artifact(f"{output.url}/index.html", link_text="report", key="tomoseg-report")
+    create_link_artifact(f"{output.url}/{PAGE}", link_text="report", key="tomoseg-report")
     names = {found.name for found in session.tomograms}
     said, failed = told(result, names)
-    said += f"; look at {output}/index.html"
+    said += f"; look at {output}/{PAGE}"
     return Failed(message=said) if failed else Completed(message=said)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from tomoseg import cli
 from tomoseg.core.errors import RequestError, ResourceError
-from tomoseg.pipeline.history import ATTEMPTS, MOST, Attempt, History, since_when, totals
+from tomoseg.core.layout import ATTEMPTS
+from tomoseg.pipeline.history import MOST, Attempt, History, since_when, totals
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 FAILED = {"state": "failed", "stage": "segment", "error": "out of memory", "remedy": "Take less."}

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tomoseg.core.errors import ClaimError, ResourceError
+from tomoseg.core.layout import ATTEMPTS, PROGRESS
 from tomoseg.io.volumes.sources import Found
-from tomoseg.pipeline.history import ATTEMPTS, History
+from tomoseg.pipeline.history import History
 from tomoseg.pipeline.journal import Journal, note_trouble, told
-from tomoseg.pipeline.stages.progress import PLACE as PROGRESS
 from tomoseg.recipe.plain_yaml import LARGEST_CHARACTERS
 from tomoseg.recipe.recipe import Recipe, load_recipe, recipe_from
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tomoseg.core.layout import WATCHES
 from tomoseg.service.arrivals import Hindrance
 from tomoseg.service.arrivals.presence import (
-    WATCHES,
     Known,
     announced,
     home,

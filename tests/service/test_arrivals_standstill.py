@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tomoseg.core.layout import PROGRESS
 from tomoseg.io.stores import claimed
-from tomoseg.pipeline.progress import PLACE, PassProgress
+from tomoseg.pipeline.progress import PassProgress
 from tomoseg.service.arrivals import (
     Account,
     Hindrance,
@@ -138,7 +139,7 @@ def test_a_run_that_ends_no_block_is_told_after_ten_minutes(folder):
         begun = account(folder, 0, works=running)
         assert begun.moved == begun.owner.began, "before it has told anything"
         # Its owner began now, by the clock of the machine: as if that were noon.
-        (folder / "a").write_json(PLACE, vars(progress) | {"at": "2999-01-01T00:00:00+00:00"})
+        (folder / "a").write_json(PROGRESS, vars(progress) | {"at": "2999-01-01T00:00:00+00:00"})
         assert account(folder, 0, works=running).moved.startswith("2999")
     slow = replace(begun, moved=progress.at)
     assert still(500 + 600, slow) is None
@@ -156,14 +157,14 @@ def test_a_run_that_says_that_nobody_works_on_its_blocks_is_told_at_once(folder)
         waits="there is no worker that takes the blocks", waits_since=iso(at(530)),
     )  # fmt: skip
     with claimed(folder):
-        (folder / "a").write_json(PLACE, vars(waits))
+        (folder / "a").write_json(PROGRESS, vars(waits))
         found = still(540, account(folder, 540, works=running))
         assert found.since == iso(at(530))
         assert found.say == (
             "s0/a is in work, but there is no worker that takes the blocks since 12:08 UTC (10.0 s)"
         )
         assert "workers" in found.remedy
-        (folder / "a").write_json(PLACE, vars(replace(waits, waits="", waits_since="")))
+        (folder / "a").write_json(PROGRESS, vars(replace(waits, waits="", waits_since="")))
         assert still(540, account(folder, 540, works=running)) is None
 
 

@@ -12,8 +12,8 @@ from tomoseg import cli
 from tomoseg.compute.monitoring.capacity import Times
 from tomoseg.core.errors import RequestError
 from tomoseg.io.stores import Folder, Owner, claimed
-from tomoseg.pipeline.stages.progress import note_waiting, read_progress
-from tomoseg.pipeline.stages.progress import noted as progress_noted
+from tomoseg.pipeline.progress import note_waiting, read_progress
+from tomoseg.pipeline.progress import noted as progress_noted
 from tomoseg.service.arrivals import Hindrance, Seen, Sights, Trouble, Works
 from tomoseg.service.arrivals.presence import announced, presence_here
 from tomoseg.service.status import session_status, status_of, tomogram_times

@@ -16,11 +16,11 @@ from tomoseg.core.errors import (
     ResourceError,
     StoreError,
 )
+from tomoseg.core.layout import ARRIVALS
 from tomoseg.io.stores import Folder, claimed, living_owner
 from tomoseg.pipeline.history import History
 from tomoseg.pipeline.stages import STAGES
 from tomoseg.recipe.recipe import recipe_from
-from tomoseg.service import arrivals
 from tomoseg.service.arrivals import Sights, Standing, Worked, Works, iso
 from tomoseg.service.status import session_status, tomogram_times
 from tomoseg.service.watching import work as work_module
@@ -529,7 +529,7 @@ def test_a_session_in_work_is_left_alone(site):
 def test_two_looks_at_the_same_moment_do_not_undo_each_other(site):
     site.put("s1", "a.mrc")
     one = site.look()["s1"]
-    with claimed(one.place.results / arrivals.PLACE):
+    with claimed(one.place.results / ARRIVALS):
         site.put("s1", "b.mrc")
         blocked = site.look()["s1"]
     assert "is being written by" in blocked.problem

@@ -13,8 +13,9 @@ from tomoseg.compute.monitoring.disks import mount_of
 from tomoseg.compute.monitoring.metrics import shown_metrics
 from tomoseg.compute.monitoring.tomograms import LookSeen, SessionState, TomogramMetrics
 from tomoseg.core.errors import BlockError, FormatError, FullDiskError
+from tomoseg.core.layout import PROGRESS
 from tomoseg.io.stores import Folder, claimed
-from tomoseg.pipeline.progress import PLACE, PassProgress
+from tomoseg.pipeline.progress import PassProgress
 from tomoseg.service.arrivals import Account, Hindrance, Looks, Sights, Standing, Worked, Works, iso
 from tomoseg.service.arrivals.words import line_of
 from tomoseg.service.status import lines_of, status_of
@@ -76,7 +77,7 @@ def facility(tmp_path, tiny_model, tiny_session):
     first = seen.tomograms["first"]
     begun = Worked(first.size, first.version, seen.recipe, "running", 1, now, now, now)
     Works({"first": begun}).write(output)
-    (output / "first").write_json(PLACE, vars(PassProgress("segment predict", 3, 9, now)))
+    (output / "first").write_json(PROGRESS, vars(PassProgress("segment predict", 3, 9, now)))
     with claimed(output):
         site.look()
         yield site

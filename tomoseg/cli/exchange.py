@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tomoseg.core.errors import RequestError
+from tomoseg.core.layout import IMPORTED
 
 if TYPE_CHECKING:
     from tomoseg.exchange.imports import Imported
@@ -194,7 +195,7 @@ def _say_imported(done: Imported, name: str) -> None:
 
 def _next_steps(done: Imported, name: str) -> list[str]:
     """Say what one can do with what was imported, as commands and lines of a recipe."""
-    folder = f"{done.home}/imported"
+    folder = f"{done.home}/{IMPORTED}"
     first = done.tomograms[0].removeprefix("file://")
     steps = []
     if done.is_session:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from tomoseg.core.errors import RequestError
+from tomoseg.core.layout import IMAGE, MANIFEST
 from tomoseg.evaluation.clicks import read_pair
 from tomoseg.evaluation.options import USUAL, Options, Scores
 from tomoseg.evaluation.tables import (
@@ -15,11 +16,7 @@ from tomoseg.evaluation.tables import (
     evaluate_tables,
     read_exported,
 )
-from tomoseg.evaluation.volumes import (
-    evaluate_instances,
-    evaluate_label_pairs,
-    evaluate_labels,
-)
+from tomoseg.evaluation.volumes import evaluate_instances, evaluate_label_pairs, evaluate_labels
 from tomoseg.io.stores import Folder
 from tomoseg.io.volumes.sources import EM_SUFFIXES, MRC_SUFFIXES, TIFF_SUFFIXES, ZARR_SUFFIXES
 
@@ -118,7 +115,7 @@ def evaluate_folders(found: str, truth: str, options: Options = USUAL) -> dict[s
     done, truths = Folder(found), Folder(truth)
     scores: dict[str, Scores] = {}
     if labels := _true_places(done, truths, "labels"):
-        pairs = [(f"{done.url}/{name}/tomogram.zarr", place) for name, place in labels.items()]
+        pairs = [(f"{done.url}/{name}/{IMAGE}", place) for name, place in labels.items()]
         scores["labels"] = evaluate_label_pairs(pairs, options)
     for kind in ("filaments", "particles"):
         if places := _true_places(done, truths, kind):
@@ -141,7 +138,7 @@ def _true_places(done: Folder, truths: Folder, kind: str) -> dict[str, str]:
     return {
         name: f"{truths.url}/{file}"
         for file, name, _, rest in parts
-        if rest.partition(".")[0] == kind and done.exists(f"{name}/manifest.json")
+        if rest.partition(".")[0] == kind and done.exists(f"{name}/{MANIFEST}")
     }
 
 

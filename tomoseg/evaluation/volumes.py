@@ -23,6 +23,7 @@ from tomoseg.analysis.metrics import (
 from tomoseg.analysis.metrics.voxels import UNANNOTATED, Counts
 from tomoseg.core.blocks import Block, BlockGrid
 from tomoseg.core.errors import RequestError
+from tomoseg.core.layout import IMAGE, MANIFEST
 from tomoseg.core.sampling import Triple
 from tomoseg.evaluation.grids import Compared, open_together
 from tomoseg.evaluation.options import USUAL, Options, Scores, plain
@@ -248,11 +249,11 @@ def class_names(place: str) -> tuple[str, ...] | None:
     They stand in the manifest of a segmented tomogram, and in the JSON file beside a simulation.
     """
     url = checked_url(place)
-    tomogram, inside, _ = url.partition("/tomogram.zarr")
+    tomogram, inside, _ = url.partition(f"/{IMAGE}")
     if inside:
         folder = Folder(tomogram)
         # Earlier versions did not say the classes.
-        manifest = folder.read_json("manifest.json") if folder.exists("manifest.json") else {}
+        manifest = folder.read_json(MANIFEST) if folder.exists(MANIFEST) else {}
         return tuple(manifest["classes"]) if "classes" in manifest else None
     parent, _, file = url.rpartition("/")
     name = f"{file.rpartition('__')[0]}.json"

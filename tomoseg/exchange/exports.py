@@ -12,6 +12,7 @@ import numpy as np
 from tomoseg.core.bounds import check_bounds
 from tomoseg.core.coordinates import Points
 from tomoseg.core.errors import RequestError, TomosegError
+from tomoseg.core.layout import EXPORTS, TOGETHER, WRITTEN
 from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.places import (
     Places,
@@ -36,10 +37,7 @@ from tomoseg.pipeline.stages.points import (
 from tomoseg.recipe.export import Spacing
 from tomoseg.recipe.recipe import Recipe
 
-TOGETHER = "session"
 CSV = "csv"
-# What was written into an output, so that it can be taken away again.
-EXPORTS, WRITTEN = ".tomoseg/exports.json", ".tomoseg/together.json"
 
 log = logging.getLogger(__name__)
 

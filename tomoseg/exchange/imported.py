@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from tomoseg.core.blocks import Box
 from tomoseg.core.coordinates import Filament, Particles
 from tomoseg.core.errors import FormatError, RequestError
+from tomoseg.core.layout import IMPORTED
 from tomoseg.exchange.places import Place
 from tomoseg.io.points import tables
 from tomoseg.io.points.dialects import TomogramPoints
@@ -33,7 +34,6 @@ from tomoseg.nets.card import ClassName
 from tomoseg.pipeline.stages.points import FoundPoints
 from tomoseg.training.annotations.voxels import strips
 
-IMPORTED = "imported"
 # Of int8, which every program reads.
 LARGEST_LABEL = 127
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tomoseg.compute.runners import SerialRunner
 from tomoseg.core.errors import RequestError, VoxelSizeError
+from tomoseg.core.layout import IMAGE, MANIFEST, SESSION
 from tomoseg.core.sampling import Header
 from tomoseg.io.discovery import discover
 from tomoseg.io.points.dialects import TomoContext
@@ -19,8 +20,6 @@ from tomoseg.pipeline.stages.points import tomo_context
 from tomoseg.recipe.export import ExportSection
 from tomoseg.recipe.recipe import recipe_from
 from tomoseg.report.summary import DONE
-
-SESSION, MANIFEST, IMAGE = "session.json", "manifest.json", "/tomogram.zarr"
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,9 @@ def places_at(
         If a header does not say the voxel size.
     """
     folder = Folder(place.removesuffix("/"))
-    if folder.url.endswith(IMAGE) and Folder(folder.url.removesuffix(IMAGE)).exists(MANIFEST):
-        folder = Folder(folder.url.removesuffix(IMAGE))
+    tomogram = folder.url.removesuffix(f"/{IMAGE}")
+    if tomogram != folder.url and Folder(tomogram).exists(MANIFEST):
+        folder = Folder(tomogram)
     if folder.exists(SESSION):
         rows, left_out = finished_rows(folder)
         names = chosen([row["name"] for row in rows], wanted, "tomogram")

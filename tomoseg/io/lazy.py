@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tomoseg.core.blocks import Box
 from tomoseg.core.errors import StoreError
+from tomoseg.core.layout import IMAGE
 from tomoseg.core.sampling import Sampling, as_shape
 from tomoseg.io.stores import Folder, OmeZarrReader, Volume, label_names
 
@@ -45,7 +46,7 @@ def open_tomogram(place: str, *, labels: str | None = None, level: int = 0) -> x
     import xarray
 
     folder = Folder(place)
-    group = folder if folder.exists("zarr.json") else folder / "tomogram.zarr"
+    group = folder if folder.exists("zarr.json") else folder / IMAGE
     if labels is not None and labels not in label_names(group):
         raise StoreError(f"{group} has no labels {labels!r}, only {label_names(group)}")
     volume = Volume(group, str(level) if labels is None else f"labels/{labels}/{level}")

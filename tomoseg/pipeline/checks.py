@@ -12,6 +12,7 @@ from tomoseg.compute.clusters import check_cluster
 from tomoseg.compute.settings import ComputeSection
 from tomoseg.core.attempts import explaining
 from tomoseg.core.errors import FullDiskError, RequestError, TomosegError, VoxelSizeError
+from tomoseg.core.layout import MANIFEST
 from tomoseg.core.sampling import Header, Sampling
 from tomoseg.io.stores import Folder, checked_url, free_bytes, scratch_folder
 from tomoseg.io.volumes.compressed import compression_of
@@ -140,7 +141,7 @@ def _checked(session: Session, found: Found) -> Check:
         header.dtype,
         tuple(grid.voxel_angstrom for grid in grids),
         0
-        if session.output.exists(f"{found.name}/manifest.json")
+        if session.output.exists(f"{found.name}/{MANIFEST}")
         else _bytes_needed(session, header.sampling, header.dtype),
         (*header.notes, *notes),
     )

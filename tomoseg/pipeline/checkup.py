@@ -13,18 +13,16 @@ from functools import partial
 from typing import Any
 
 from tomoseg.core.errors import RequestError, StoreError
+from tomoseg.core.layout import EXPORTS, MANIFEST, PAGE, RECIPE, RECORDS, SESSION, WRITTEN
 from tomoseg.core.overlap import overlapped
-from tomoseg.exchange.exports import EXPORTS, WRITTEN
 from tomoseg.io.stores import READERS, Folder, Ledger, checked_url
 from tomoseg.pipeline.stages import STAGES
-from tomoseg.pipeline.stages.context import RECORDS
-from tomoseg.pipeline.stages.previous import MANIFEST, differing
+from tomoseg.pipeline.stages.previous import differing
 from tomoseg.pipeline.stages.standing import Condition, condition
 from tomoseg.recipe.plain_yaml import yaml_mapping
 from tomoseg.recipe.recipe import recipe_from
 from tomoseg.report.summary import DONE
 
-SESSION, RECIPE, PAGE = "session.json", "recipe.yaml", "index.html"
 OWN = (SESSION, RECIPE, PAGE)
 """Files of a session itself."""
 GONE = "its results are not there any more"

@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from tomoseg.core.errors import RequestError, StoreError, TomosegError
+from tomoseg.core.layout import ATTEMPTS
 from tomoseg.io.stores import Folder
 
-ATTEMPTS = ".tomoseg/attempts.json"
 MOST, MOST_DAYS = 2000, 400
 """Attempts that are kept, and for how long."""
 RUNNING, DONE, FAILED, REFUSED = "running", "done", "failed", "refused"

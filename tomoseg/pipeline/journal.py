@@ -17,16 +17,17 @@ from typing import Any
 from tomoseg.core.attempts import explaining
 from tomoseg.core.errors import RequestError, StoreError, TomosegError
 from tomoseg.core.events import here
+from tomoseg.core.layout import MANIFEST, PAGE, RECIPE, SESSION, THUMBNAIL
 from tomoseg.core.overlap import overlapped
 from tomoseg.core.version import code_version
 from tomoseg.exchange.exports import renew_exports, write_session
 from tomoseg.io.stores import READERS, Folder, checked_url, is_folder
 from tomoseg.io.volumes.sources import Found
-from tomoseg.pipeline.checkup import GONE, PAGE, RECIPE, SESSION, lost_of
+from tomoseg.pipeline.checkup import GONE, lost_of
 from tomoseg.pipeline.history import History
+from tomoseg.pipeline.progress import read_progress
 from tomoseg.pipeline.stages.networks import AppliedNetwork
-from tomoseg.pipeline.stages.previous import MANIFEST, differ, differing
-from tomoseg.pipeline.stages.progress import read_progress
+from tomoseg.pipeline.stages.previous import differ, differing
 from tomoseg.pipeline.stages.publishing import sweep
 from tomoseg.recipe.plain_yaml import LARGEST_CHARACTERS
 from tomoseg.recipe.recipe import Recipe, recipe_from
@@ -173,7 +174,7 @@ class Journal:
             return
         try:
             with explaining():
-                thumbnail = self.output.read(f"{row['name']}/.tomoseg/thumbnail.jpg")
+                thumbnail = self.output.read(f"{row['name']}/{THUMBNAIL}")
             self.thumbnails[row["name"]] = thumbnail
         except StoreError as error:
             log.warning("%s: the page has no picture of it: %s", row["name"], error)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
-from tomoseg.core.errors import StoreError
+from tomoseg.core.errors import StoreError, TomosegError
+from tomoseg.core.layout import PROGRESS
 from tomoseg.io.stores import Folder
 
-PLACE = ".tomoseg/progress.json"
+SECONDS_BETWEEN = 5.0
+
+Progress = Callable[[str, str, int, int], None]
+"""Called with tomogram, stage and pass, the blocks done and all blocks."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,45 @@ class PassProgress:
 def read_progress(folder: Folder) -> PassProgress | None:
     """Return where a tomogram stood when it was last written down; None if nothing has begun."""
     try:
-        return PassProgress(**folder.read_json(PLACE))
+        return PassProgress(**folder.read_json(PROGRESS))
     except StoreError:
         return None
+
+
+def noted(
+    progress: Progress, folder: Folder, clock: Callable[[], float] = time.monotonic
+) -> Progress:
+    """Return a function that is told of each block, writes that down and tells ``progress``.
+
+    Parameters
+    ----------
+    folder
+        The tomogram's results. It is written at most every five seconds, and where a pass begins.
+    """
+    lock = threading.Lock()
+    last = ("", float("-inf"))
+
+    def tell(tomogram: str, work: str, done: int, number: int) -> None:
+        nonlocal last
+        with lock:
+            if work != last[0] or clock() - last[1] >= SECONDS_BETWEEN:
+                last = (work, clock())
+                _write(folder, PassProgress.now(work, done, number))
+        progress(tomogram, work, done, number)
+
+    return tell
+
+
+def note_waiting(folder: Folder, why: str) -> None:
+    """Write down what keeps the blocks of a tomogram from being done; the next one ends that."""
+    if (progress := read_progress(folder)) is not None:
+        _write(folder, progress.waiting(why))
+
+
+def _write(folder: Folder, progress: PassProgress) -> None:
+    # It is only for people: the work goes on without it.
+    with contextlib.suppress(OSError, TomosegError):
+        folder.write_json(PROGRESS, asdict(progress))
 
 
 def _now() -> str:

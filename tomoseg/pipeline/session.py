@@ -18,17 +18,16 @@ from tomoseg.core.attempts import explaining
 from tomoseg.core.blocks import BlockGrid
 from tomoseg.core.errors import RequestError, TomosegError
 from tomoseg.core.events import at
+from tomoseg.core.layout import IMAGE, IMPORTED, MANIFEST, OVERVIEW, TOGETHER
 from tomoseg.core.sampling import Sampling
 from tomoseg.core.version import code_version, environment
-from tomoseg.exchange.exports import TOGETHER
-from tomoseg.exchange.imported import IMPORTED
 from tomoseg.io.discovery import discovered
 from tomoseg.io.stores import Folder, claimed
 from tomoseg.io.volumes.compressed import compression_of
 from tomoseg.io.volumes.sources import Found, open_source
 from tomoseg.pipeline.journal import Journal
+from tomoseg.pipeline.progress import Progress, note_waiting, noted
 from tomoseg.pipeline.stages import STAGES, Context, class_summaries, run_stage
-from tomoseg.pipeline.stages.context import IMAGE, Progress
 from tomoseg.pipeline.stages.findings import empty_notes
 from tomoseg.pipeline.stages.networks import (
     AppliedNetwork,
@@ -36,7 +35,6 @@ from tomoseg.pipeline.stages.networks import (
     learned_from_points,
     load_networks,
 )
-from tomoseg.pipeline.stages.progress import note_waiting, noted
 from tomoseg.pipeline.stages.publishing import sweep
 from tomoseg.pipeline.stages.terms import kept_notes
 from tomoseg.recipe.recipe import Recipe
@@ -296,8 +294,8 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
         "classes": [asdict(item) for item in classes],
         "seconds": {name: record["seconds"] for name, record in records.items()},
         "blocks": records["segment"]["summary"]["blocks"],
-        "files": [f"{context.name}/{path}" for path in [*files, "manifest.json"]],
-        "picture": f"{context.name}/report/overview.png",
+        "files": [f"{context.name}/{path}" for path in [*files, MANIFEST]],
+        "picture": f"{context.name}/{OVERVIEW}",
         "computed": records["segment"]["summary"]["computed"],
         "notes": [
             *kept_notes(records),
@@ -312,7 +310,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
     }
     sweep(context.folder)
     context.folder.write_json(
-        "manifest.json",
+        MANIFEST,
         {
             "tomoseg": code_version(),
             "environment": environment(),

@@ -13,14 +13,13 @@ from typing import Any
 
 from tomoseg.compute.monitoring.capacity import LEFT, Times, capacity, times_of
 from tomoseg.core.errors import RequestError
+from tomoseg.core.layout import ARRIVALS, ATTEMPTS, RECORDS, SESSION
 from tomoseg.core.lookalikes import told_left_out
 from tomoseg.io.stores import Folder, Owner, free_bytes, living_owner
-from tomoseg.pipeline.history import ATTEMPTS
 from tomoseg.pipeline.progress import read_progress
 from tomoseg.report.summary import DONE
 from tomoseg.service.arrivals import (
     DIED,
-    PLACE,
     SEEN,
     Account,
     Sights,
@@ -36,7 +35,6 @@ from tomoseg.service.arrivals.presence import Presence, presences
 from tomoseg.service.arrivals.times import account_times
 from tomoseg.service.arrivals.words import OF_SESSION, QUIET, counted, line_of, said, sentence, told
 
-JOURNAL = "session.json"
 RECENT = timedelta(minutes=10)
 DEPTH = 3
 """Folders in which outputs of sessions are looked for: microscope/project/session."""
@@ -72,8 +70,8 @@ class _State:
     def read(cls, folder: Folder, now: datetime) -> _State:
         """Read it from its output; where only a watch has looked so far, nothing has begun."""
         journal = {"started": "", "finished": "", "tomograms": []}
-        if folder.exists(JOURNAL):
-            journal = dict(folder.read_json(JOURNAL))
+        if folder.exists(SESSION):
+            journal = dict(folder.read_json(SESSION))
         account = account_of(folder, Sights.read(folder), Works.read(folder), now)
         return cls(folder, journal, account, account.owner or living_owner(folder))
 
@@ -202,7 +200,7 @@ def _check_session(folder: Folder) -> None:
 def _is_session(folder: Folder, name: str = "") -> bool:
     """Tell whether a run or a watch has been at work in an output."""
     output = folder / name if name else folder
-    return any(output.exists(one) for one in (JOURNAL, f"{PLACE}/{SEEN}", ATTEMPTS))
+    return any(output.exists(one) for one in (SESSION, f"{ARRIVALS}/{SEEN}", ATTEMPTS))
 
 
 def _sessions(folder: Folder, below: str = "", depth: int = DEPTH) -> Iterator[str]:
@@ -234,7 +232,7 @@ def _is_recent(watch: Presence, now: datetime) -> bool:
 
 def _beside(state: _State, now: datetime) -> dict[str, _State]:
     """Return the sessions whose outputs lie beside the file of a session's watch, by name."""
-    root, mark, _ = state.account.sights.watch.partition("/.tomoseg/")
+    root, mark, _ = state.account.sights.watch.partition(f"/{RECORDS}/")
     names = list(_sessions(Folder(root))) if mark else []
     return {name: _State.read(Folder(root) / name, now) for name in names}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tomoseg.core.layout import IMAGE, PREVIOUS, RECORDS, WORK
 from tomoseg.io.stores import Folder, sizes_below
 
-RESULTS, WORK, RECEIPTS, PREVIOUS = "results", "work", "receipts", "previous"
+RESULTS, RECEIPTS = "results", "receipts"
 KINDS = (RESULTS, WORK, RECEIPTS, PREVIOUS)
 """What is found; what later stages start from; what is known of blocks; what was replaced."""
-_BEGINNINGS = {".tomoseg/": RECEIPTS, "tomogram.zarr/work/": WORK, "previous/": PREVIOUS}
+_BEGINNINGS = {f"{RECORDS}/": RECEIPTS, f"{IMAGE}/{WORK}/": WORK, f"{PREVIOUS}/": PREVIOUS}
 
 
 def disk_of(output: Folder) -> dict[str, int]:
@@ -26,7 +27,7 @@ def disk_of(output: Folder) -> dict[str, int]:
         for path, size in sizes_below(output, entry.name).items():
             inside = path.removeprefix(f"{entry.name}/")
             # The session's own receipts stand beside the tomograms, not in a folder of one.
-            name = path if entry.name == ".tomoseg" else inside
+            name = path if entry.name == RECORDS else inside
             found[_kind(name)] += size
     return {**found, "total": found.total()}
 

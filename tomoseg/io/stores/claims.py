@@ -24,10 +24,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tomoseg.core.errors import ClaimError, StoreError, TomosegError
+from tomoseg.core.layout import RECORDS
 from tomoseg.io.stores.folders import Folder
 from tomoseg.io.stores.lives import Life
 
-PLACE = ".tomoseg"
 SILENT_MINUTES = 2.0
 BEATS = 8
 """Signs of life in the time after which a silent owner is taken for dead."""
@@ -256,12 +256,12 @@ def _highest(folder: Folder) -> tuple[int, Owner | None]:
 
 
 def _numbers(folder: Folder) -> list[int]:
-    names = [name.removesuffix(".json").partition("-") for name in folder.names(PLACE)]
+    names = [name.removesuffix(".json").partition("-") for name in folder.names(RECORDS)]
     return [int(digits) for kind, _, digits in names if kind == "claim" and digits.isdecimal()]
 
 
 def _name(number: int) -> str:
-    return f"{PLACE}/claim-{number:06d}.json"
+    return f"{RECORDS}/claim-{number:06d}.json"
 
 
 def _user() -> str:

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from tomoseg.analysis import cleanup, labels
 from tomoseg.analysis.cleanup import CleaningSettings
 from tomoseg.core.blocks import Block, BlockGrid, Box
+from tomoseg.core.layout import IMAGE, WORK
 from tomoseg.core.overlap import overlapped
 from tomoseg.core.sampling import Sampling
 from tomoseg.io.stores import READERS, Ledger, Volume, write_label_metadata
 from tomoseg.pipeline.stages.context import (
     HALVED,
-    IMAGE,
     RAW_LABELS,
     Context,
     Stage,
@@ -37,8 +37,8 @@ from tomoseg.pipeline.stages.context import (
 )
 from tomoseg.pipeline.stages.masks import OUTSIDE, stored_mask
 
-SMOOTHED = "work/smoothed"
-FILLED = "work/filled"
+SMOOTHED = f"{WORK}/smoothed"
+FILLED = f"{WORK}/filled"
 IMAGES = {"semantic": "uint8", "instances": "uint32"}
 OBJECTS = "objects"
 

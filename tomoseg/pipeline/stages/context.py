@@ -16,19 +16,17 @@ from tomoseg.compute.runners import Runner, untold
 from tomoseg.core.blocks import Block, BlockGrid, Box
 from tomoseg.core.errors import StoreError
 from tomoseg.core.events import working
+from tomoseg.core.layout import IMAGE, RECORDS, WORK
 from tomoseg.core.sampling import Header, Sampling, Shape, as_shape
 from tomoseg.io.stores import WRITTEN, Folder, Ledger, Volume, noted_writes
+from tomoseg.pipeline.progress import Progress
 from tomoseg.pipeline.stages.networks import AppliedNetwork, colours_of
 from tomoseg.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from tomoseg.pipeline.stages.terms import Question, Terms
 
-Progress = Callable[[str, str, int, int], None]
-"""Called with tomogram, stage and pass, the blocks done and all blocks."""
-
-IMAGE, RECORDS = "tomogram.zarr", ".tomoseg"
-RAW_LABELS = "work/segmented"
+RAW_LABELS = f"{WORK}/segmented"
 SMALLEST_LEVEL = 128
 HALVED = (2, 2, 2)
 

@@ -23,13 +23,13 @@ from tomoseg.analysis import intensity
 from tomoseg.analysis.binning import bin_mean
 from tomoseg.core.blocks import Block, BlockGrid, Box
 from tomoseg.core.errors import StoreError
+from tomoseg.core.layout import IMAGE
 from tomoseg.core.sampling import Sampling, Shape
 from tomoseg.io.stores import Ledger, Volume, fingerprint, write_image_metadata
 from tomoseg.io.volumes.sources import open_source, unpacked
 from tomoseg.io.volumes.turns import Axes
 from tomoseg.pipeline.stages.context import (
     HALVED,
-    IMAGE,
     Context,
     Stage,
     halved_box,

@@ -24,6 +24,7 @@ from tomoseg.analysis.binning import read_finer
 from tomoseg.core.blocks import Block, BlockGrid, Box
 from tomoseg.core.coordinates import Filament, Points
 from tomoseg.core.errors import RequestError
+from tomoseg.core.layout import WORK
 from tomoseg.core.sampling import Sampling, Shape, as_shape
 from tomoseg.io.stores import Ledger, Volume, fingerprint
 from tomoseg.io.volumes.compressed import compression_of
@@ -39,7 +40,7 @@ from tomoseg.io.volumes.turns import Axes
 from tomoseg.pipeline.stages.context import Context
 from tomoseg.recipe.source import MaskValues, SourceSection
 
-MASK = "work/mask"
+MASK = f"{WORK}/mask"
 OUTSIDE, INSIDE, UNSURE = range(3)
 UNKNOWN = 255
 # The voxel size of a mask does not matter, its grid is the tomogram's; many masks state none.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.layout import OVERVIEW, THUMBNAIL
 from tomoseg.core.version import code_version
 from tomoseg.io.stores import Ledger
 from tomoseg.pipeline.stages.context import Context, Piece, Stage
@@ -20,7 +21,6 @@ from tomoseg.report.sheet import Projection, Slice
 from tomoseg.report.summary import ClassSummary
 
 PROJECTED_NM = 60.0
-OVERVIEW, THUMBNAIL = "report/overview.png", ".tomoseg/thumbnail.jpg"
 
 
 def _settings(context: Context) -> Any:

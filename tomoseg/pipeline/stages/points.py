@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tomoseg.core.errors import RequestError
+from tomoseg.core.layout import RECORDS
 from tomoseg.core.sampling import Header
 from tomoseg.io.points.dialects import TomoContext, TomogramPoints, WriteOptions
 from tomoseg.io.points.registry import Known
 from tomoseg.io.stores import Folder
-from tomoseg.pipeline.stages.context import RECORDS, Context
+from tomoseg.pipeline.stages.context import Context
 from tomoseg.pipeline.stages.pick import read_particles
 from tomoseg.pipeline.stages.sample import read_samples
 from tomoseg.pipeline.stages.trace import read_filaments

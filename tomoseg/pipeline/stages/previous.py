@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tomoseg.core.errors import StoreError
+from tomoseg.core.layout import IMAGE, MANIFEST, PREVIOUS, RECORDS
 from tomoseg.io.stores import Folder, Ledger, discard, transfer
-from tomoseg.pipeline.stages.context import IMAGE, RECORDS, Context, Stage
+from tomoseg.pipeline.stages.context import Context, Stage
 from tomoseg.pipeline.stages.terms import Terms
 
-MANIFEST = "manifest.json"
-PREVIOUS = "previous"
 # Where blocks run and where results go change none; these are not told as reasons.
 _WITHOUT_EFFECT = ("session", "compute")
 _REASONS = 4

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tomoseg.core.errors import ClaimError
+from tomoseg.core.layout import PROGRESS, RECORDS
 from tomoseg.io.stores import (
     Folder,
     Ledger,
@@ -31,8 +32,7 @@ from tomoseg.io.stores import (
 )
 from tomoseg.io.stores.ledger import PUBLISHING, REOPENED, STAGED
 from tomoseg.io.stores.moves import METADATA
-from tomoseg.pipeline.stages.context import RECORDS, Context, Stage
-from tomoseg.pipeline.stages.progress import PLACE as PROGRESS
+from tomoseg.pipeline.stages.context import Context, Stage
 from tomoseg.pipeline.stages.standing import EDITED, WRITTEN, condition, states
 
 log = logging.getLogger(__name__)

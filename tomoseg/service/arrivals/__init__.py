@@ -4,7 +4,6 @@ from tomoseg.service.arrivals.accounts import Account, account_of
 from tomoseg.service.arrivals.facts import (
     DONE,
     FAILED,
-    PLACE,
     REFUSED,
     RUNNING,
     SEEN,
@@ -27,7 +26,6 @@ __all__ = [
     "DIED",
     "DONE",
     "FAILED",
-    "PLACE",
     "REFUSED",
     "RUNNING",
     "SEEN",

@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
 from tomoseg.core.errors import FullDiskError, StoreError, TomosegError
+from tomoseg.core.layout import ARRIVALS
 from tomoseg.io.stores import Folder
 from tomoseg.io.volumes.sources import Found
 
-PLACE = ".tomoseg/arrivals"
 SEEN, WORKED = "seen.json", "worked.json"
 RUNNING, DONE, FAILED, REFUSED = "running", "done", "failed", "refused"
 SPARED = "spared"
@@ -230,8 +230,8 @@ class Sights:
         )
 
     def write(self, output: Folder) -> None:
-        """Write it; the caller holds the claim on ``PLACE``."""
-        (output / PLACE).write_json(SEEN, asdict(self))
+        """Write it; the caller holds the claim on ``ARRIVALS``."""
+        (output / ARRIVALS).write_json(SEEN, asdict(self))
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Works:
         """Write it; the caller holds the claim on the output."""
         rows = {name: asdict(worked) for name, worked in self.tomograms.items()}
         trouble = None if self.trouble is None else asdict(self.trouble)
-        (output / PLACE).write_json(WORKED, {"trouble": trouble, "tomograms": rows})
+        (output / ARRIVALS).write_json(WORKED, {"trouble": trouble, "tomograms": rows})
 
     def with_one(self, name: str, worked: Worked) -> Self:
         """Return the same with one tomogram's row replaced."""
@@ -320,7 +320,7 @@ def iso(now: datetime) -> str:
 
 
 def _read(output: Folder, name: str) -> dict[str, Any]:
-    folder = output / PLACE
+    folder = output / ARRIVALS
     try:
         return dict(folder.read_json(name))
     except StoreError:

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tomoseg.core.errors import AwayError, StoreError
+from tomoseg.core.layout import WATCHES
 from tomoseg.io.stores import Folder, Owner, digest
 from tomoseg.service.arrivals.facts import Hindrance
 
-WATCHES = ".tomoseg/watches"
 SILENT_LOOKS = 3
 """A watch that has not looked for so many times between looks is gone, wherever it runs."""
 LEAST_SILENT_MINUTES = 2.0

@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from tomoseg.core.errors import ClaimError
+from tomoseg.core.layout import ARRIVALS
 from tomoseg.io.stores import claimed
-from tomoseg.service.arrivals import PLACE, Sights, iso
+from tomoseg.service.arrivals import Sights, iso
 from tomoseg.service.watching.places import Place
 
 PATIENCE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
@@ -18,7 +19,7 @@ PATIENCE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 
 def keep(place: Place, old: Sights, new: Sights) -> None:
     """Write what was seen, unless somebody else wrote in the meantime."""
-    with claimed(place.results / PLACE):
+    with claimed(place.results / ARRIVALS):
         if Sights.read(place.results) == old:
             new.write(place.results)
 
@@ -33,7 +34,7 @@ def changed(place: Place, change: Callable[[Sights], Sights]) -> Sights:
     """
     for pause in (*PATIENCE_SECONDS, None):
         try:
-            with claimed(place.results / PLACE):
+            with claimed(place.results / ARRIVALS):
                 old = Sights.read(place.results)
                 new = change(old)
                 if new != old:
