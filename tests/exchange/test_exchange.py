@@ -21,17 +21,14 @@ from tomoseg.compute.runners import SerialRunner
 from tomoseg.core.blocks import Box
 from tomoseg.core.errors import FormatError, RequestError, VoxelSizeError
 from tomoseg.evaluation import evaluate_folders
-from tomoseg.exchange.exports import (
-    ExportRequest,
-    export_points,
-    renew_exports,
-    write_session,
-)
+from tomoseg.exchange.exports import export_points
 from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.imports import ImportRequest, import_file
-from tomoseg.exchange.places import finished_context, places_at
+from tomoseg.exchange.places import places_at
 from tomoseg.io.points.registry import DIALECTS
 from tomoseg.io.stores import Folder, Volume
+from tomoseg.pipeline.exports import ExportRequest, renew_exports, write_session
+from tomoseg.pipeline.results import finished_context
 from tomoseg.pipeline.session import plan_session, run_session
 from tomoseg.pipeline.stages import run_stage
 from tomoseg.recipe.export import DialectName

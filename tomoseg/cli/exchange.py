@@ -74,8 +74,9 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     Nothing is computed again. Without --into, files stand in OUTPUT/TOMOGRAM/NAME, together in
     OUTPUT/session/NAME.
     """
-    from tomoseg.exchange.exports import ExportRequest, export_points
+    from tomoseg.exchange.exports import export_points
     from tomoseg.io.points.registry import DIALECTS
+    from tomoseg.pipeline.exports import ExportRequest
 
     if to == LIST:
         for name, known in DIALECTS.items():

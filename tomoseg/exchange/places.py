@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from tomoseg.compute.runners import SerialRunner
-from tomoseg.core.errors import RequestError, VoxelSizeError
+from tomoseg.core.errors import VoxelSizeError
 from tomoseg.core.layout import IMAGE, MANIFEST, SESSION
 from tomoseg.core.sampling import Header
 from tomoseg.io.discovery import discover
@@ -15,11 +13,9 @@ from tomoseg.io.points.dialects import TomoContext
 from tomoseg.io.stores import Folder, checked_url, scratch_folder
 from tomoseg.io.volumes.sources import Found, open_source, unpacked
 from tomoseg.io.volumes.turns import Axes
-from tomoseg.pipeline.stages import Context
+from tomoseg.pipeline.results import chosen, finished_context, finished_rows
 from tomoseg.pipeline.stages.points import tomo_context
 from tomoseg.recipe.export import ExportSection
-from tomoseg.recipe.recipe import recipe_from
-from tomoseg.report.summary import DONE
 
 
 @dataclass(frozen=True)
@@ -72,40 +68,6 @@ class Places:
     left_out: tuple[str, ...] = ()
 
 
-def finished_rows(output: Folder) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Return the rows of ``session.json`` that have results, and the names of the others.
-
-    Raises
-    ------
-    RequestError
-        If there is no session.
-    """
-    if not output.exists(SESSION):
-        raise RequestError(
-            f"there is no session in {output}", remedy="Name the output folder of a run."
-        )
-    rows = output.read_json(SESSION)["tomograms"]
-    done = [
-        row for row in rows if row["state"] in DONE and output.exists(f"{row['name']}/{MANIFEST}")
-    ]
-    names = {row["name"] for row in done}
-    return done, tuple(row["name"] for row in rows if row["name"] not in names)
-
-
-def finished_context(output: Folder, name: str) -> Context:
-    """Return a finished tomogram as its stages left it; it can be read, not gone on with."""
-    manifest = (output / name).read_json(MANIFEST)
-    return Context(
-        name=name,
-        source_url=manifest["source"]["url"],
-        folder=output / name,
-        recipe=recipe_from(manifest["recipe"]),
-        networks=(),
-        runner=SerialRunner(),
-        progress=lambda *_: None,
-    )
-
-
 def places_at(
     place: str, *, wanted: Sequence[str] = (), voxel_size_angstrom: float | None = None
 ) -> Places:
@@ -145,33 +107,6 @@ def places_at(
     home = checked_url(place).rpartition("/")[0] if is_file else place
     opened = tuple(_opened(found[name], voxel_size_angstrom) for name in names)
     return Places(Folder(home), opened, is_session=False)
-
-
-def chosen(known: Sequence[str], wanted: Sequence[str], what: str) -> list[str]:
-    """Return the names that are wanted, all without any, in the order in which they are known.
-
-    Raises
-    ------
-    RequestError
-        If one is not known.
-
-    Examples
-    --------
-    >>> chosen(["actin", "ribosome"], ["ribosome"], "class")
-    ['ribosome']
-    """
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise RequestError(
-            f"there is no {what} {', '.join(unknown)}; there is {', '.join(known) or 'none'}",
-            remedy=f"Choose one that there is, or leave out --{what}",
-        )
-    return [name for name in known if name in wanted or not wanted]
-
-
-def colours_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return class → colour, in the order of the labels, from a row of ``session.json``."""
-    return {one["name"]: one["colour"] for one in row["classes"]}
 
 
 def _finished(output: Folder, name: str) -> Place:

@@ -20,10 +20,10 @@ from tomoseg.core.events import here
 from tomoseg.core.layout import MANIFEST, PAGE, RECIPE, SESSION, THUMBNAIL
 from tomoseg.core.overlap import overlapped
 from tomoseg.core.version import code_version
-from tomoseg.exchange.exports import renew_exports, write_session
 from tomoseg.io.stores import READERS, Folder, checked_url, is_folder
 from tomoseg.io.volumes.sources import Found
 from tomoseg.pipeline.checkup import GONE, lost_of
+from tomoseg.pipeline.exports import renew_exports, write_session
 from tomoseg.pipeline.history import History
 from tomoseg.pipeline.progress import read_progress
 from tomoseg.pipeline.stages.networks import AppliedNetwork

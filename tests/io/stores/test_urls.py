@@ -5,12 +5,13 @@ import os
 import pytest
 
 from tomoseg.core.errors import RequestError, StoreError, TomosegError
-from tomoseg.exchange.exports import ExportRequest, export_points
+from tomoseg.exchange.exports import export_points
 from tomoseg.exchange.imports import ImportRequest, import_file
 from tomoseg.io.discovery import discover
 from tomoseg.io.stores import Folder, checked_url, listing, open_file, scratch_folder
 from tomoseg.io.volumes.sources import Found, companion_url
 from tomoseg.pipeline.checks import look_at_file
+from tomoseg.pipeline.exports import ExportRequest
 from tomoseg.pipeline.session import plan_session
 from tomoseg.pipeline.stages.networks import load_networks
 from tomoseg.recipe.recipe import recipe_from
