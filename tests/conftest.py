@@ -9,10 +9,11 @@ import torch
 from hypothesis import settings
 
 from tomoseg.analysis import intensity
+from tomoseg.core.classes import COLOURS
 from tomoseg.core.errors import ResourceError
 from tomoseg.io.stores import Folder
 from tomoseg.nets.architecture import build_network
-from tomoseg.nets.card import DEFAULT_COLOURS, Architecture, ModelCard
+from tomoseg.nets.card import Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
 from tomoseg.nets.engines import CACHE_VARIABLE, check_engine
 from tomoseg.simulation import PhantomParameters
@@ -43,8 +44,8 @@ def tiny_model(tmp_path_factory):
     card = ModelCard(
         name="tiny",
         architecture=architecture,
-        classes=tuple(DEFAULT_COLOURS),
-        colours=tuple(DEFAULT_COLOURS.values()),
+        classes=tuple(COLOURS),
+        colours=tuple(COLOURS.values()),
         voxel_size_angstrom=TINY_VOXEL_ANGSTROM,
         intensity=tuple(intensity.as_dicts(intensity.DEFAULT_STEPS)),
         halo=architecture.receptive_halo,

@@ -31,8 +31,8 @@ import yaml
 from numpy.typing import NDArray
 
 from tomoseg.core.blocks import Box
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.io.stores import Folder, Volume
-from tomoseg.nets.card import NOT_ANNOTATED
 
 matplotlib.use("Agg")
 Labels = NDArray[np.uint8]

@@ -31,9 +31,10 @@ import psutil
 import torch
 
 from tomoseg.analysis import intensity
+from tomoseg.core.classes import COLOURS
 from tomoseg.io.stores import Folder
 from tomoseg.nets.architecture import build_network
-from tomoseg.nets.card import DEFAULT_COLOURS, Architecture, ModelCard
+from tomoseg.nets.card import Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
 from tomoseg.service.arrivals import Works
 from tomoseg.simulation import PhantomParameters
@@ -150,8 +151,8 @@ def site(home: Path, sessions: int) -> list[bytes]:
     card = ModelCard(
         name="tiny",
         architecture=architecture,
-        classes=tuple(DEFAULT_COLOURS),
-        colours=tuple(DEFAULT_COLOURS.values()),
+        classes=tuple(COLOURS),
+        colours=tuple(COLOURS.values()),
         voxel_size_angstrom=12.0,
         intensity=tuple(intensity.as_dicts(intensity.DEFAULT_STEPS)),
         halo=architecture.receptive_halo,

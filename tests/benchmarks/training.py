@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 
 from tomoseg.analysis.metrics import class_scores, confusion, tolerant_counts, tolerant_f1
 from tomoseg.core.blocks import Box
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.io.stores import Folder, Volume
-from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.simulation import CLASSES
 
 Labels = NDArray[np.uint8]

@@ -5,9 +5,9 @@ import sys
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from tomoseg.core.classes import COLOURS
 from tomoseg.core.errors import ModelError
 from tomoseg.nets.card import (
-    DEFAULT_COLOURS,
     PRESETS,
     Architecture,
     ArchitectureChoice,
@@ -210,7 +210,7 @@ def test_cards_and_settings_never_wait_for_torch():
 
 
 def test_default_colours_differ():
-    assert len(set(DEFAULT_COLOURS.values())) == len(DEFAULT_COLOURS)
+    assert len(set(COLOURS.values())) == len(COLOURS)
 
 
 @pytest.mark.parametrize(

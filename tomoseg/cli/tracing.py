@@ -9,6 +9,7 @@ import typer
 
 from tomoseg.cli.exchange import BlockOption, PixelSizeOption, RowsOfOption
 from tomoseg.cli.progress import progress
+from tomoseg.core.classes import FILAMENTS
 from tomoseg.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from tomoseg.recipe.recipe import Recipe
 
 # Classes whose radius need not be said.
-KNOWN = ("microtubule", "actin")
 
 ScaleOption = Annotated[
     str | None,
@@ -83,7 +83,7 @@ def trace(  # noqa: PLR0913, PLR0917 - each is an option on the command line
 
     changes = [f"trace.{name}.radius_angstrom={radius}"] if radius is not None else []
     changes += [f"trace.{name}.hollow=true"] if hollow else []
-    changes += [f"trace.{name}={{}}"] if not changes and name in KNOWN else []
+    changes += [f"trace.{name}={{}}"] if not changes and name in FILAMENTS else []
     given = load_recipe(recipe, [*changes, *(set_ or [])])
     request = TraceRequest(
         url=file,
@@ -108,7 +108,7 @@ def _settings(name: str, given: Recipe) -> TracingSettings:
     if settings is None:
         raise RequestError(
             f"how thick a {name} is must be said",
-            remedy=f"Use --radius, or --as {' or --as '.join(KNOWN)}",
+            remedy=f"Use --radius, or --as {' or --as '.join(FILAMENTS)}",
         )
     return settings
 

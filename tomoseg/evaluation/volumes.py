@@ -28,9 +28,8 @@ from tomoseg.core.sampling import Triple
 from tomoseg.evaluation.grids import Compared, open_together
 from tomoseg.evaluation.options import USUAL, Options, Scores, plain
 from tomoseg.io.stores import Folder, checked_url, label_names
+from tomoseg.io.volumes.legend import BACKGROUND, UNKNOWN, Legend
 from tomoseg.io.volumes.sources import as_labels
-from tomoseg.training.annotations.settings import BACKGROUND, UNKNOWN
-from tomoseg.training.annotations.volume import Legend
 
 SEMANTIC = "semantic"
 INSTANCES = "instances"

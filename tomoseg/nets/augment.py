@@ -25,9 +25,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional
 
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.nets.augmentation import AugmentationSettings
-from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.nets.fourier import with_radial_gain, without_wedge
 
 # Below this a wedge has too few frequencies along z to be told from none.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.errors import ModelError, is_away
 from tomoseg.core.sampling import Shape, as_shape
 
@@ -23,22 +24,8 @@ SHIPPED_MODELS = {
 
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
-NOT_ANNOTATED = 255
 TILE_POOL = 2
 _CARD_BYTES = 1 << 20
-
-# Okabe and Ito's palette, which survives the common kinds of colour blindness; the ribosome
-# keeps the colour that the CZII challenge gave it.
-DEFAULT_COLOURS: Mapping[str, str] = MappingProxyType(
-    {
-        "microtubule": "#56b4e9",
-        "actin": "#e69f00",
-        "single_membrane": "#f0e442",
-        "double_membrane": "#d55e00",
-        "ribosome": "#005c31",
-        "carbon_edge": "#cc79a7",
-    }
-)
 
 Width = Annotated[int, Field(ge=1, le=1024)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.nets.architecture import TILE_STEEPNESS
-from tomoseg.nets.card import NOT_ANNOTATED
 
 
 def segmentation_loss(

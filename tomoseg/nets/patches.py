@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.nets.augment import reading_shape
-from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.nets.split import Region, count_labels
 

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tomoseg.core.blocks import Box
 from tomoseg.core.bounds import CLOSED, Cores, Count, Edge, Halo, Minutes, VoxelSize
+from tomoseg.core.classes import COLOURS, FEATURES
 from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.nets.augmentation import AugmentationSettings, Fraction
 from tomoseg.nets.card import (
-    DEFAULT_COLOURS,
     PRESETS,
     Architecture,
     ArchitectureChoice,
@@ -135,7 +135,7 @@ class TrainingSettings(BaseModel):
     name: Annotated[str, Field(min_length=1)]
     version: str = "1"
     architecture: ArchitectureChoice = PRESETS["fast"]
-    classes: tuple[ClassName, ...] = tuple(DEFAULT_COLOURS)
+    classes: tuple[ClassName, ...] = tuple(FEATURES)
     colours: tuple[Colour, ...] = ()
     voxel_size_angstrom: VoxelSize
     voxel_size_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -209,9 +209,9 @@ class TrainingSettings(BaseModel):
         """Colours given, or the default ones, and others for classes without one."""
         if self.colours:
             return self.colours
-        taken = {DEFAULT_COLOURS[name] for name in self.classes if name in DEFAULT_COLOURS}
-        free = cycle(c for c in DEFAULT_COLOURS.values() if c not in taken or len(taken) == 6)
-        return tuple(DEFAULT_COLOURS.get(name) or next(free) for name in self.classes)
+        taken = {COLOURS[name] for name in self.classes if name in COLOURS}
+        free = cycle(c for c in COLOURS.values() if c not in taken or len(taken) == len(COLOURS))
+        return tuple(COLOURS.get(name) or next(free) for name in self.classes)
 
     def card(self, training: Mapping[str, Any], scores: Mapping[str, Any]) -> ModelCard:
         """Return the card of the network that this training makes."""

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.sampling import as_shape
-from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.split import Region
 

@@ -30,6 +30,7 @@ from tomoseg.analysis.particles import PickingSettings
 from tomoseg.analysis.surfaces import SurfaceSettings, surface_defaults
 from tomoseg.compute.settings import ComputeSection, without_scheduler
 from tomoseg.core.bounds import Halo, Section, explained
+from tomoseg.core.classes import FEATURES, FILAMENTS, PARTICLES
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Shape
 from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
@@ -275,10 +276,10 @@ class Recipe(Section):
                 remedy="Choose among the model's classes.",
             )
         learned = dict(particles or {})
-        usual = {"ribosome": PickingSettings()} if "ribosome" in classes else {}
+        usual = {name: PickingSettings() for name in PARTICLES if name in classes}
         defaults = {
-            "clean": {name: DEFAULT_CLEANING.get(name, CleaningSettings()) for name in classes},
-            "trace": {n: tracing_defaults(n) for n in ("microtubule", "actin") if n in classes},
+            "clean": {name: cleaning_defaults(name) for name in classes},
+            "trace": {n: tracing_defaults(n) for n in FILAMENTS if n in classes},
             "pick": usual | learned,
             "sample": {},
         }
@@ -317,14 +318,14 @@ class Recipe(Section):
         return yaml.safe_dump(self.lasting(), sort_keys=False, allow_unicode=True)
 
 
-DEFAULT_CLEANING = {
-    "microtubule": CleaningSettings(minimum_volume_nm3=10_000.0),
-    "actin": CleaningSettings(minimum_volume_nm3=500.0),
-    "single_membrane": CleaningSettings(minimum_volume_nm3=3_000.0),
-    "double_membrane": CleaningSettings(minimum_volume_nm3=10_000.0),
-    "ribosome": CleaningSettings(minimum_volume_nm3=1_500.0),
-    "carbon_edge": CleaningSettings(minimum_volume_nm3=100_000.0),
-}
+def cleaning_defaults(name: str) -> CleaningSettings:
+    """Return the settings for a class by its name."""
+    known = FEATURES.get(name)
+    return (
+        CleaningSettings(minimum_volume_nm3=known.minimum_volume_nm3)
+        if known
+        else CleaningSettings()
+    )
 
 
 def load_recipe(

@@ -14,12 +14,12 @@ from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox, IdentityTransform
 
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Sampling
 from tomoseg.report import panels
 from tomoseg.report.panels import DOTS_PER_INCH, Image, Labels, Points, write
 
-NOT_ANNOTATED = 255
 LARGEST_IMAGE = 1000
 """Pixels along an axis above which a panel's image is binned."""
 

@@ -8,17 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.core.classes import FEATURES
 from tomoseg.core.errors import RequestError, VoxelSizeError
 from tomoseg.core.sampling import Sampling, Shape
 
-CLASSES = (
-    "microtubule",
-    "actin",
-    "single_membrane",
-    "double_membrane",
-    "ribosome",
-    "carbon_edge",
-)
+CLASSES = tuple(FEATURES)
 
 # Objects in a cubic micrometre of sample: a crowded edge of a cell, thinned out so that a box
 # holds some of each. Yeast cytosol has about twice the ribosomes.

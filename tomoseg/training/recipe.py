@@ -13,9 +13,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tomoseg.analysis import intensity
 from tomoseg.core.bounds import Gib, Section, explained
+from tomoseg.core.classes import FEATURES
 from tomoseg.core.errors import RequestError
 from tomoseg.io.stores import Folder, local_path, read_file
-from tomoseg.nets.card import DEFAULT_COLOURS, SHIPPED_MODELS, ModelCard, load_card, model_folder
+from tomoseg.nets.card import SHIPPED_MODELS, ModelCard, load_card, model_folder
 from tomoseg.nets.doubts import doubts, forgotten_classes
 from tomoseg.nets.settings import TrainingProgress, TrainingSettings
 from tomoseg.nets.usual import suited
@@ -313,7 +314,7 @@ def _class_names(network: Mapping[str, Any]) -> tuple[str, ...]:
     given = network.get("classes")
     if isinstance(given, list | tuple):
         return tuple(str(name) for name in given)
-    return tuple(DEFAULT_COLOURS)
+    return tuple(FEATURES)
 
 
 def _inherited(parent: Path | None, before: TrainingRecipe | None) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.core.blocks import BlockGrid, Box
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.sampling import as_shape
-from tomoseg.nets.card import NOT_ANNOTATED, ModelCard, load_card
+from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.doubts import forgotten_classes
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import AnnotatedVolume, TrainingSettings

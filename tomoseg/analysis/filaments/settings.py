@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from tomoseg.analysis.binning import binning_factor
 from tomoseg.core.bounds import CLOSED, Angle, Length, Reach, SettingError, check_bounds
+from tomoseg.core.classes import is_actin
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Sampling, Shape, as_shape
 
@@ -106,7 +107,7 @@ def tracing_defaults(name: str) -> TracingSettings:
     >>> tracing_defaults("F-actin").gap_angstrom
     80.0
     """
-    return _ACTIN if "actin" in name.lower() else TracingSettings()
+    return _ACTIN if is_actin(name) else TracingSettings()
 
 
 def working_factor(settings: TracingSettings, sampling: Sampling) -> int:

@@ -13,13 +13,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from tomoseg.core.classes import FEATURES
 from tomoseg.core.coordinates import Filament, Particles, Points, frames, resample
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Sampling, Triple, xyz
 from tomoseg.io.points.tilt_series import check_size, completed_size, size_note
 
-# The length of a tubulin dimer; the rise of one actin subunit.
-SPACING_ANGSTROM = {"microtubule": 82.0, "actin": 27.5}
+SPACING_ANGSTROM = {
+    name: one.spacing_angstrom for name, one in FEATURES.items() if one.spacing_angstrom
+}
 DEFAULT_SPACING_ANGSTROM = 82.0
 
 Origin = Literal["corner", "centre"]

@@ -15,17 +15,11 @@ from tomoseg.analysis.compete import Calibration, Competitor
 from tomoseg.analysis.particles import PickingSettings
 from tomoseg.analysis.rescale import Rescaling
 from tomoseg.core.blocks import Box
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.errors import ModelError, RequestError, ResourceError, UnfitWorkerError
 from tomoseg.core.sampling import Sampling, Shape, as_shape
 from tomoseg.io.stores import local_path
-from tomoseg.nets.card import (
-    NOT_ANNOTATED,
-    SHIPPED_MODELS,
-    ModelCard,
-    check_weights,
-    load_card,
-    model_folder,
-)
+from tomoseg.nets.card import SHIPPED_MODELS, ModelCard, check_weights, load_card, model_folder
 from tomoseg.pipeline.stages.terms import check_model, model_digest
 from tomoseg.recipe.recipe import NetworkChoice, Recipe, SegmentSection
 

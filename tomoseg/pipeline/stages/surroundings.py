@@ -28,13 +28,13 @@ from tomoseg.analysis.particles.surroundings import (
     nearest_voxels,
 )
 from tomoseg.core.blocks import Block, BlockGrid, Box
+from tomoseg.core.classes import is_membrane
 from tomoseg.core.coordinates import Points
 from tomoseg.core.sampling import Sampling, as_shape
 from tomoseg.io.stores import Ledger, Volume
 from tomoseg.pipeline.stages.clean import IMAGES, Components, connected, send_lookups
 from tomoseg.pipeline.stages.context import Context, receipt_name
 
-MEMBRANE = "membrane"
 POINTS = "points"
 # Points are looked around together in cells of so many voxels, to bound what is read at once.
 CELL = 256
@@ -118,7 +118,7 @@ def look_around(context: Context, ledger: Ledger, points_angstrom: Points) -> Ar
     picked = (context.recipe.pick or {}).values()
     furthest = max((one.surroundings_angstrom for one in picked), default=0.0)
     limits = dict.fromkeys(context.classes if furthest else (), 0.0)
-    membranes = tuple(name for name in limits if name.endswith(MEMBRANE))
+    membranes = tuple(name for name in limits if is_membrane(name))
     limits |= dict.fromkeys(membranes, furthest)
     for one in picked:
         for name, angstrom in one.exclude.items():

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.core.blocks import Box
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.errors import RequestError, TomosegError
 from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.io.discovery import discover
+from tomoseg.io.volumes.legend import Legend
 from tomoseg.io.volumes.sources import Found, companion_url
 from tomoseg.io.volumes.turns import Axes
-from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.training.annotations.settings import PaintedAnnotation
 from tomoseg.training.annotations.tomogram import Tomogram, Tomograms
-from tomoseg.training.annotations.volume import LabelledTomogram, Legend, judged_labels, open_labels
+from tomoseg.training.annotations.volume import LabelledTomogram, judged_labels, open_labels
 from tomoseg.training.annotations.voxels import Voxels, strips
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.core.blocks import Box
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.coordinates import Points
 from tomoseg.core.errors import RequestError, TomosegError
 from tomoseg.core.sampling import Sampling, as_shape
 from tomoseg.io.discovery import discover
 from tomoseg.io.volumes.sources import companion_url
-from tomoseg.nets.card import NOT_ANNOTATED
 from tomoseg.training.annotations.settings import Annotation, PointsAnnotation
 from tomoseg.training.annotations.tables import holds_lines, read_points
 from tomoseg.training.annotations.tomogram import Tomogram, Tomograms

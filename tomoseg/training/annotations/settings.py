@@ -9,12 +9,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tomoseg.core.bounds import Count, Length, Section
 from tomoseg.core.errors import RequestError
+from tomoseg.io.volumes.legend import BACKGROUND, UNKNOWN
 from tomoseg.nets.card import ClassName
 from tomoseg.recipe.recipe import absolute
 from tomoseg.recipe.source import SourceSection
-
-BACKGROUND = "background"
-UNKNOWN = "not_annotated"
 
 LabelValue = Annotated[int, Field(ge=0, le=255)]
 

@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.core.blocks import Box
+from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.coordinates import Points
 from tomoseg.core.errors import RequestError, TomosegError
 from tomoseg.core.sampling import as_shape
 from tomoseg.io.discovery import discover
 from tomoseg.io.stores import checked_url
-from tomoseg.nets.card import NOT_ANNOTATED
+from tomoseg.io.volumes.legend import Legend
 from tomoseg.training.annotations.settings import TilesAnnotation
 from tomoseg.training.annotations.tables import read_points
 from tomoseg.training.annotations.tomogram import Tomogram, Tomograms
 from tomoseg.training.annotations.volume import (
     LabelledTomogram,
-    Legend,
     file_name,
     judged_labels,
     open_labels,
