@@ -63,6 +63,7 @@ from tomoseg.core.blocks import Block, BlockGrid, Box
 from tomoseg.core.sampling import Sampling
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import PRESETS, SHIPPED, SHIPPED_ACCURATE, ModelCard, model_folder
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
 from tomoseg.recipe.recipe import DEEP_BLOCK
 
@@ -136,7 +137,7 @@ def end_to_end(folder: Path, repeats: int) -> Iterator[Row]:
         (SHIPPED_ACCURATE, points, "shipped-accurate, copy to masks"),
     ):
         keys = (f"segment.model={model}", *settings, "compute.runner=serial")
-        predictor = Predictor.open(model_folder(model), device="cpu")
+        predictor = Predictor.open(model_folder(model), PredictionOptions(device="cpu"))
         bare, rows = [], []
         for _ in range(repeats):
             began = time.monotonic()
@@ -226,7 +227,7 @@ def windows(folder: Path, repeats: int) -> Iterator[Row]:
     whole = Box.whole(volume.shape)
     grid = BlockGrid(volume.shape, DEEP_BLOCK, card.halo, card.stride)
     for precision in ("bfloat16", "float32"):
-        run = Predictor(network, card, device="cpu", precision=precision)
+        run = Predictor(network, card, PredictionOptions(device="cpu", precision=precision))
         truth = run.predict_labels(volume, whole)
         image = torch.from_numpy(volume)[None, None].to(run.dtype)
 

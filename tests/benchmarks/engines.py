@@ -13,7 +13,9 @@ from rows import Row, normalised, share, timed
 
 from tomoseg.core.blocks import Box
 from tomoseg.nets.card import SHIPPED, SHIPPED_ACCURATE, model_folder
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
+from tomoseg.simulation.calibration import calibration_volumes
 
 PRICED: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "one score map": ({}, (1,)),
@@ -31,11 +33,13 @@ def prices(path: Path, repeats: int, *, slices: int = 64) -> Iterator[Row]:
     whole = Box.whole(volume.shape)
     for model in (SHIPPED, SHIPPED_ACCURATE):
         folder = model_folder(model)
-        plain = Predictor.open(folder, device="cpu")
+        plain = Predictor.open(folder, PredictionOptions(device="cpu"))
         expected = plain.predict_labels(volume, whole)
         spent, told = timed(lambda p=plain: p.predict_labels(volume, whole), repeats)
         for name, (options, channels) in PRICED.items():
-            other = Predictor.open(folder, device="cpu", **options)
+            other = Predictor.open(
+                folder, PredictionOptions("cpu", calibration_volumes=calibration_volumes, **options)
+            )
             found = other.predict_maps(volume, whole, channels)[0]
             seconds, said = timed(
                 lambda p=other, c=channels: p.predict_maps(volume, whole, c), repeats
@@ -49,7 +53,7 @@ def engines(path: Path, repeats: int) -> Iterator[Row]:
     volume = normalised(path)[:32]
     whole = Box.whole(volume.shape)
     for model in (SHIPPED, SHIPPED_ACCURATE):
-        eager = Predictor.open(model_folder(model), device="cpu")
+        eager = Predictor.open(model_folder(model), PredictionOptions(device="cpu"))
         expected = eager.predict_labels(volume, whole)
         spent, told = timed(lambda p=eager: p.predict_labels(volume, whole), repeats)
         with tempfile.TemporaryDirectory() as cache:
@@ -57,7 +61,9 @@ def engines(path: Path, repeats: int) -> Iterator[Row]:
             setups = []
             for _ in ("cold", "cached"):
                 torch.compiler.reset()
-                compiled = Predictor.open(model_folder(model), device="cpu", engine="compiled")
+                compiled = Predictor.open(
+                    model_folder(model), PredictionOptions(device="cpu", engine="compiled")
+                )
                 began = sum(os.times()[:4])
                 found = compiled.predict_labels(volume, whole)
                 setups.append(sum(os.times()[:4]) - began)

@@ -29,6 +29,7 @@ from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.io.volumes.sources import open_source
 from tomoseg.nets.card import HaloCost, HaloDisagreement, ModelCard, load_card
 from tomoseg.nets.checkpoint import save_card
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
 
 Precision = Literal["bfloat16", "float32"]
@@ -54,7 +55,9 @@ def main() -> None:
     volume = normalised(tomogram, load_card(given.model), region)
     grid = BlockGrid(region, (region[0], given.block, given.block))
     for precision in given.precision or PRECISIONS:
-        predictor = Predictor.open(given.model, device="cpu", precision=precision)
+        predictor = Predictor.open(
+            given.model, PredictionOptions(device="cpu", precision=precision)
+        )
         found = HaloDisagreement(
             tomogram=tomogram.stem,
             precision=precision,

@@ -14,6 +14,7 @@ from tomoseg.nets import device as device_of
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import Architecture, ModelCard
 from tomoseg.nets.device import Cpu, Gpu, normalised
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
 
 DTYPES = ("int8", "uint8", "int16", "uint16", "float16", "float32")
@@ -194,7 +195,7 @@ def test_predictors_share_the_face_of_their_device():
     )  # fmt: skip
     torch.manual_seed(0)
     network = build_network(card.architecture, 1)
-    one, other = (Predictor(network, card, device="cpu") for _ in range(2))
+    one, other = (Predictor(network, card, PredictionOptions(device="cpu")) for _ in range(2))
     assert one._on is other._on
     assert isinstance(one._on, Cpu)
     volume, whole = stored("uint8"), Box.whole((5, 6, 7))

@@ -12,6 +12,7 @@ from tomoseg.nets import engines
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import PRESETS, SHIPPED, Architecture, ModelCard, load_card, model_folder
 from tomoseg.nets.engines import CACHE_VARIABLE, cache_folder, check_engine
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
 from tomoseg.recipe.recipe import DEEP_BLOCK, BlocksSection
 
@@ -28,7 +29,7 @@ def predictor(engine, **options):
         name="test", architecture=SLAB, classes=("a", "b", "c"), colours=("#000000",) * 3,
         voxel_size_angstrom=10.0, halo=SLAB.receptive_halo, stride=SLAB.stride,
     )  # fmt: skip
-    return Predictor(network, card, engine=engine, device="cpu", **options)
+    return Predictor(network, card, PredictionOptions(engine=engine, device="cpu", **options))
 
 
 @pytest.fixture(scope="module")

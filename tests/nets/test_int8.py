@@ -1,6 +1,7 @@
 """Engine int8: whole numbers that are summed exactly, measured on what no tomogram changes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +11,18 @@ from torch.nn import functional
 
 from tomoseg.core.blocks import BlockGrid, Box
 from tomoseg.core.errors import RequestError, ResourceError
-from tomoseg.nets import byte_lines as lines_of
 from tomoseg.nets.architecture import build_network, channels_last
-from tomoseg.nets.byte_lines import ByteLine, byte_lines, calibration_volumes, measured_lines
+from tomoseg.nets.byte_lines import ByteLine, byte_lines, measured_lines
 from tomoseg.nets.card import SHIPPED, SHIPPED_ACCURATE, Architecture, ModelCard, model_folder
 from tomoseg.nets.checkpoint import load_network, save_model
 from tomoseg.nets.engines import with_engine
 from tomoseg.nets.int8 import ByteConvolution, check_int8, whole_numbers
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
-from tomoseg.simulation import PhantomParameters, simulate, varied
+from tomoseg.simulation import PhantomParameters, calibration, simulate, varied
+from tomoseg.simulation.calibration import calibration_volumes
 
+INT8 = PredictionOptions(engine="int8", calibration_volumes=calibration_volumes)
 SLAB = Architecture(slices_in=6, slices_out=2, fold=2, widths=(4, 8), blocks_per_level=2)
 FLAT = Architecture(fold=1, widths=(8,))
 TILE = Architecture(kind="tile", widths=(6, 5), kernel=5)
@@ -40,8 +43,8 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def small_calibration(monkeypatch):
     """One small simulation instead of three."""
-    monkeypatch.setattr(lines_of, "SHAPE", (16, 48, 48))
-    monkeypatch.setattr(lines_of, "SEEDS", (1,))
+    monkeypatch.setattr(calibration, "SHAPE", (16, 48, 48))
+    monkeypatch.setattr(calibration, "SEEDS", (1,))
 
 
 def make_model(architecture, **said):
@@ -62,7 +65,10 @@ def make_model(architecture, **said):
 
 
 def predictor(architecture, engine="int8", **options):
-    return Predictor(*make_model(architecture), engine=engine, device="cpu", **options)
+    return Predictor(
+        *make_model(architecture),
+        PredictionOptions("cpu", engine=engine, calibration_volumes=calibration_volumes, **options),
+    )
 
 
 def noise(shape, seed=0):
@@ -209,7 +215,12 @@ def test_few_labels_of_the_shipped_networks_change(model):
     tomogram = np.clip(tomogram, *np.percentile(tomogram, (0.1, 99.9))).astype(np.float32)
     volume = (tomogram - tomogram.mean()) / tomogram.std()
     exact, found = (
-        Predictor.open(model_folder(model), device="cpu", engine=engine, precision=precision)
+        Predictor.open(
+            model_folder(model),
+            PredictionOptions(
+                "cpu", precision, engine=engine, calibration_volumes=calibration_volumes
+            ),
+        )
         for engine, precision in (("torch", "float32"), ("int8", "auto"))
     )
     whole = Box.whole(volume.shape)
@@ -220,18 +231,18 @@ def test_few_labels_of_the_shipped_networks_change(model):
 
 def test_lines_are_measured_once_and_kept(cache, tmp_path, small_calibration, monkeypatch):
     network, card = load_network(saved(tmp_path))
-    first = byte_lines(network.eval(), card, cache)
+    first = byte_lines(network.eval(), card, calibration_volumes, cache)
     (kept,) = cache.iterdir()
     assert {name: ByteLine(**line) for name, line in json.loads(kept.read_text()).items()} == first
     assert list(first) == [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
     with monkeypatch.context() as patch:
-        patch.setattr(lines_of, "simulate", None)
-        assert byte_lines(network, card, cache) == first
+        patch.setattr(calibration, "simulate", None)
+        assert byte_lines(network, card, calibration_volumes, cache) == first
     for damaged in ("", "{}", "[]", '{"stem.conv": {"step": 1}}', '{"stem.conv": 3}'):
         kept.write_text(damaged)
-        assert byte_lines(network, card, cache) == first
+        assert byte_lines(network, card, calibration_volumes, cache) == first
     changed = card.model_copy(update={"voxel_size_angstrom": 13.0})
-    assert byte_lines(network, changed, cache) != first
+    assert byte_lines(network, changed, calibration_volumes, cache) != first
     assert len(list(cache.iterdir())) == 2
 
 
@@ -239,9 +250,9 @@ def test_where_nothing_can_be_kept_the_lines_are_the_same(tmp_path, small_calibr
     network, card = load_network(saved(tmp_path))
     network.eval()
     (tmp_path / "file").touch()
-    assert byte_lines(network, card, tmp_path / "file" / "below") == byte_lines(
-        network, card, cache
-    )
+    assert byte_lines(
+        network, card, calibration_volumes, tmp_path / "file" / "below"
+    ) == byte_lines(network, card, calibration_volumes, cache)
 
 
 def saved(folder):
@@ -270,8 +281,8 @@ def test_lines_hold_what_the_network_sees():
 )
 def test_the_simulation_is_as_the_card_says(said, sign, angstrom, small_calibration, monkeypatch):
     seen = []
-    real = lines_of.simulate
-    monkeypatch.setattr(lines_of, "simulate", lambda given: seen.append(given) or real(given))
+    real = calibration.simulate
+    monkeypatch.setattr(calibration, "simulate", lambda given: seen.append(given) or real(given))
     (volume,) = calibration_volumes(make_model(FLAT, **said)[1])
     (given,) = seen
     assert given.voxel_size_angstrom == angstrom
@@ -294,4 +305,10 @@ def test_a_processor_without_the_instructions_is_an_error(monkeypatch):
 def test_a_gpu_is_refused():
     network, card = make_model(SLAB)
     with pytest.raises(RequestError, match=r"on a CPU alone.*engine: torch"):
-        with_engine(network.to("meta"), "int8", card, torch.bfloat16)
+        with_engine(network.to("meta"), INT8, card, torch.bfloat16)
+
+
+def test_the_volumes_that_bytes_are_measured_on_must_be_given():
+    network, card = make_model(SLAB)
+    with pytest.raises(RequestError, match="needs calibration_volumes"):
+        with_engine(network, replace(INT8, calibration_volumes=None), card, torch.bfloat16)

@@ -14,11 +14,8 @@ from tomoseg.nets.architecture import SegmentationNetwork, build_network, byte_m
 from tomoseg.nets.card import PRESETS, Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
 from tomoseg.nets.device import choose_dtype
-from tomoseg.nets.predict import (
-    Predictor,
-    cached_predictor,
-    pass_windows,
-)
+from tomoseg.nets.options import PredictionOptions
+from tomoseg.nets.predict import Predictor, cached_predictor, pass_windows
 
 SLAB = Architecture(slices_in=6, slices_out=2, fold=2, widths=(4, 8))
 PLANE = Architecture(fold=1, widths=(4, 6))
@@ -53,7 +50,7 @@ def make_model(architecture):
 def make_predictor(architecture, **options):
     batch = options.pop("batch", None)
     options = {"precision": "float32", "device": "cpu"} | options
-    predictor = Predictor(*make_model(architecture), **options)
+    predictor = Predictor(*make_model(architecture), PredictionOptions(**options))
     predictor.batch = batch or predictor.batch
     return predictor
 
@@ -350,22 +347,26 @@ def test_threads_share_one_predictor_and_its_answers(tmp_path):
     cores = [Box((z, 0, 0), (z + 2, 16, 16)) for z in range(0, 12, 2)] * 3
 
     def predict(core):
-        return cached_predictor(tmp_path, device="cpu").predict_labels(volume, core)
+        return cached_predictor(tmp_path, PredictionOptions(device="cpu")).predict_labels(
+            volume, core
+        )
 
     with ThreadPoolExecutor(4) as pool:
         labels = list(pool.map(predict, cores))
-    whole = cached_predictor(tmp_path, device="cpu").predict_labels(volume, Box.whole(volume.shape))
+    whole = cached_predictor(tmp_path, PredictionOptions(device="cpu")).predict_labels(
+        volume, Box.whole(volume.shape)
+    )
     assert all((part == whole[core.slices]).all() for part, core in zip(labels, cores, strict=True))
 
 
 def test_a_model_is_loaded_once_and_anew_when_it_changes(tmp_path):
     network, card = make_model(SLAB)
     save_model(tmp_path, network, card)
-    first = cached_predictor(tmp_path, device="cpu")
-    assert cached_predictor(tmp_path, device="cpu") is first
+    first = cached_predictor(tmp_path, PredictionOptions(device="cpu"))
+    assert cached_predictor(tmp_path, PredictionOptions(device="cpu")) is first
     network.head.bias.data += 1
     save_model(tmp_path, network, card)
-    assert cached_predictor(tmp_path, device="cpu") is not first
+    assert cached_predictor(tmp_path, PredictionOptions(device="cpu")) is not first
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -10,6 +10,7 @@ from tomoseg.core.errors import ModelError, RequestError
 from tomoseg.nets.augmentation import AugmentationSettings
 from tomoseg.nets.card import Architecture
 from tomoseg.nets.checkpoint import load_network, load_state
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.nets.split import Region
@@ -302,7 +303,7 @@ def test_f1_is_counted_voxel_by_voxel():
 
 def test_confusion_leaves_out_what_is_not_annotated(tmp_path):
     train(volumes(), make_settings(steps=1), output=tmp_path)
-    predictor = Predictor.open(tmp_path, device="cpu")
+    predictor = Predictor.open(tmp_path, PredictionOptions(device="cpu"))
     volume = Blobs("v", 3)
     volume._labels[:, :10] = 255
     whole = Box.whole(volume.shape)
@@ -317,7 +318,7 @@ def test_halo_costs_fall_to_nothing_at_the_exact_halo(tmp_path):
     deep = Architecture(slices_in=4, slices_out=2, widths=(8, 8, 8), blocks_per_level=2)
     settings = make_settings(architecture=deep, steps=10)
     train(volumes(), settings, output=tmp_path)
-    predictor = Predictor.open(tmp_path, device="cpu", precision="float32")
+    predictor = Predictor.open(tmp_path, PredictionOptions(device="cpu", precision="float32"))
     assert deep.receptive_halo == (1, 82, 82)
     volume = Blobs("wide", 5, (4, 256, 256))
     costs = halo_costs(predictor, Region(volume, Box.whole(volume.shape)))

@@ -19,6 +19,7 @@ from tomoseg.io.stores import Volume
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import Architecture, ModelCard, load_card
 from tomoseg.nets.checkpoint import save_model
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
 from tomoseg.pipeline.checks import check_session
 from tomoseg.pipeline.session import plan_session, run_session
@@ -128,7 +129,7 @@ def test_one_network_that_competes_with_none_labels_what_it_is_sure_of(tmp_path,
     statistics = intensity.Statistics.from_dict(context.records.read_json("statistics.json"))
     normaliser = intensity.prepare(steps, statistics, flip=False)
     volume = normaliser.apply(stored(context, "0"), context.sampling)
-    predictor = Predictor.open(tmp_path / "slab", precision="float32")
+    predictor = Predictor.open(tmp_path / "slab", PredictionOptions(precision="float32"))
     scores = predictor.predict_scores(volume, Box.whole(volume.shape))
     assert np.array_equal(unsure, np.argmax(scores, axis=0))
     wanted = np.where(scores[1:].max(axis=0) > 0.3, 1 + np.argmax(scores[1:], axis=0), 0)

@@ -12,6 +12,7 @@ from tomoseg.core.version import code_version, environment
 from tomoseg.io.stores import Ledger, digest
 from tomoseg.nets.card import load_card
 from tomoseg.nets.checkpoint import load_network, save_model
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.pipeline.session import plan_session, run_session
 from tomoseg.pipeline.stages import run_stage
 from tomoseg.pipeline.stages.context import Context, Stage
@@ -214,7 +215,9 @@ def test_a_worker_with_another_model_is_unfit(values, tiny_model, tmp_path):
     session = plan_session(recipe_from(values))
     context = session.context(session.tomograms[0], SerialRunner(), lambda *progress: None)
     run_stage(context, "ingest")
-    question = Question("float32", "cpu", "torch", ((copy, model_digest(load_card(copy))),))
+    question = Question(
+        PredictionOptions("cpu", "float32"), ((copy, model_digest(load_card(copy))),)
+    )
     assert question() == {"precision": "float32", "device": "cpu"}
     (network,) = segment_block(context).networks
     network.predictor()
@@ -226,13 +229,17 @@ def test_a_worker_with_another_model_is_unfit(values, tiny_model, tmp_path):
             asked()
 
 
+def with_options(network, **options):
+    return replace(network, options=replace(network.options, **options))
+
+
 def test_a_worker_that_cannot_compute_so_is_unfit(values, monkeypatch):
     session = plan_session(recipe_from(values))
     context = session.context(session.tomograms[0], SerialRunner(), lambda *progress: None)
     run_stage(context, "ingest")
     (network,) = segment_block(context).networks
     with pytest.raises(UnfitWorkerError, match="no fast float16"):
-        replace(network, precision="float16").predictor()
+        with_options(network, precision="float16").predictor()
     with pytest.raises(UnfitWorkerError, match="no device 'cuda'"):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        replace(network, device="cuda").predictor()
+        with_options(network, device="cuda").predictor()

@@ -15,6 +15,7 @@ from tomoseg.core.blocks import Box
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import PRESETS, Architecture
 from tomoseg.nets.checkpoint import load_network, save_model
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.nets.train import LOG_NAME, train
@@ -128,7 +129,7 @@ def test_rows_show_what_the_model_predicts_there(untrained, monkeypatch):
     (summary,) = seen
     assert len(summary.validation_examples) == 8  # one a slice
     whole = Box.whole(SHAPE)
-    predictor = Predictor.open(folder, device="cpu")
+    predictor = Predictor.open(folder, PredictionOptions(device="cpu"))
     found = predictor.predict_labels(volumes[1].image(whole), whole)
     for example in summary.validation_examples:
         z = example.begin[0]

@@ -24,17 +24,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tomoseg.analysis import intensity
 from tomoseg.core.version import code_version
 from tomoseg.nets.architecture import SegmentationNetwork
 from tomoseg.nets.card import Architecture, ModelCard
-from tomoseg.simulation import PhantomParameters, simulate, varied
-
-# What the lines are measured on.
-SHAPE = (48, 160, 160)
-SEEDS = (9001, 9002, 9003)
-# The voxel sizes that can be simulated.
-FINEST_ANGSTROM, COARSEST_ANGSTROM = 8.0, 16.0
+from tomoseg.nets.options import CalibrationVolumes
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,9 @@ class ByteLine:
 _KEPT = TypeAdapter(dict[str, ByteLine])
 
 
-def byte_lines(network: SegmentationNetwork, card: ModelCard, folder: Path) -> dict[str, ByteLine]:
+def byte_lines(
+    network: SegmentationNetwork, card: ModelCard, volumes: CalibrationVolumes, folder: Path
+) -> dict[str, ByteLine]:
     """Return the line of the input of each convolution, by its name.
 
     Parameters
@@ -77,6 +72,8 @@ def byte_lines(network: SegmentationNetwork, card: ModelCard, folder: Path) -> d
         In float32, in evaluation mode, its norms folded.
     card
         Its card. Without the digest of weights that were saved nothing is kept.
+    volumes
+        Always gives the same for one card.
     folder
         Where lines are kept; if nothing can be kept there, they are measured again.
     """
@@ -86,7 +83,7 @@ def byte_lines(network: SegmentationNetwork, card: ModelCard, folder: Path) -> d
         lines = _KEPT.validate_json(path.read_bytes())
         if list(lines) == names:
             return lines
-    lines = measured_lines(network, calibration_volumes(card))
+    lines = measured_lines(network, volumes(card))
     if card.weights_sha256:
         with contextlib.suppress(OSError):
             _keep(path, lines)
@@ -132,23 +129,6 @@ def passes(volume: Tensor, architecture: Architecture) -> Iterator[Tensor]:
         yield functional.pad(slab, [0, 0, 0, 0, 0, thick - len(slab)])[None]
 
 
-def calibration_volumes(card: ModelCard) -> Iterator[NDArray[np.float32]]:
-    """Yield the simulated tomograms, float32, zyx, normalised as a card says."""
-    voxel = min(max(card.voxel_size_angstrom, FINEST_ANGSTROM), COARSEST_ANGSTROM)
-    base = PhantomParameters(shape=SHAPE, voxel_size_angstrom=voxel)
-    steps = intensity.parse_steps(card.intensity)
-    is_flipped = intensity.contrast_sign("dark", card.contrast, on_mismatch="flip") < 0
-    for seed in SEEDS:
-        parameters = varied(seed, base)
-        tomogram = simulate(parameters).tomogram
-        moments = intensity.moments(tomogram)
-        bins = intensity.Bins.for_tomogram(moments, tomogram.dtype)
-        counts = intensity.histogram(tomogram, bins)
-        statistics = intensity.Statistics.of(moments, bins, counts)
-        normaliser = intensity.prepare(steps, statistics, flip=is_flipped)
-        yield normaliser.apply(tomogram, parameters.sampling)
-
-
 def _convolutions(network: nn.Module) -> list[tuple[str, nn.Module]]:
     kinds = (nn.Conv2d, nn.Conv3d)
     return [(name, one) for name, one in network.named_modules() if isinstance(one, kinds)]
@@ -160,7 +140,7 @@ def _digest(card: ModelCard) -> str:
         mode="json",
         include={"architecture", "voxel_size_angstrom", "contrast", "intensity", "weights_sha256"},
     )
-    facts = [said, SHAPE, SEEDS, code_version(), torch.__version__]
+    facts = [said, code_version(), torch.__version__]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -18,7 +18,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ from torch import Tensor
 
 from tomoseg.analysis.intensity import ClipScale, Normaliser
 from tomoseg.core.errors import ModelError, RequestError
+from tomoseg.nets.options import Precision
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Results = Callable[[], NDArray[Any]]
 """Waits for results that are on their way and returns them."""
 

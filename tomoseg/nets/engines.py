@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from stat import S_IWOTH
 from sysconfig import get_path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -36,8 +36,7 @@ from tomoseg.nets.architecture import SegmentationNetwork
 from tomoseg.nets.byte_lines import byte_lines
 from tomoseg.nets.card import ModelCard
 from tomoseg.nets.int8 import check_int8, int8_network
-
-Engine = Literal["torch", "compiled", "int8"]
+from tomoseg.nets.options import Engine, PredictionOptions
 
 # Of one process: labels with and without score maps, of some tomograms' sizes. Beyond, it is an
 # error: torch would silently go on uncompiled.
@@ -47,7 +46,7 @@ _EAGER = "or set segment.engine: torch"
 
 
 def with_engine(
-    network: SegmentationNetwork, engine: Engine, card: ModelCard, dtype: torch.dtype
+    network: SegmentationNetwork, options: PredictionOptions, card: ModelCard, dtype: torch.dtype
 ) -> SegmentationNetwork:
     """Return a network as an engine computes it.
 
@@ -56,8 +55,8 @@ def with_engine(
     network
         In evaluation mode on its device, its norms folded, in ``dtype``; for int8 in float32, on
         the CPU.
-    engine
-        One of those of :func:`check_engine`, which raises if there is something missing.
+    options
+        Its engine is one of those of :func:`check_engine`, which raises if something is missing.
     card
         The network's card.
     dtype
@@ -66,16 +65,22 @@ def with_engine(
     Raises
     ------
     RequestError
-        If the network is on a device where the engine does not compute.
+        If the network is on a device where the engine does not compute, or it needs volumes that
+        were not given.
     """
+    engine, volumes = options.engine, options.calibration_volumes
     check_engine(engine)
     if engine == "int8":
+        if volumes is None:
+            raise RequestError("engine int8 needs calibration_volumes")
         if next(network.parameters()).device.type != "cpu":
             raise RequestError(
                 "engine int8 computes on a CPU alone",
                 remedy="Set segment.engine: torch, or compute.device: cpu.",
             )
-        return int8_network(network, byte_lines(network, card, user_cache() / "int8"), dtype)
+        return int8_network(
+            network, byte_lines(network, card, volumes, user_cache() / "int8"), dtype
+        )
     if engine == "torch":
         return network
     from torch._dynamo import config

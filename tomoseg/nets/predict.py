@@ -32,15 +32,12 @@ from tomoseg.analysis.intensity import Normaliser
 from tomoseg.core.blocks import BlockGrid, Box
 from tomoseg.core.errors import RequestError, ResourceError
 from tomoseg.core.sampling import Shape, as_shape
-from tomoseg.nets.architecture import (
-    SegmentationNetwork,
-    fold_norms,
-    set_channels_last,
-)
+from tomoseg.nets.architecture import SegmentationNetwork, fold_norms, set_channels_last
 from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import load_network
-from tomoseg.nets.device import Precision, choose_device, choose_dtype, device_of, keep_freed_memory
-from tomoseg.nets.engines import Engine, check_engine, with_engine
+from tomoseg.nets.device import choose_device, choose_dtype, device_of, keep_freed_memory
+from tomoseg.nets.engines import check_engine, with_engine
+from tomoseg.nets.options import PredictionOptions
 
 Network = Callable[[Tensor], Tensor]
 
@@ -50,7 +47,9 @@ PASS_NUMBERS = 1 << 27
 
 MIRRORED_AXES = {4: (-2, -1), 8: (-3, -2, -1)}
 
-_CACHE: dict[tuple[object, ...], Predictor] = {}
+USUAL = PredictionOptions()
+
+_CACHE: dict[tuple[str, PredictionOptions], Predictor] = {}
 _CACHE_LOCK = threading.Lock()
 
 
@@ -63,18 +62,8 @@ class Predictor:
         Trained network; it is copied, its batch norms are folded and its weights cast.
     card
         The model's card.
-    device
-        ``"auto"`` takes the first GPU if there is one, otherwise the CPU.
-    precision
-        ``"auto"`` takes bfloat16 where the hardware computes in it, otherwise float16 on a GPU
-        and float32 on a CPU.
-    threads
-        Threads of torch in this process, on a CPU.
-    tta
-        How many mirror images of every pass are predicted and averaged, which takes as many times
-        longer: 1 is none, 4 mirrors x and y, 8 all axes.
-    engine
-        ``"torch"``; ``"compiled"`` once for each shape of a pass; or ``"int8"``, on a CPU.
+    options
+        How it is computed.
 
     Attributes
     ----------
@@ -97,51 +86,27 @@ class Predictor:
         self,
         network: SegmentationNetwork,
         card: ModelCard,
-        *,
-        device: str = "auto",
-        precision: Precision = "auto",
-        threads: int = 1,
-        tta: int = 1,
-        engine: Engine = "torch",
+        options: PredictionOptions = USUAL,
     ) -> None:
         self.card = card
-        self.device, self.dtype = settled(device, precision, engine)
+        self.device, self.dtype = settled(options)
         self._on = device_of(self.device)
         self.batch = self._on.batch
         self.events: list[str] = []
         if self.device.type == "cpu":
-            torch.set_num_threads(threads)
+            torch.set_num_threads(options.threads)
             keep_freed_memory()
-        dtype = torch.float32 if engine == "int8" else self.dtype
-        self._network = with_engine(
-            _prepared(network, self.device, dtype), engine, card, self.dtype
-        )
-        self.said = said(self.device, self.dtype, engine)
-        if tta > 1:
-            self._network = MirrorAveraged(self._network, MIRRORED_AXES[tta])
+        dtype = torch.float32 if options.engine == "int8" else self.dtype
+        prepared = _prepared(network, self.device, dtype)
+        self._network = with_engine(prepared, options, card, self.dtype)
+        self.said = said(self.device, self.dtype, options.engine)
+        if options.tta > 1:
+            self._network = MirrorAveraged(self._network, MIRRORED_AXES[options.tta])
 
     @classmethod
-    def open(
-        cls,
-        folder: Path,
-        *,
-        device: str = "auto",
-        precision: Precision = "auto",
-        threads: int = 1,
-        tta: int = 1,
-        engine: Engine = "torch",
-    ) -> Predictor:
+    def open(cls, folder: Path, options: PredictionOptions = USUAL) -> Predictor:
         """Load a model's folder; raise ModelError if it is not sound."""
-        network, card = load_network(folder)
-        return cls(
-            network,
-            card,
-            device=device,
-            precision=precision,
-            threads=threads,
-            tta=tta,
-            engine=engine,
-        )
+        return cls(*load_network(folder), options)
 
     def predict_labels(self, volume: NDArray[np.float32], core: Box) -> NDArray[np.uint8]:
         """Return the class with the highest score at every voxel of the core.
@@ -336,8 +301,8 @@ def pass_windows(shape: Shape, card: ModelCard) -> BlockGrid:
     return BlockGrid(shape, (slices, rows, columns), architecture.receptive_halo, stride)
 
 
-def settled(device: str, precision: str, engine: str) -> tuple[torch.device, torch.dtype]:
-    """Return the device and the precision that these words mean on this machine.
+def settled(options: PredictionOptions) -> tuple[torch.device, torch.dtype]:
+    """Return the device and the precision that these options mean on this machine.
 
     Raises
     ------
@@ -346,9 +311,10 @@ def settled(device: str, precision: str, engine: str) -> tuple[torch.device, tor
     ResourceError
         If what the engine needs is not there.
     """
-    check_engine(cast(Engine, engine))
-    found = choose_device("cpu" if (device, engine) == ("auto", "int8") else device)
-    return found, choose_dtype(found, cast(Precision, precision))
+    check_engine(options.engine)
+    is_bytes = (options.device, options.engine) == ("auto", "int8")
+    device = choose_device("cpu" if is_bytes else options.device)
+    return device, choose_dtype(device, options.precision)
 
 
 def said(device: torch.device, dtype: torch.dtype, engine: str) -> str:
@@ -365,31 +331,16 @@ def said(device: torch.device, dtype: torch.dtype, engine: str) -> str:
     return f"{numbers} on {device.type} {torch.backends.cpu.get_cpu_capability()}{compiled}"
 
 
-def cached_predictor(
-    folder: Path,
-    *,
-    device: str = "auto",
-    precision: Precision = "auto",
-    threads: int = 1,
-    tta: int = 1,
-    engine: Engine = "torch",
-) -> Predictor:
+def cached_predictor(folder: Path, options: PredictionOptions = USUAL) -> Predictor:
     """Return this process's predictor for a model, loaded once and shared by its threads.
 
     The card, which holds the weights' digest, is the key: a model that changes on disk is loaded
     anew. Raises the errors of :meth:`Predictor.open`.
     """
-    key = (load_card(folder).model_dump_json(), device, precision, threads, tta, engine)
+    key = load_card(folder).model_dump_json(), options
     with _CACHE_LOCK:
         if key not in _CACHE:
-            _CACHE[key] = Predictor.open(
-                folder,
-                device=device,
-                precision=precision,
-                threads=threads,
-                tta=tta,
-                engine=engine,
-            )
+            _CACHE[key] = Predictor.open(folder, options)
         return _CACHE[key]
 
 

@@ -34,19 +34,14 @@ from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import save_card, save_model
 from tomoseg.nets.device import choose_device, choose_dtype
 from tomoseg.nets.losses import log_squares_loss, segmentation_loss
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.parallel import World, joined
 from tomoseg.nets.patches import Batch, PatchSource, take_census, validation_boxes
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import AnnotatedVolume, TrainingProgress, TrainingSettings
 from tomoseg.nets.split import Region, split_regions
 from tomoseg.nets.state import TrainingState, best_score, start_state, update_average
-from tomoseg.nets.validation import (
-    confusion,
-    f1_scores,
-    halo_costs,
-    mean_score,
-    score_histograms,
-)
+from tomoseg.nets.validation import confusion, f1_scores, halo_costs, mean_score, score_histograms
 
 LOG_NAME = "training.jsonl"
 
@@ -135,9 +130,8 @@ def _finish(session: _Session) -> None:
     if "halo_costs" in card.scores:
         return
     settings = session.settings
-    predictor = Predictor.open(
-        session.output, device=str(session.state.device), threads=thread_count(settings)
-    )
+    options = PredictionOptions(str(session.state.device), threads=thread_count(settings))
+    predictor = Predictor.open(session.output, options)
     costs = halo_costs(predictor, session.boxes[0][0])
     histograms = score_histograms(predictor, session.boxes)
     fits = {
@@ -297,9 +291,8 @@ class _Session:
         network = copy.deepcopy(self.state.network)
         network.load_state_dict(self.state.average)
         draft = self.settings.card({}, {})
-        predictor = Predictor(
-            network, draft, device=str(self.state.device), threads=thread_count(self.settings)
-        )
+        options = PredictionOptions(str(self.state.device), threads=thread_count(self.settings))
+        predictor = Predictor(network, draft, options)
         counts = confusion(predictor, self.boxes)
         f1 = f1_scores(counts, draft.classes)
         mean = mean_score(counts, f1)

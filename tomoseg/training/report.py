@@ -18,6 +18,7 @@ from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.sampling import as_shape
 from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.doubts import forgotten_classes
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.nets.predict import Predictor
 from tomoseg.nets.settings import AnnotatedVolume, TrainingSettings
 from tomoseg.nets.split import Region, split_regions
@@ -75,7 +76,9 @@ def write_training_report(
     """
     card = load_card(output)
     training, validation = split_regions(volumes, settings)
-    predictor = Predictor.open(output, device=settings.device, threads=thread_count(settings))
+    predictor = Predictor.open(
+        output, PredictionOptions(settings.device, threads=thread_count(settings))
+    )
     rng = np.random.default_rng(settings.seed)
     apart = _chosen(_annotated_places(validation, card, rng), _within_reach(card, _APART))
     seen = _chosen(_annotated_places(training, card, rng), _within_reach(card, _TRAINED_ON))

@@ -20,11 +20,11 @@ from tomoseg.core.errors import ModelError, RequestError, ResourceError, UnfitWo
 from tomoseg.core.sampling import Sampling, Shape, as_shape
 from tomoseg.io.stores import local_path
 from tomoseg.nets.card import SHIPPED_MODELS, ModelCard, check_weights, load_card, model_folder
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.pipeline.stages.terms import check_model, model_digest
 from tomoseg.recipe.recipe import NetworkChoice, Recipe, SegmentSection
 
 if TYPE_CHECKING:
-    from tomoseg.nets.device import Precision
     from tomoseg.nets.predict import Predictor
 
 LARGEST_RESCALING = 2.5
@@ -241,11 +241,7 @@ class FittedNetwork:
     grid: Sampling
     normaliser: intensity.Normaliser
     halo: Shape
-    device: str
-    precision: Precision
-    threads: int
-    tta: Literal[1, 4, 8]
-    engine: Literal["torch", "compiled", "int8"]
+    options: PredictionOptions
 
     @property
     def is_rescaled(self) -> bool:
@@ -301,14 +297,7 @@ class FittedNetwork:
 
         folder = self.applied.folder
         try:
-            found = cached_predictor(
-                folder,
-                device=self.device,
-                precision=self.precision,
-                threads=self.threads,
-                tta=self.tta,
-                engine=self.engine,
-            )
+            found = cached_predictor(folder, self.options)
         except (RequestError, ModelError, ResourceError) as error:
             raise UnfitWorkerError(error.message, remedy=error.remedy) from error
         check_model(folder, found.card, model_digest(self.applied.card))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +27,7 @@ from tomoseg.core.blocks import Block, BlockGrid, Box
 from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.io.stores import Ledger, Volume
 from tomoseg.nets.doubts import coverage_note
+from tomoseg.nets.options import PredictionOptions
 from tomoseg.pipeline.stages.context import RAW_LABELS, Context, Stage
 from tomoseg.pipeline.stages.masks import is_inside, stored_mask
 from tomoseg.pipeline.stages.networks import (
@@ -38,9 +39,11 @@ from tomoseg.pipeline.stages.networks import (
     halo_of,
 )
 from tomoseg.pipeline.stages.terms import ONLY_SAID, Question, model_digest
+from tomoseg.recipe.recipe import Recipe
+from tomoseg.simulation.calibration import calibration_volumes
 
 if TYPE_CHECKING:
-    from tomoseg.nets.device import Precision
+    from tomoseg.nets.options import Precision
 
 SCORES = "scores/"
 OUTSIDE_MASK, EMPTY = "outside the mask", "empty"
@@ -212,18 +215,30 @@ def segment_block(context: Context) -> SegmentBlock:
     )
 
 
-def _precision(context: Context) -> Precision:
-    """Return what was settled for the stage; outside of one, what the recipe says."""
-    asked = context.recipe.segment.precision
-    return cast("Precision", context.terms.precision) if context.terms else asked
+def _asked(recipe: Recipe) -> PredictionOptions:
+    """Return how a recipe asks for networks to be computed."""
+    compute, segment = recipe.compute, recipe.segment
+    return PredictionOptions(
+        device=compute.worker_device,
+        precision=segment.precision,
+        threads=compute.threads,
+        tta=segment.tta,
+        engine=segment.engine,
+        calibration_volumes=calibration_volumes,
+    )
+
+
+def _options(context: Context) -> PredictionOptions:
+    """Return what was settled for the stage; outside of one, what the recipe asks for."""
+    asked = _asked(context.recipe)
+    if context.terms is None:
+        return asked
+    return replace(asked, precision=cast("Precision", context.terms.precision))
 
 
 def _question(context: Context) -> Question:
-    segment = context.recipe.segment
     return Question(
-        precision=segment.precision,
-        device=context.recipe.compute.worker_device,
-        engine=segment.engine,
+        options=_asked(context.recipe),
         models=tuple((one.folder, model_digest(one.card)) for one in context.networks),
     )
 
@@ -239,11 +254,7 @@ def _fitted(
         grid=check_fit(recipe, card, context.header.sampling),
         normaliser=intensity.prepare(steps, statistics, flip=contrast_sign(recipe, card) < 0),
         halo=halo_of(card, recipe.segment.halo),
-        device=recipe.compute.worker_device,
-        precision=_precision(context),
-        threads=recipe.compute.threads,
-        tta=recipe.segment.tta,
-        engine=recipe.segment.engine,
+        options=_options(context),
     )
 
 

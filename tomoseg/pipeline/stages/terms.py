@@ -29,6 +29,7 @@ from tomoseg.core.errors import UnfitWorkerError
 from tomoseg.core.version import code_version
 from tomoseg.io.stores import begun, digest
 from tomoseg.nets.card import ModelCard, load_card
+from tomoseg.nets.options import PredictionOptions
 
 if TYPE_CHECKING:
     from tomoseg.pipeline.stages.context import Context, Stage
@@ -89,15 +90,13 @@ class Question:
 
     Parameters
     ----------
-    precision, device, engine
+    options
         As the recipe says, ``auto`` included.
     models
         Folder and :func:`model_digest` of each network.
     """
 
-    precision: str
-    device: str
-    engine: str
+    options: PredictionOptions
     models: tuple[tuple[Path, str], ...]
 
     def __call__(self) -> dict[str, Any]:
@@ -114,7 +113,7 @@ class Question:
 
         for folder, wanted in self.models:
             check_model(folder, load_card(folder), wanted)
-        device, dtype = settled(self.device, self.precision, self.engine)
+        device, dtype = settled(self.options)
         return {"precision": str(dtype).removeprefix("torch."), "device": device.type}
 
 
