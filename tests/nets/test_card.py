@@ -126,14 +126,11 @@ def test_a_card_that_contradicts_itself_is_refused(changes, reason):
         make_card(**changes)
 
 
-def test_labels_and_voxel_sizes_follow_the_card():
-    card = make_card(voxel_size_tolerance=0.1)
+def test_labels_follow_the_card():
+    card = make_card()
     assert (card.label("tube"), card.label("blob")) == (1, 2)
     with pytest.raises(ModelError, match="no class 'actin', only tube, blob"):
         card.label("actin")
-    assert card.accepts_voxel_size(10.9)
-    assert not card.accepts_voxel_size(11.2)
-    assert not card.accepts_voxel_size(8.9)
     assert card.halo_is_exact
     assert not make_card(halo=(1, 0, 8)).halo_is_exact
 

@@ -354,11 +354,6 @@ class ModelCard(BaseModel):
             )
         return self.classes.index(name) + 1
 
-    def accepts_voxel_size(self, voxel_angstrom: float) -> bool:
-        """Tell whether the model may be applied at this voxel size (Å) without rescaling."""
-        deviation = abs(voxel_angstrom / self.voxel_size_angstrom - 1)
-        return deviation <= self.voxel_size_tolerance
-
 
 def check_classes(classes: tuple[str, ...], colours: tuple[str, ...]) -> None:
     """Check that classes differ and that each has a colour; raise ValueError if not."""

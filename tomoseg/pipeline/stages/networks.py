@@ -14,6 +14,7 @@ from tomoseg.analysis import intensity
 from tomoseg.analysis.compete import Calibration, Competitor
 from tomoseg.analysis.particles import PickingSettings
 from tomoseg.analysis.rescale import Rescaling
+from tomoseg.analysis.view import LARGEST_RESCALING, NetworkView, can_be_rescaled, fits_unscaled
 from tomoseg.core.blocks import Box
 from tomoseg.core.classes import NOT_ANNOTATED
 from tomoseg.core.errors import ModelError, RequestError, ResourceError, UnfitWorkerError
@@ -26,8 +27,6 @@ from tomoseg.recipe.recipe import NetworkChoice, Recipe, SegmentSection
 
 if TYPE_CHECKING:
     from tomoseg.nets.predict import Predictor
-
-LARGEST_RESCALING = 2.5
 
 
 @dataclass(frozen=True)
@@ -141,14 +140,14 @@ def network_sampling(sampling: Sampling, card: ModelCard, *, rescale: str) -> Sa
         If the voxel sizes differ and rescaling is off, or they differ too much for it.
     """
     voxel = sampling.voxel_angstrom
-    if card.accepts_voxel_size(voxel) and np.ptp(sampling.voxel_size_angstrom) <= 0.01 * voxel:
-        return sampling
     wanted = card.voxel_size_angstrom
+    if fits_unscaled(sampling, wanted, tolerance=card.voxel_size_tolerance):
+        return sampling
     fact = f"voxel size {voxel:.4g} Å, but model {card.name} was trained at {wanted:.4g} Å"
     if rescale == "never":
         raise ModelError(fact, remedy="Set segment.rescale: auto, or choose another model.")
     ratio = wanted / voxel
-    if not 1 / LARGEST_RESCALING <= ratio <= LARGEST_RESCALING:
+    if not can_be_rescaled(sampling, wanted):
         remedy = (
             f"Set ingest.bin: {round(ratio)}."
             if ratio > 1
@@ -233,32 +232,23 @@ class FittedNetwork:
     Networks differ in voxel size, halo, stride and intensity, but all see parts of the same
     voxels: a block is read once, as far as any of them :meth:`needs <needed>`.
 
-    ``grid`` is the grid of the network, ``image_sampling`` that of the stored tomogram.
+    ``view`` is of the tomogram as it is stored.
     """
 
     applied: AppliedNetwork
-    image_sampling: Sampling
-    grid: Sampling
-    normaliser: intensity.Normaliser
+    view: NetworkView
     halo: Shape
     options: PredictionOptions
 
     @property
-    def is_rescaled(self) -> bool:
-        """Whether the network works on another grid than the tomogram's."""
-        return self.grid != self.image_sampling
-
-    @property
     def halo_voxels(self) -> Shape:
         """Its halo in voxels of the tomogram, zyx, rounded up."""
-        halo = np.multiply(self.halo, self.grid.voxel_size_angstrom)
-        return as_shape(np.ceil(halo / self.image_sampling.voxel_size_angstrom - 1e-6))
+        halo = np.multiply(self.halo, self.view.grid.voxel_size_angstrom)
+        return as_shape(np.ceil(halo / self.view.stored.voxel_size_angstrom - 1e-6))
 
     def needed(self, box: Box) -> Box:
         """Return the voxels of the stored tomogram that a box of results depends on."""
-        read = self._around(self._core(box))
-        margin = self.normaliser.halo(self.image_sampling)
-        return self._sources(read).grow(margin).clip(self.image_sampling.shape)
+        return self.view.needed(self._around(self._core(box)))
 
     def maps(self, box: Box, image: ReadBox, channels: Sequence[int]) -> NDArray[np.uint8]:
         """Return the network's own labels and, in bytes, scores of some of its channels.
@@ -275,7 +265,6 @@ class FittedNetwork:
 
         ``image`` holds what is :meth:`needed` at least.
         """
-        back = Rescaling(self.grid, self.image_sampling)
         core = self._core(box)
         read = self._around(core)
         volume, normaliser = self._given(read, image)
@@ -283,7 +272,7 @@ class FittedNetwork:
         card, classes = self.applied.card, self.applied.classes
         if classes != card.classes:
             scores = scores[[0, *(card.label(name) for name in classes)]]
-        return back.apply(scores, core, box) if self.is_rescaled else scores
+        return self._back.apply(scores, core, box) if self.view.is_rescaled else scores
 
     def predictor(self) -> Predictor:
         """Return this process's network; torch is imported here, where a block is computed.
@@ -305,29 +294,20 @@ class FittedNetwork:
 
     def _core(self, box: Box) -> Box:
         """Return the box of the network's grid that a box of the tomogram's is made from."""
-        return Rescaling(self.grid, self.image_sampling).needed(box) if self.is_rescaled else box
+        return self._back.needed(box) if self.view.is_rescaled else box
 
-    def _sources(self, read: Box) -> Box:
-        """Return the box of the tomogram's grid that a box of the network's is made from."""
-        return Rescaling(self.image_sampling, self.grid).needed(read) if self.is_rescaled else read
+    @property
+    def _back(self) -> Rescaling:
+        return Rescaling(self.view.grid, self.view.stored)
 
     def _around(self, core: Box) -> Box:
         """Return the box of the network's grid to read for a core."""
         # The halo counts from the cells that the core lies in, and a core may begin amid one.
         stride = self.applied.card.stride
-        return core.aligned(stride).grow(self.halo).aligned(stride).clip(self.grid.shape)
+        return core.aligned(stride).grow(self.halo).aligned(stride).clip(self.view.grid.shape)
 
     def _given(self, read: Box, image: ReadBox) -> tuple[NDArray[Any], intensity.Normaliser | None]:
         """Return a box as the predictor takes it, and what its device has to do to it."""
-        if self.normaliser.is_clip_scale and not self.is_rescaled:
-            return image.part(read), self.normaliser
-        return self._normalised(read, image), None
-
-    def _normalised(self, read: Box, image: ReadBox) -> NDArray[np.float32]:
-        """Return a box of the network's grid, normalised."""
-        there = Rescaling(self.image_sampling, self.grid)
-        wanted = self._sources(read)
-        box = wanted.grow(self.normaliser.halo(self.image_sampling)).clip(self.image_sampling.shape)
-        voxels = self.normaliser.apply(image.part(box), self.image_sampling)
-        voxels = voxels[wanted.within(box).slices]
-        return there.apply(voxels, wanted, read) if self.is_rescaled else voxels
+        if self.view.normaliser.is_clip_scale and not self.view.is_rescaled:
+            return image.part(read), self.view.normaliser
+        return self.view.seen(read, image.part), None

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from tomoseg.analysis import intensity
 from tomoseg.analysis.compete import compete
+from tomoseg.analysis.view import NetworkView
 from tomoseg.core.blocks import Block, BlockGrid, Box
 from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.io.stores import Ledger, Volume
@@ -136,12 +137,12 @@ class SegmentBlock:
         box = reduce(Box.joined, needs, self._around(write))
         if self.fill is None:
             return ReadBox(box, self.image.read(box)), np.zeros(write.shape, np.bool_)
-        shape = self.networks[0].image_sampling.shape
+        shape = self.networks[0].view.stored.shape
         voxels, is_empty = intensity.read_filled(self.image.read, box, shape, self.fill)
         return ReadBox(box, voxels), is_empty[write.within(box).slices]
 
     def _around(self, write: Box) -> Box:
-        return write.grow(self.margin).clip(self.networks[0].image_sampling.shape)
+        return write.grow(self.margin).clip(self.networks[0].view.stored.shape)
 
     def _uniform(self, write: Box, image: ReadBox) -> NDArray[np.bool_]:
         around = self._around(write)
@@ -157,7 +158,7 @@ class SegmentBlock:
     def predicted(self, write: Box, image: ReadBox) -> NDArray[np.uint8]:
         """Return labels of a box and then each score map, uint8, (1 + maps, z, y, x)."""
         channels = [channel for channel, _ in self.score_maps]
-        if self.abstain is None and not self.networks[0].is_rescaled:
+        if self.abstain is None and not self.networks[0].view.is_rescaled:
             return self.networks[0].maps(write, image, channels)
         labels, scores = self._competed(write, image)
         return np.stack([labels, *(np.rint(scores[c] * 255).astype(np.uint8) for c in channels)])
@@ -250,9 +251,11 @@ def _fitted(
     steps = intensity.parse_steps(card.intensity)
     return FittedNetwork(
         applied=network,
-        image_sampling=context.sampling,
-        grid=check_fit(recipe, card, context.header.sampling),
-        normaliser=intensity.prepare(steps, statistics, flip=contrast_sign(recipe, card) < 0),
+        view=NetworkView(
+            context.sampling,
+            check_fit(recipe, card, context.header.sampling),
+            intensity.prepare(steps, statistics, flip=contrast_sign(recipe, card) < 0),
+        ),
         halo=halo_of(card, recipe.segment.halo),
         options=_options(context),
     )
@@ -289,7 +292,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         "networks": [
             {
                 "name": network.applied.card.name,
-                "voxel_angstrom": network.grid.voxel_angstrom,
+                "voxel_angstrom": network.view.grid.voxel_angstrom,
                 "halo": list(network.halo),
             }
             for network in work.networks

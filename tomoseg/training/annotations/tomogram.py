@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.analysis import intensity
-from tomoseg.analysis.rescale import Rescaling
+from tomoseg.analysis.view import LARGEST_RESCALING, NetworkView, can_be_rescaled, fits_unscaled
 from tomoseg.core.blocks import Box
 from tomoseg.core.errors import RequestError, TomosegError, VoxelSizeError
 from tomoseg.core.sampling import Sampling
@@ -18,9 +18,6 @@ from tomoseg.io.volumes.sources import Found, Source, open_source
 from tomoseg.nets.settings import TrainingSettings
 from tomoseg.recipe.source import SourceSection
 from tomoseg.training.annotations.voxels import Memory, Voxels, strips
-
-LARGEST_RESCALING = 1.6
-EQUAL_WITHIN = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +117,9 @@ class Tomograms:
         image = _Image(
             url=found.url,
             how=how,
-            there=Rescaling(sampling, grid),
-            normaliser=intensity.prepare(self._steps, statistics, flip=sign < 0),
+            view=NetworkView(
+                sampling, grid, intensity.prepare(self._steps, statistics, flip=sign < 0)
+            ),
             fill=statistics.fill,
         )
         return Tomogram(found, sampling, grid, Voxels(grid.shape, np.float32, image, self.memory))
@@ -129,30 +127,25 @@ class Tomograms:
 
 @dataclass(frozen=True)
 class _Image:
-    """Reads boxes from a file as the stage segment does: filled where empty, normalised."""
+    """Reads boxes from a file as the stage segment does, filled where it is empty."""
 
     url: str
     how: dict[str, Any]
-    there: Rescaling
-    normaliser: intensity.Normaliser
+    view: NetworkView
     fill: float | None
 
     def __call__(self, box: Box) -> NDArray[np.float32]:
         """Return float32, ``box.shape``, of a box of the network's grid."""
-        sampling = self.there.source
-        is_rescaled = self.there.target != sampling
-        wanted = self.there.needed(box) if is_rescaled else box
-        read = wanted.grow(self.normaliser.halo(sampling)).clip(sampling.shape)
         with open_source(self.url, **self.how) as source:
-            if self.fill is None:
-                voxels = source.read(read)
-            else:
-                voxels, _ = intensity.read_filled(source.read, read, sampling.shape, self.fill)
-        voxels = self.normaliser.apply(voxels, sampling)
-        voxels = voxels[wanted.within(read).slices]
-        if is_rescaled:
-            voxels = self.there.apply(voxels, wanted, box)
-        return np.ascontiguousarray(voxels)
+
+            def read(wanted: Box) -> NDArray[Any]:
+                if self.fill is None:
+                    return source.read(wanted)
+                return intensity.read_filled(
+                    source.read, wanted, self.view.stored.shape, self.fill
+                )[0]
+
+            return np.ascontiguousarray(self.view.seen(box, read))
 
 
 def network_grid(sampling: Sampling, wanted_angstrom: float) -> Sampling:
@@ -163,10 +156,9 @@ def network_grid(sampling: Sampling, wanted_angstrom: float) -> Sampling:
     VoxelSizeError
         If the voxel sizes are further apart than is resampled.
     """
-    ratios = np.array(sampling.voxel_size_angstrom) / wanted_angstrom
-    if np.allclose(ratios, 1, rtol=0, atol=EQUAL_WITHIN):
+    if fits_unscaled(sampling, wanted_angstrom):
         return sampling
-    if max(ratios.max(), 1 / ratios.min()) > LARGEST_RESCALING:
+    if not can_be_rescaled(sampling, wanted_angstrom):
         sizes = " × ".join(f"{size:.4g}" for size in dict.fromkeys(sampling.voxel_size_angstrom))
         raise VoxelSizeError(
             f"voxel size {sizes} Å and the network's {wanted_angstrom:.4g} Å are more than "
