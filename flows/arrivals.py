@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -31,14 +32,13 @@ from flows.artifacts import (
 )
 from flows.runs import ARRIVALS, stopped
 from flows.session import process_stage
+from tomoseg.compute.clusters import runner_at
 from tomoseg.compute.monitoring import configure_logs
-from tomoseg.compute.runners import SerialRunner
 from tomoseg.core.errors import BlockError, ClaimError, StoreError, TomosegError
 from tomoseg.core.events import at
 from tomoseg.core.layout import PAGE
 from tomoseg.io.volumes.sources import Found
-from tomoseg.pipeline.session import finished_row
-from tomoseg.pipeline.stages import STAGES
+from tomoseg.pipeline.session import Records, RunStage, process_tomogram
 from tomoseg.service.watching.opening import cluster_of, opened_work
 from tomoseg.service.watching.settings import load_watch
 from tomoseg.service.watching.work import Outcome, Work
@@ -161,37 +161,31 @@ class Take:
         self._session = session
         self._address = address
         self._logs = logs
-        self._values = self._planned.recipe.model_dump(mode="json")
         self._meter: Meter = progress_of(session, len(self._planned.tomograms))
         self._limit = existing_limit(work.watch.limits.gpu)
 
-    def __call__(self, found: Found, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, found: Found, records: Records) -> dict[str, Any]:
         """Fill in the stages' records and return the tomogram's row."""
         try:
-            for stage in STAGES:
-                with (
-                    at(tomogram=found.name, stage=stage),
-                    slot(self._limit) if stage == ON_DEVICE else nullcontext(),
-                ):
-                    records[stage] = self._stage(found, stage)
+            with runner_at(self._address, self._planned.recipe.compute) as runner:
+                run_stage = partial(self._stage, self._planned.stages_on(runner, self._progress))
+                row = process_tomogram(self._planned, found, run_stage, records)
         finally:
             self._meter.end(found.name)
-        context = self._planned.context(found, SerialRunner(), lambda *progress: None)
-        row = finished_row(context, records)
         show_picture(self._session, self._planned.output, row)
         return row
 
-    def _stage(self, found: Found, stage: str) -> dict[str, Any]:
+    def _progress(self, *done: Any) -> None:
+        self._work.claim.check()
+        self._meter(*done)
+
+    def _stage(self, run_stage: RunStage, found: Found, stage: str) -> dict[str, Any]:
         task = process_stage.with_options(retry_condition_fn=_is_storage)
-        state = task(
-            found,
-            stage,
-            self._values,
-            self._address,
-            self._work.claim,
-            self._meter,
-            return_state=True,
-        )
+        with (
+            at(tomogram=found.name, stage=stage),
+            slot(self._limit) if stage == ON_DEVICE else nullcontext(),
+        ):
+            state = task(found, stage, run_stage, return_state=True)
         if not state.is_completed() and state.state_details.task_run_id:
             self._logs[found.name] = url_for("task-run", state.state_details.task_run_id) or ""
         result: dict[str, Any] = state.result()

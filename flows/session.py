@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from prefect import flow, task
@@ -21,25 +24,14 @@ from prefect.states import Completed, Failed
 
 from flows.artifacts import why
 from tomoseg.compute.clusters import runner_at
-from tomoseg.compute.runners import SerialRunner
-from tomoseg.core.attempts import can_pass, explaining
+from tomoseg.core.attempts import can_pass
 from tomoseg.core.errors import BlockError, RequestError, TomosegError
-from tomoseg.core.events import at
 from tomoseg.core.layout import PAGE
-from tomoseg.io.stores import Claim, claimed
+from tomoseg.io.stores import Claim
 from tomoseg.io.volumes.sources import Found
 from tomoseg.pipeline.checks import check_session
-from tomoseg.pipeline.journal import Journal, told
-from tomoseg.pipeline.progress import Progress
-from tomoseg.pipeline.session import (
-    Session,
-    failed_row,
-    finished_row,
-    guarded_stage,
-    plan_session,
-    session_address,
-)
-from tomoseg.pipeline.stages import STAGES
+from tomoseg.pipeline.journal import told
+from tomoseg.pipeline.session import RunStage, Session, drive, plan_session
 from tomoseg.recipe.recipe import Recipe, load_recipe, recipe_from
 from tomoseg.report.markup import markdown
 
@@ -58,26 +50,11 @@ def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
     retry_condition_fn=_may_pass,
     persist_result=False,
 )
-def process_stage(
-    found: Found,
-    stage: str,
-    values: dict[str, Any],
-    address: str | None,
-    claim: Claim,
-    tell: Progress = lambda *progress: None,
-) -> dict[str, Any]:
+def process_stage(found: Found, stage: str, run_stage: RunStage) -> dict[str, Any]:
     """Run one stage of one tomogram; finished blocks are not computed again."""
     log = get_run_logger()
-
-    def progress(*done: Any) -> None:
-        claim.check()
-        tell(*done)
-
     try:
-        with explaining():
-            session = plan_session(recipe_from(values), [found])
-            with runner_at(address, session.recipe.compute) as runner:
-                record = guarded_stage(session.context(found, runner, progress), stage)
+        record = run_stage(found, stage)
     except TomosegError as error:
         unexpected = isinstance(error, BlockError)
         log.error("%s: %s failed: %s", found.name, stage, error, exc_info=unexpected)
@@ -100,28 +77,18 @@ def process_session(values: dict[str, Any]) -> State[Any]:
     """
     session = plan_session(recipe_from(values))
     check_session(session)
-    names = {"run": str(flow_run.get_id() or ""), "session": str(session.output)}
-    with claimed(session.output) as claim, at(**names), session_address(session) as address:
-        journal = session.journal()
-        journal.tell_lost()
-        with journal.stopping(claim.check):
-            for found in session.tomograms:
-                journal.note({"name": found.name, "state": "running"})
-                records: dict[str, dict[str, Any]] = {}
-                try:
-                    for stage in STAGES:
-                        records[stage] = process_stage(found, stage, values, address, claim)
-                    context = session.context(found, SerialRunner(), lambda *progress: None)
-                    row = finished_row(context, records)
-                except TomosegError as error:
-                    row = failed_row(found.name, error, records)
-                claim.check()
-                journal.note(row)
-        return _finish(session, journal)
+
+    @contextmanager
+    def opened(address: str | None, claim: Claim) -> Iterator[RunStage]:
+        with runner_at(address, session.recipe.compute) as runner:
+            run_stage = session.stages_on(runner, lambda *progress: claim.check())
+            yield partial(process_stage, run_stage=run_stage)
+
+    return _said(session, drive(session, str(flow_run.get_id() or ""), opened))
 
 
-def _finish(session: Session, journal: Journal) -> State[Any]:
-    result, output = journal.finish(), session.output
+def _said(session: Session, result: dict[str, Any]) -> State[Any]:
+    output = session.output
     rows = result["tomograms"]
     table = ["| tomogram | state | what to know |", "|---|---|---|"]
     table += [f"| {markdown(row['name'])} | {row['state']} | {why(row)} |" for row in rows]

@@ -28,7 +28,7 @@ from tomoseg.exchange.places import places_at
 from tomoseg.io.points.registry import DIALECTS
 from tomoseg.io.stores import Folder, Volume
 from tomoseg.pipeline.exports import ExportRequest, renew_exports, write_session
-from tomoseg.pipeline.results import finished_context
+from tomoseg.pipeline.results import finished_results
 from tomoseg.pipeline.session import plan_session, run_session
 from tomoseg.pipeline.stages import run_stage
 from tomoseg.recipe.export import DialectName
@@ -603,7 +603,7 @@ def test_what_was_imported_is_scored_as_it_is(finished, output, tmp_path):
             ImportRequest(str(out / "session" / "relion5" / f"{name}.star"), str(output), name)
         )
     for name in TRUTH:
-        context = finished_context(Folder(str(output)), name)
+        context = finished_results(Folder(str(output)), name)
         context.folder.remove(".tomoseg/export.json")
         run_stage(context, "export")
     scores = evaluate_folders(str(output), str(output / "imported"))

@@ -13,6 +13,7 @@ import pytest
 import flows
 from tomoseg.core.errors import FormatError, ModelError, StoreError
 from tomoseg.io.stores import Claim, Folder, claimed
+from tomoseg.pipeline import session as session_module
 from tomoseg.pipeline.history import History
 
 flow_module = pytest.importorskip("flows.session", reason="Prefect is not installed")
@@ -135,7 +136,7 @@ def claim_behind(progress):
 
 
 def test_a_flow_that_was_taken_over_stops(server, recipe, session, tmp_path, monkeypatch):
-    honest = flow_module.guarded_stage
+    honest = session_module.guarded_stage
     begun = []
 
     def taken_over(context, stage):
@@ -147,7 +148,7 @@ def test_a_flow_that_was_taken_over_stops(server, recipe, session, tmp_path, mon
         return honest(context, stage)
 
     (session / "bad.mrc").unlink()
-    monkeypatch.setattr(flow_module, "guarded_stage", taken_over)
+    monkeypatch.setattr(session_module, "guarded_stage", taken_over)
     state = flow_module.process_session(values_of(recipe), return_state=True)
     assert state.is_failed()
     assert "was taken over by" in state.message
@@ -185,7 +186,7 @@ def test_a_task_tries_again_only_what_can_pass(
     server, recipe, session, tmp_path, monkeypatch, error, tries
 ):
     (session / "bad.mrc").unlink()
-    honest = flow_module.guarded_stage
+    honest = session_module.guarded_stage
     tried = []
 
     def once_unlucky(context, stage):
@@ -195,7 +196,7 @@ def test_a_task_tries_again_only_what_can_pass(
                 raise error.within(tomogram=context.name)
         return honest(context, stage)
 
-    monkeypatch.setattr(flow_module, "guarded_stage", once_unlucky)
+    monkeypatch.setattr(session_module, "guarded_stage", once_unlucky)
     quick = flow_module.process_stage.with_options(retry_delay_seconds=0)
     monkeypatch.setattr(flow_module, "process_stage", quick)
     state = flow_module.process_session(values_of(recipe), return_state=True)

@@ -21,6 +21,7 @@ import pytest
 from tomoseg.core.attempts import explaining
 from tomoseg.core.errors import BlockError, FormatError, StoreError, TomosegError
 from tomoseg.io.stores import Folder, Life, Owner, claimed, living_owner
+from tomoseg.pipeline import session as session_module
 from tomoseg.service.arrivals import Sights, Works
 from tomoseg.service.watching.looks import look, orders
 from tomoseg.service.watching.settings import load_watch
@@ -164,14 +165,14 @@ def artifact(what):
 def test_a_run_shows_what_it_did_and_a_failure_its_traceback(server, site, monkeypatch):
     (site.home / "in" / "s1" / "bad.mrc").write_bytes(site.content)
     settle(site)
-    honest = sys.modules["flows.session"].guarded_stage
+    honest = session_module.guarded_stage
 
     def poisoned(context, stage):
         if context.name == "bad" and stage == "clean":
             raise BlockError(f"ZeroDivisionError: {MARK}", tomogram="bad")
         return honest(context, stage)
 
-    monkeypatch.setattr("flows.session.guarded_stage", poisoned)
+    monkeypatch.setattr("tomoseg.pipeline.session.guarded_stage", poisoned)
     state = process(site)
     assert state.is_failed()
     assert state.message == "1 of 2 tomograms done; failed: bad"
@@ -205,7 +206,7 @@ def test_storage_is_tried_again_and_segmentation_waits_for_a_gpu(server, site, m
     settle(site)
     name = "tomoseg-gpu"
     assert flow_module.existing_limit(name) == ""
-    honest, tried = sys.modules["flows.session"].guarded_stage, []
+    honest, tried = session_module.guarded_stage, []
     with get_client(sync_client=True) as client:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
 
@@ -216,7 +217,7 @@ def test_storage_is_tried_again_and_segmentation_waits_for_a_gpu(server, site, m
                 raise StoreError("503 slow down", tomogram="good")
             return honest(context, stage)
 
-        monkeypatch.setattr("flows.session.guarded_stage", unlucky)
+        monkeypatch.setattr("tomoseg.pipeline.session.guarded_stage", unlucky)
         quick = flow_module.process_stage.with_options(retry_delay_seconds=0)
         monkeypatch.setattr(flow_module, "process_stage", quick)
         assert process(site).is_completed()
@@ -323,7 +324,7 @@ def test_a_refusal_is_a_line_with_its_remedy_and_no_traceback(server, site, monk
     def refusing(context, stage):
         raise FormatError("not an MRC file", remedy="Copy it again", tomogram=context.name)
 
-    monkeypatch.setattr("flows.session.guarded_stage", refusing)
+    monkeypatch.setattr("tomoseg.pipeline.session.guarded_stage", refusing)
     assert process(site).is_failed()
     assert "good: ingest failed: good: not an MRC file. Copy it again." in caplog.messages
     assert not [record for record in caplog.records if record.exc_info]

@@ -222,7 +222,7 @@ def test_filaments_stay_in_place_when_the_tomogram_is_binned(tmp_path, tiny_mode
             **in_blocks((16, 32, 32)),
         )
         run(context, "ingest")
-        plant(context, "scores/microtubule", tube(context.sampling, ends, 80.0))
+        plant(context, "scores/microtubule", tube(context.sampling(), ends, 80.0))
         run(context, "trace")
         (line,) = read_filaments(context, "microtubule")
         lines.append(resample(line.points_angstrom, 5.0))

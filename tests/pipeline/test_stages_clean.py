@@ -133,7 +133,7 @@ def test_cleaning_in_blocks_equals_cleaning_the_whole(tmp_path, tiny_model, with
         for label, name in enumerate(CLASSES, start=1)
     }
     ids, classes, counts = cleaned_whole(
-        labels, context.sampling, settings, allowed if with_mask else np.ones(shape, bool)
+        labels, context.sampling(), settings, allowed if with_mask else np.ones(shape, bool)
     )
     assert min(counts) > 1
     for semantic, instances in found:

@@ -61,7 +61,7 @@ def exported(tmp_path, tiny_model):
         run_stage(context, "ingest")
         for name in ("clean", "trace", "pick", "sample"):
             context.records.write_json(f"{name}.json", {"digest": "planted", "summary": {}})
-        shape = context.sampling.shape
+        shape = context.sampling().shape
         labels = np.random.default_rng(2).integers(0, 7, shape).astype(np.uint8)
         labels[labels == 1] = 0
         centre = np.array(shape) // 2
@@ -107,7 +107,7 @@ def test_every_format_holds_the_same_mask(exported, bin_):
         assert multiscale.datasets[0].coordinateTransformations[0].scale == [12.0] * 3
     for suffix in ("mrc", "tif", "zarr"):
         with open_source(f"{masks.url}/t1__actin.{suffix}") as source:
-            assert source.header.sampling == context.header.sampling
+            assert source.header.sampling == context.header().sampling
             found = source.read(Box.whole(SHAPE))
         np.testing.assert_array_equal(found, labels == 2)
 

@@ -128,7 +128,7 @@ def test_one_network_that_competes_with_none_labels_what_it_is_sure_of(tmp_path,
     steps = intensity.parse_steps(intensity.as_dicts(intensity.DEFAULT_STEPS))
     statistics = intensity.Statistics.from_dict(context.records.read_json("statistics.json"))
     normaliser = intensity.prepare(steps, statistics, flip=False)
-    volume = normaliser.apply(stored(context, "0"), context.sampling)
+    volume = normaliser.apply(stored(context, "0"), context.sampling())
     predictor = Predictor.open(tmp_path / "slab", PredictionOptions(precision="float32"))
     scores = predictor.predict_scores(volume, Box.whole(volume.shape))
     assert np.array_equal(unsure, np.argmax(scores, axis=0))
@@ -262,7 +262,7 @@ def test_networks_of_several_voxel_sizes_share_one_read_of_a_block(
 
     monkeypatch.setattr(Volume, "read", counted)
     run_stage(context, "segment")
-    grid = BlockGrid(context.sampling.shape, (8, 32, 24))
+    grid = BlockGrid(context.sampling().shape, (8, 32, 24))
     assert [path for path, _ in boxes] == ["0"] * len(grid)
     for (_, box), block in zip(boxes, grid, strict=True):
         assert all(box.contains(one.needed(block.write)) for one in segment_block(context).networks)

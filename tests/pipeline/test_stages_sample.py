@@ -78,7 +78,7 @@ def test_a_vesicle_is_sampled_in_any_blocks_and_exported(tmp_path, tiny_model):
     path = tmp_path / "read.star"
     path.write_bytes(context.folder.read(f"{stem}.star"))
     tables = starfile.read(path, always_dict=True)
-    place = TomoContext(tomo_name="tomo", sampling=context.header.sampling)
+    place = TomoContext(tomo_name="tomo", sampling=context.header().sampling)
     [found] = read_relion(tables, [place], "single_membrane", READ_AS_IS)
     [back] = found.particles
     np.testing.assert_allclose(back.points_angstrom, one.particles.points_angstrom, atol=0.01)

@@ -7,7 +7,7 @@ from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.places import Places, places_at
 from tomoseg.io.stores import Folder
 from tomoseg.pipeline.exports import Chosen, Exported, ExportRequest, exported, session_points
-from tomoseg.pipeline.results import finished_context
+from tomoseg.pipeline.results import finished_results
 from tomoseg.recipe.recipe import Recipe
 
 
@@ -45,4 +45,4 @@ def _recipe_of(places: Places) -> Recipe:
     """Return the recipe of a session, and of a folder of tomograms the defaults."""
     if not places.is_session:
         return Recipe(trace={}, pick={})
-    return finished_context(places.home, places.tomograms[-1].name).recipe
+    return finished_results(places.home, places.tomograms[-1].name).recipe

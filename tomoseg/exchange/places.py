@@ -13,7 +13,7 @@ from tomoseg.io.points.dialects import TomoContext
 from tomoseg.io.stores import Folder, checked_url, scratch_folder
 from tomoseg.io.volumes.sources import Found, open_source, unpacked
 from tomoseg.io.volumes.turns import Axes
-from tomoseg.pipeline.results import chosen, finished_context, finished_rows
+from tomoseg.pipeline.results import chosen, finished_results, finished_rows
 from tomoseg.pipeline.stages.points import tomo_context
 from tomoseg.recipe.export import ExportSection
 
@@ -110,9 +110,9 @@ def places_at(
 
 
 def _finished(output: Folder, name: str) -> Place:
-    context = finished_context(output, name)
-    recipe = context.recipe
-    return Place(name, context.source_url, context.header, recipe.export, recipe.source.axes)
+    done = finished_results(output, name)
+    recipe = done.recipe
+    return Place(name, done.source_url, done.header(), recipe.export, recipe.source.axes)
 
 
 def _opened(found: Found, voxel_size_angstrom: float | None) -> Place:

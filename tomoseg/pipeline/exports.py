@@ -16,7 +16,7 @@ from tomoseg.core.layout import EXPORTS, TOGETHER, WRITTEN
 from tomoseg.io.points.dialects import Origin, WriteOptions
 from tomoseg.io.points.registry import DIALECTS, Known
 from tomoseg.io.stores import Folder, digest, discard
-from tomoseg.pipeline.results import chosen, colours_of, finished_context, finished_rows
+from tomoseg.pipeline.results import chosen, finished_results, finished_rows
 from tomoseg.pipeline.stages.points import (
     COPICK,
     FoundPoints,
@@ -285,14 +285,14 @@ def session_points(output: Folder, wanted: Sequence[str] = ()) -> Chosen:
     """
     rows, left_out = finished_rows(output)
     names = chosen([row["name"] for row in rows], wanted, "tomogram")
-    contexts = [finished_context(output, name) for name in names]
     # A run of some tomograms may have another recipe than that of the others.
     rows.sort(key=lambda row: row.get("finished") or "", reverse=True)
-    recipe = finished_context(output, rows[0]["name"]).recipe if rows else Recipe()
+    done = {row["name"]: finished_results(output, row["name"]) for row in rows}
+    recipe = next((one.recipe for one in done.values()), Recipe())
     colours: dict[str, str] = {}
-    for row in rows:
-        colours |= {name: one for name, one in colours_of(row).items() if name not in colours}
-    return Chosen(output, [found_points(one) for one in contexts], recipe, colours, left_out)
+    for one in done.values():
+        colours = {**one.colours, **colours}
+    return Chosen(output, [found_points(done[name]) for name in names], recipe, colours, left_out)
 
 
 def _options(found: Chosen, request: ExportRequest) -> WriteOptions:

@@ -3,15 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tomoseg.compute.runners import SerialRunner
+from tomoseg.core.classes import COLOURS
 from tomoseg.core.errors import RequestError
-from tomoseg.core.layout import MANIFEST, SESSION
-from tomoseg.io.stores import Folder
-from tomoseg.pipeline.stages import Context
-from tomoseg.recipe.recipe import recipe_from
+from tomoseg.core.layout import IMAGE, MANIFEST, RECORDS, SESSION
+from tomoseg.core.sampling import Header, Sampling
+from tomoseg.io.stores import Folder, Volume
+from tomoseg.recipe.recipe import Recipe, recipe_from
 from tomoseg.report.summary import DONE
+
+GREY = "#808080"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one tomogram; nothing is read before it is asked for.
+
+    Parameters
+    ----------
+    name, source_url
+        The tomogram.
+    folder
+        Where they lie: ``<output>/<name>``.
+    recipe
+        That they are of, resolved for the networks' classes.
+    colours
+        Class → ``"#rrggbb"``, in label order.
+    """
+
+    name: str
+    source_url: str
+    folder: Folder
+    recipe: Recipe
+    colours: Mapping[str, str]
+
+    @property
+    def image(self) -> Folder:
+        """The OME-Zarr group."""
+        return self.folder / IMAGE
+
+    @property
+    def records(self) -> Folder:
+        """Receipts and summaries of stages."""
+        return self.folder / RECORDS
+
+    def volume(self, path: str) -> Volume:
+        """Return an array of the tomogram's OME-Zarr group."""
+        return Volume(self.image, path)
+
+    def record(self, stage: str) -> dict[str, Any]:
+        """Return what was recorded of a finished stage; raise StoreError if it has not run."""
+        return dict(self.records.read_json(f"{stage}.json"))
+
+    def summary(self, stage: str) -> dict[str, Any]:
+        """Return the summary that a finished stage gave."""
+        return dict(self.record(stage)["summary"])
+
+    def header(self) -> Header:
+        """Return the source's header, once ingested."""
+        return Header.from_dict(self.summary("ingest")["header"])
+
+    def sampling(self) -> Sampling:
+        """Return the grid of the stored tomogram, once ingested."""
+        return self.header().sampling.binned(self.recipe.ingest.bin)
+
+    def label_path(self, name: str, level: int = 0) -> str:
+        """Return the array of a label image."""
+        return f"labels/{name}/{level}"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All classes, in label order."""
+        return tuple(self.colours)
+
+    def label(self, name: str) -> int:
+        """Return the label of a class."""
+        return self.classes.index(name) + 1
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Classes whose score maps are kept: traced, picked or sampled ones, in label order."""
+        recipe = self.recipe
+        wanted = {*(recipe.trace or ()), *(recipe.pick or ()), *(recipe.sample or ())}
+        kept = wanted if self.recipe.segment.score_maps else set()
+        return tuple(name for name in self.classes if name in kept)
 
 
 def finished_rows(output: Folder) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
@@ -34,17 +111,13 @@ def finished_rows(output: Folder) -> tuple[list[dict[str, Any]], tuple[str, ...]
     return done, tuple(row["name"] for row in rows if row["name"] not in names)
 
 
-def finished_context(output: Folder, name: str) -> Context:
-    """Return a finished tomogram as its stages left it; it can be read, not gone on with."""
+def finished_results(output: Folder, name: str) -> Results:
+    """Return a finished tomogram as its stages left it."""
     manifest = (output / name).read_json(MANIFEST)
-    return Context(
-        name=name,
-        source_url=manifest["source"]["url"],
-        folder=output / name,
-        recipe=recipe_from(manifest["recipe"]),
-        networks=(),
-        runner=SerialRunner(),
-        progress=lambda *_: None,
+    # Manifests of earlier versions name classes without colours.
+    colours = manifest.get("colours") or {n: COLOURS.get(n, GREY) for n in manifest["classes"]}
+    return Results(
+        name, manifest["source"]["url"], output / name, recipe_from(manifest["recipe"]), colours
     )
 
 
@@ -68,8 +141,3 @@ def chosen(known: Sequence[str], wanted: Sequence[str], what: str) -> list[str]:
             remedy=f"Choose one that there is, or leave out --{what}",
         )
     return [name for name in known if name in wanted or not wanted]
-
-
-def colours_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return class → colour, in the order of the labels, from a row of ``session.json``."""
-    return {one["name"]: one["colour"] for one in row["classes"]}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -22,11 +22,12 @@ from tomoseg.core.layout import IMAGE, IMPORTED, MANIFEST, OVERVIEW, TOGETHER
 from tomoseg.core.sampling import Sampling
 from tomoseg.core.version import code_version, environment
 from tomoseg.io.discovery import discovered
-from tomoseg.io.stores import Folder, claimed
+from tomoseg.io.stores import Claim, Folder, claimed
 from tomoseg.io.volumes.compressed import compression_of
 from tomoseg.io.volumes.sources import Found, open_source
 from tomoseg.pipeline.journal import Journal
 from tomoseg.pipeline.progress import Progress, note_waiting, noted
+from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.pipeline.stages.findings import empty_notes
 from tomoseg.pipeline.stages.networks import (
@@ -45,6 +46,11 @@ BLOCKS_FOR_WORKERS = 8
 RECORDED = ("digest", "terms", "environment", "finished", "seconds", "summary")
 
 log = logging.getLogger(__name__)
+
+Records = dict[str, dict[str, Any]]
+"""Of stages, by name."""
+RunStage = Callable[[Found, str], dict[str, Any]]
+"""Runs one stage of a tomogram and returns its record, or raises an error that names both."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +91,29 @@ class Session:
         tomograms = list(every.values())
         return Journal.begin(self.output, self.recipe, self.networks, tomograms, self.left_out)
 
+    def results(self, found: Found) -> Results:
+        """Return the results of one tomogram, of which there may be none yet."""
+        colours = colours_of(self.networks)
+        return Results(found.name, found.url, self.output / found.name, self.recipe, colours)
+
     def context(self, found: Found, runner: Runner, progress: Progress) -> Context:
         """Return what the stages of one tomogram need."""
-        folder = self.output / found.name
+        done = self.results(found)
         return Context(
-            name=found.name,
-            source_url=found.url,
-            folder=folder,
-            recipe=self.recipe,
+            **vars(done),
             networks=self.networks,
             runner=runner,
-            progress=noted(progress, folder),
-            waits=partial(note_waiting, folder),
+            progress=noted(progress, done.folder),
+            waits=partial(note_waiting, done.folder),
         )
+
+    def stages_on(self, runner: Runner, progress: Progress) -> RunStage:
+        """Return what runs stages on a runner, in this process."""
+
+        def run(found: Found, stage: str) -> dict[str, Any]:
+            return guarded_stage(self.context(found, runner, progress), stage)
+
+        return run
 
 
 def plan_session(recipe: Recipe, tomograms: Sequence[Found] | None = None) -> Session:
@@ -221,7 +237,7 @@ def _grid(session: Session, found: Found) -> Sampling | None:
 
 
 def run_session(session: Session, progress: Progress) -> dict[str, Any]:
-    """Process every tomogram of a session.
+    """Process every tomogram of a session in this process.
 
     Returns
     -------
@@ -232,45 +248,68 @@ def run_session(session: Session, progress: Progress) -> dict[str, Any]:
     ClaimError
         If another run works on the output, or took it over because this one gave no sign of life.
     """
-    names = {"run": uuid.uuid4().hex[:12], "session": str(session.output)}
     share_heap()
-    with explaining(), claimed(session.output) as claim, at(**names):
-        journal = session.journal()
-        journal.tell_lost()
 
+    @contextmanager
+    def opened(address: str | None, claim: Claim) -> Iterator[RunStage]:
         def watched(*done: Any) -> None:
             claim.check()
             progress(*done)
 
+        with runner_at(address, session.recipe.compute) as runner:
+            yield session.stages_on(runner, watched)
+
+    return drive(session, uuid.uuid4().hex[:12], opened)
+
+
+def drive(
+    session: Session,
+    run: str,
+    opened: Callable[[str | None, Claim], AbstractContextManager[RunStage]],
+) -> dict[str, Any]:
+    """Hold a session's output and take its tomograms through the stages, one after the other.
+
+    Parameters
+    ----------
+    run
+        Names the run in logs.
+    opened
+        Given the scheduler's address, None for this process, and the claim on the output: yields
+        what runs a stage.
+
+    Returns
+    -------
+    As of :func:`run_session`, with its errors.
+    """
+    names = {"run": run, "session": str(session.output)}
+    with explaining(), claimed(session.output) as claim, at(**names):
+        journal = session.journal()
+        journal.tell_lost()
         with (
             session_address(session) as address,
-            runner_at(address, session.recipe.compute) as runner,
+            opened(address, claim) as run_stage,
             journal.stopping(claim.check),
         ):
             for found in session.tomograms:
-                context = session.context(found, runner, watched)
                 journal.note({"name": found.name, "state": "running"})
-                row = process_tomogram(context)
+                records = Records()
+                try:
+                    row = process_tomogram(session, found, run_stage, records)
+                except TomosegError as error:
+                    row = failed_row(found.name, error, records)
                 claim.check()
                 journal.note(row)
         return journal.finish()
 
 
-def process_tomogram(context: Context) -> dict[str, Any]:
-    """Take one tomogram through all stages.
-
-    Returns
-    -------
-    Its row of ``session.json``; a failure is told in it, not raised.
-    """
-    records: dict[str, dict[str, Any]] = {}
-    try:
-        for name in STAGES:
-            records[name] = guarded_stage(context, name)
-        with explaining():
-            return finished_row(context, records)
-    except TomosegError as error:
-        return failed_row(context.name, error, records)
+def process_tomogram(
+    session: Session, found: Found, run_stage: RunStage, records: Records
+) -> dict[str, Any]:
+    """Take one tomogram through all stages, fill in their records and return its row."""
+    for stage in STAGES:
+        records[stage] = run_stage(found, stage)
+    with explaining():
+        return _finished_row(session, session.results(found), records)
 
 
 def guarded_stage(context: Context, name: str) -> dict[str, Any]:
@@ -282,43 +321,44 @@ def guarded_stage(context: Context, name: str) -> dict[str, Any]:
         raise error.within(tomogram=context.name) from error
 
 
-def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _finished_row(session: Session, done: Results, records: Records) -> dict[str, Any]:
     """Write the manifest of a tomogram whose stages are done, and return its row."""
-    classes = class_summaries(context)
-    voxel = context.header.sampling.voxel_angstrom
+    classes = class_summaries(done)
+    sampling = done.header().sampling
     files = [path for record in records.values() for path in record["summary"].get("files", [])]
     row = {
-        "name": context.name,
+        "name": done.name,
         "state": "already there" if all(r["is_reused"] for r in records.values()) else "done",
-        "sampling": context.header.sampling.as_dict(),
+        "sampling": sampling.as_dict(),
         "classes": [asdict(item) for item in classes],
         "seconds": {name: record["seconds"] for name, record in records.items()},
         "blocks": records["segment"]["summary"]["blocks"],
-        "files": [f"{context.name}/{path}" for path in [*files, MANIFEST]],
-        "picture": f"{context.name}/{OVERVIEW}",
+        "files": [f"{done.name}/{path}" for path in [*files, MANIFEST]],
+        "picture": f"{done.name}/{OVERVIEW}",
         "computed": records["segment"]["summary"]["computed"],
         "notes": [
             *kept_notes(records),
             *(note for r in records.values() for note in r["summary"].get("notes", [])),
             *empty_notes(
                 classes,
-                context.recipe,
-                voxel_angstrom=voxel,
+                done.recipe,
+                voxel_angstrom=sampling.voxel_angstrom,
                 measured_contrast=records["ingest"]["summary"]["measured_contrast"],
             ),
         ],
     }
-    sweep(context.folder)
-    context.folder.write_json(
+    sweep(done.folder)
+    done.folder.write_json(
         MANIFEST,
         {
             "tomoseg": code_version(),
             "environment": environment(),
-            "tomogram": context.name,
-            "source": {"url": context.source_url, **records["ingest"]["summary"]["source"]},
-            "classes": list(context.classes),
-            "networks": [network.facts for network in context.networks],
-            "recipe": context.recipe.lasting(),
+            "tomogram": done.name,
+            "source": {"url": done.source_url, **records["ingest"]["summary"]["source"]},
+            "classes": list(done.classes),
+            "colours": dict(done.colours),
+            "networks": [network.facts for network in session.networks],
+            "recipe": done.recipe.lasting(),
             "stages": {
                 name: {key: record[key] for key in RECORDED if key in record}
                 for name, record in records.items()
@@ -328,9 +368,7 @@ def finished_row(context: Context, records: dict[str, dict[str, Any]]) -> dict[s
     return row
 
 
-def failed_row(
-    name: str, error: TomosegError, records: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+def failed_row(name: str, error: TomosegError, records: Records) -> dict[str, Any]:
     """Return the row of a tomogram that failed, with the remedy."""
     with at(tomogram=name):
         log.error("failed: %s", error)

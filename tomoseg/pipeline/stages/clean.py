@@ -56,13 +56,13 @@ def _cleaned(context: Context) -> dict[str, CleaningSettings]:
 
 
 def _arrays(context: Context) -> tuple[str, ...]:
-    levels = range(len(pyramid(context.sampling)))
+    levels = range(len(pyramid(context.sampling())))
     return tuple(context.label_path(name, n) for n in levels for name in IMAGES)
 
 
 def _begin(context: Context) -> None:
     shard = context.recipe.blocks.shape
-    for number, level in enumerate(pyramid(context.sampling)):
+    for number, level in enumerate(pyramid(context.sampling())):
         for name, dtype in IMAGES.items():
             volume = context.volume(context.label_path(name, number))
             volume.create(level.shape, dtype, shard=shard, is_labels=True)
@@ -70,7 +70,7 @@ def _begin(context: Context) -> None:
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     settings = _cleaned(context)
-    grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
+    grid = BlockGrid(context.sampling().shape, context.recipe.blocks.shape)
     source = context.volume(RAW_LABELS)
     if any(cleanup.smooths(one) for one in settings.values()):
         source = _smoothed(context, ledger, source, settings)
@@ -107,7 +107,7 @@ def _kept(
     keep = np.zeros(len(table), np.bool_)
     for name, one in settings.items():
         rows = table.value == context.label(name)
-        keep[rows] = cleanup.kept_objects(table.take(rows), one, context.sampling)
+        keep[rows] = cleanup.kept_objects(table.take(rows), one, context.sampling())
     return keep
 
 
@@ -116,7 +116,7 @@ def _found(context: Context, sizes: NDArray[np.int64]) -> dict[str, Any]:
     return {
         "objects": len(sizes),
         "voxels": voxels,
-        "volume_nm3": voxels * context.sampling.voxel_volume_nm3,
+        "volume_nm3": voxels * context.sampling().voxel_volume_nm3,
     }
 
 
@@ -126,7 +126,7 @@ def _smoothed(
     target = context.volume(SMOOTHED)
     if not target.exists:
         _create_work(context, target)
-    sampling = context.sampling
+    sampling = context.sampling()
     halos = [cleanup.cleaning_halo(one, sampling) for one in settings.values()]
     halo = tuple(np.max(halos, axis=0).tolist())
     grid = BlockGrid(sampling.shape, context.recipe.blocks.shape, halo=halo)
@@ -150,7 +150,7 @@ def _allowed(mask: Volume | None, box: Box) -> NDArray[np.bool_] | None:
 
 def _create_work(context: Context, volume: Volume) -> None:
     shard = context.recipe.blocks.shape
-    volume.create(context.sampling.shape, "uint8", shard=shard, is_labels=True)
+    volume.create(context.sampling().shape, "uint8", shard=shard, is_labels=True)
 
 
 def _smooth(
@@ -187,7 +187,7 @@ def _filled(
     target = context.volume(FILLED)
     if not target.exists:
         _create_work(context, target)
-    sampling = context.sampling
+    sampling = context.sampling()
     grid = BlockGrid(sampling.shape, context.recipe.blocks.shape)
     holed = {name: context.label(name) for name, one in settings.items() if one.fill_holes_nm3 > 0}
     holes = Components(ledger, "holes", source, 6, holed)
@@ -366,7 +366,7 @@ def _relabel(
     grid: BlockGrid,
 ) -> None:
     send_lookups(ledger, "relabel", {OBJECTS: kept}, grid)
-    levels = pyramid(context.sampling)
+    levels = pyramid(context.sampling())
     images = [
         tuple(context.volume(context.label_path(name, n)) for name in IMAGES)
         for n in range(len(levels))

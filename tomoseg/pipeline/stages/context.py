@@ -16,12 +16,12 @@ from tomoseg.compute.runners import Runner, untold
 from tomoseg.core.blocks import Block, BlockGrid, Box
 from tomoseg.core.errors import StoreError
 from tomoseg.core.events import working
-from tomoseg.core.layout import IMAGE, RECORDS, WORK
-from tomoseg.core.sampling import Header, Sampling, Shape, as_shape
+from tomoseg.core.layout import IMAGE, WORK
+from tomoseg.core.sampling import Sampling, Shape, as_shape
 from tomoseg.io.stores import WRITTEN, Folder, Ledger, Volume, noted_writes
 from tomoseg.pipeline.progress import Progress
-from tomoseg.pipeline.stages.networks import AppliedNetwork, colours_of
-from tomoseg.recipe.recipe import Recipe
+from tomoseg.pipeline.results import Results
+from tomoseg.pipeline.stages.networks import AppliedNetwork
 
 if TYPE_CHECKING:
     from tomoseg.pipeline.stages.terms import Question, Terms
@@ -73,17 +73,11 @@ class Staging:
 
 
 @dataclass(frozen=True)
-class Context:
-    """One tomogram on its way through the stages.
+class Context(Results):
+    """What the stages of one tomogram need: its results so far, and who makes more of them.
 
     Parameters
     ----------
-    name, source_url
-        The tomogram.
-    folder
-        Its results: ``<output>/<name>``.
-    recipe
-        The recipe, resolved for the networks' classes.
     networks
         The model, or the networks that compete.
     runner
@@ -98,21 +92,12 @@ class Context:
         Of the stage that works; None between stages.
     """
 
-    name: str
-    source_url: str
-    folder: Folder
-    recipe: Recipe
     networks: tuple[AppliedNetwork, ...]
     runner: Runner
     progress: Progress
     waits: Callable[[str], None] = untold
     terms: Terms | None = None
     staging: Staging | None = None
-
-    @property
-    def image(self) -> Folder:
-        """The OME-Zarr group."""
-        return self.folder / IMAGE
 
     @property
     def staged(self) -> Folder:
@@ -122,59 +107,10 @@ class Context:
         """
         return self.folder if self.staging is None else self.staging.folder
 
-    @property
-    def records(self) -> Folder:
-        """Receipts and summaries of stages."""
-        return self.folder / RECORDS
-
     def volume(self, path: str) -> Volume:
         """Return an array of the tomogram's OME-Zarr group; a stage's own while it works."""
         is_own = self.staging is not None and path.startswith(self.staging.owns)
         return Volume(self.staged / IMAGE if is_own else self.image, path)
-
-    def record(self, stage: str) -> dict[str, Any]:
-        """Return what was recorded of a finished stage; raise StoreError if it has not run."""
-        return dict(self.records.read_json(f"{stage}.json"))
-
-    def summary(self, stage: str) -> dict[str, Any]:
-        """Return the summary that a finished stage gave."""
-        return dict(self.record(stage)["summary"])
-
-    @property
-    def header(self) -> Header:
-        """The source's header, once ingested."""
-        return Header.from_dict(self.summary("ingest")["header"])
-
-    @property
-    def sampling(self) -> Sampling:
-        """The grid of the stored tomogram, once ingested."""
-        return self.header.sampling.binned(self.recipe.ingest.bin)
-
-    def label_path(self, name: str, level: int = 0) -> str:
-        """Return the array of a label image."""
-        return f"labels/{name}/{level}"
-
-    @property
-    def colours(self) -> dict[str, str]:
-        """Class → ``"#rrggbb"``, in label order."""
-        return colours_of(self.networks)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """All classes, in label order."""
-        return tuple(self.colours)
-
-    def label(self, name: str) -> int:
-        """Return the label of a class."""
-        return self.classes.index(name) + 1
-
-    @property
-    def scored(self) -> tuple[str, ...]:
-        """Classes whose score maps are kept: traced, picked or sampled ones, in label order."""
-        recipe = self.recipe
-        wanted = {*(recipe.trace or ()), *(recipe.pick or ()), *(recipe.sample or ())}
-        kept = wanted if self.recipe.segment.score_maps else set()
-        return tuple(name for name in self.classes if name in kept)
 
     def run_pass(
         self,

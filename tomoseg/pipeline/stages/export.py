@@ -68,7 +68,7 @@ def _pieces(context: Context) -> Iterator[Piece]:
         for name in classes or {}:
             stem = f"{folder}/{context.name}__{name}"
             yield Piece(stem, partial(write, name=name, stem=stem))
-    has_tables = recipe.trace or recipe.sample or (recipe.pick and not context.sampling.is_flat)
+    has_tables = recipe.trace or recipe.sample or (recipe.pick and not context.sampling().is_flat)
     if RELION in dialects and has_tables:
         yield Piece(TOMOGRAMS, _write_tomograms)
     for name in dialects:
@@ -104,18 +104,18 @@ def _written(context: Context, files: Mapping[str, bytes]) -> list[str]:
 
 
 def _tomogram(context: Context) -> TomoContext:
-    return tomo_context(context.name, context.header, context.recipe.export)
+    return tomo_context(context.name, context.header(), context.recipe.export)
 
 
 def _particles_table(context: Context, found: Particles) -> pd.DataFrame:
-    sampling = context.header.sampling
+    sampling = context.header().sampling
     seen = found.flip_z(sampling) if context.recipe.export.flip_z else found
     return relion.particles_table(seen, context=_tomogram(context))
 
 
 def _write_filaments(context: Context, *, name: str, stem: str) -> list[str]:
     found, export = read_filaments(context, name), context.recipe.export
-    sampling = context.header.sampling
+    sampling = context.header().sampling
     table = relion.filaments_table(
         [line.flip_z(sampling) for line in found] if export.flip_z else found,
         context=_tomogram(context),
@@ -130,7 +130,7 @@ def _write_filaments(context: Context, *, name: str, stem: str) -> list[str]:
 
 
 def _write_particles(context: Context, *, name: str, stem: str) -> list[str]:
-    found, sampling = read_particles(context, name), context.header.sampling
+    found, sampling = read_particles(context, name), context.header().sampling
     if not sampling.is_flat:
         files = _relion_files(context, stem, _particles_table(context, found))
     elif RELION in context.recipe.export.dialects:
@@ -150,7 +150,7 @@ def _write_particles(context: Context, *, name: str, stem: str) -> list[str]:
 def _write_surfaces(context: Context, *, name: str, stem: str) -> list[str]:
     found = read_samples(context, name)
     columns = {key: value for key, value in vars(found).items() if key != "particles"}
-    text = tables.particles_csv([found.particles], context.header.sampling, columns)
+    text = tables.particles_csv([found.particles], context.header().sampling, columns)
     table = _particles_table(context, found.particles)
     files = {**_relion_files(context, stem, table), **_csv_files(context, stem, text)}
     near = read_contacts(context, name)

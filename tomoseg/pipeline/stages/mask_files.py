@@ -100,7 +100,7 @@ def mesh_pieces(context: Context) -> Iterator[Piece]:
     A micrograph has no surfaces.
     """
     kinds = context.recipe.export.meshes
-    for name in context.classes if kinds and not context.sampling.is_flat else ():
+    for name in context.classes if kinds and not context.sampling().is_flat else ():
         stem = f"meshes/{context.name}__{name}"
         yield Piece(stem, partial(_write_meshes, name=name, stem=stem))
 
@@ -112,7 +112,7 @@ def _write_config(context: Context) -> list[str]:
 
 
 def _write_meshes(context: Context, *, name: str, stem: str) -> list[str]:
-    stored = context.sampling
+    stored = context.sampling()
     factor = meshes.bins_for(stored.shape, LARGEST_MESH_VOXELS)
     grid = stored.binned(factor)
     read = _Shares(context.volume(context.label_path("semantic")), context.label(name), factor)
@@ -120,7 +120,7 @@ def _write_meshes(context: Context, *, name: str, stem: str) -> list[str]:
     files = {f"{stem}.{kind}": MESH_WRITERS[kind] for kind in context.recipe.export.meshes}
     for path, write in files.items():
         with context.staged.publishing(path) as file:
-            write(file, mesh, name, origin=place_of(context.header))
+            write(file, mesh, name, origin=place_of(context.header()))
     return list(files)
 
 
@@ -146,14 +146,14 @@ def _place(context: Context, name: str, kind: MaskFormat) -> str:
 
 
 def _overlay(context: Context, name: str, *, multilabel: bool) -> str:
-    voxel = context.header.sampling.voxel_angstrom
+    voxel = context.header().sampling.voxel_angstrom
     path = copick.segmentation_path(context.name, voxel, name, multilabel=multilabel)
     return f"copick/{path}"
 
 
 def _write_mask(context: Context, *, target: Target) -> list[str]:
     volume = context.volume(context.label_path("semantic"))
-    stored, source = context.sampling, context.header.sampling
+    stored, source = context.sampling(), context.header().sampling
     bins = source.bins(context.recipe.ingest.bin)
     depth, height, _ = context.recipe.blocks.shape
     with _opened(context, target) as writer:
@@ -191,7 +191,7 @@ class _InFile:
 def _opened(context: Context, target: Target) -> Iterator[Writer]:
     """Yield a writer of one target, which appears when the block ends well."""
     axes = context.recipe.source.axes
-    header = file_header(context.header, axes)
+    header = file_header(context.header(), axes)
     if target.kind in ("ome_zarr", "copick"):
         with _opened_zarr(context, target) as volume:
             yield _Bytes(volume)
@@ -199,17 +199,17 @@ def _opened(context: Context, target: Target) -> Iterator[Writer]:
     with context.staged.publishing(target.path) as file:
         if target.kind == "tiff":
             writer: Writer = TiffWriter(file, header.sampling, "uint8", shown=(0, 1))
-            yield _InFile(writer, axes, context.header.sampling.shape)
+            yield _InFile(writer, axes, context.header().sampling.shape)
             return
         with MrcWriter(file, header, "int8", label=f"mask of {target.name}") as writer:
-            yield _InFile(writer, axes, context.header.sampling.shape)
+            yield _InFile(writer, axes, context.header().sampling.shape)
 
 
 @contextmanager
 def _opened_zarr(context: Context, target: Target) -> Iterator[Volume]:
     """Yield the only level of a group whose metadata is written last."""
     group, kind = context.staged / target.path, target.kind
-    shape, shard = context.header.sampling.shape, context.recipe.blocks.shape
+    shape, shard = context.header().sampling.shape, context.recipe.blocks.shape
     volume = Volume(group, "0")
     group.remove("zarr.json" if kind == "ome_zarr" else ".zattrs")
     if kind == "ome_zarr":
@@ -218,7 +218,7 @@ def _opened_zarr(context: Context, target: Target) -> Iterator[Volume]:
         volume.create_flat(shape, "uint8", chunk=shard)
     yield volume
     version = "0.5" if kind == "ome_zarr" else "0.4"
-    sampling = context.header.sampling
+    sampling = context.header().sampling
     write_mask_metadata(group, target.name, sampling, target.colours, version=version)
 
 

@@ -273,7 +273,7 @@ def codes_at(context: Context, points_angstrom: Points) -> Codes:
     points_angstrom
         float64, shape (n, 3), zyx, Å.
     """
-    volume, sampling = stored_mask(context), context.sampling
+    volume, sampling = stored_mask(context), context.sampling()
     codes = np.full(len(points_angstrom), INSIDE, np.uint8)
     if volume is None or not len(codes):
         return codes

@@ -15,6 +15,7 @@ from tomoseg.analysis.particles.surroundings import neighbours
 from tomoseg.core.blocks import BlockGrid
 from tomoseg.core.coordinates import Particles
 from tomoseg.io.stores import Ledger
+from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages.context import Context, Stage
 from tomoseg.pipeline.stages.masks import INSIDE, codes_at
 from tomoseg.pipeline.stages.segment import evidence
@@ -106,7 +107,7 @@ def _note(name: str, summary: Mapping[str, Any]) -> str:
 
 
 def _pick_peaks(context: Context, ledger: Ledger, name: str, settings: PickingSettings) -> Picks:
-    sampling = context.sampling
+    sampling = context.sampling()
     halo = particles.picking_halo(settings, sampling)
     factor = particles.picking_factor(settings, sampling)
     work = FindPoints(ledger, f"peaks-{name}", *evidence(context, name), sampling, settings, _peaks)
@@ -120,7 +121,7 @@ def _peaks(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
 
 
 def _pick_basins(context: Context, ledger: Ledger, name: str, settings: PickingSettings) -> Picks:
-    sampling = context.sampling
+    sampling = context.sampling()
     halo = particles.basin_halo(settings, sampling)
     factor = particles.basin_factor(settings, sampling)
     place = evidence(context, name)
@@ -135,7 +136,7 @@ def _basins(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
 
 
 def _blocks(context: Context, halo: tuple[int, int, int], factor: int) -> BlockGrid:
-    shape, block = context.sampling.shape, context.recipe.blocks.compact
+    shape, block = context.sampling().shape, context.recipe.blocks.compact
     return BlockGrid(shape, block, halo=halo, stride=(factor,) * 3)
 
 
@@ -144,7 +145,7 @@ def _pick_components(
 ) -> Picks:
     table = context.records.read_arrays(f"objects/{name}.npz")
     return particles.pick_components(
-        table["centres"], table["voxels"], name=name, sampling=context.sampling, settings=settings
+        table["centres"], table["voxels"], name=name, sampling=context.sampling(), settings=settings
     )
 
 
@@ -155,9 +156,9 @@ PICKERS: dict[str, Callable[[Context, Ledger, str, PickingSettings], Picks]] = {
 }
 
 
-def read_particles(context: Context, name: str) -> Particles:
+def read_particles(results: Results, name: str) -> Particles:
     """Return the picked particles of a class."""
-    return Particles(name, **context.records.read_arrays(f"particles/{name}.npz"))
+    return Particles(name, **results.records.read_arrays(f"particles/{name}.npz"))
 
 
 def read_surroundings(context: Context, name: str) -> Table | None:

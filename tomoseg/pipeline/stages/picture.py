@@ -11,6 +11,7 @@ from tomoseg.core.blocks import BlockGrid, Box
 from tomoseg.core.layout import OVERVIEW, THUMBNAIL
 from tomoseg.core.version import code_version
 from tomoseg.io.stores import Ledger
+from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages.context import Context, Piece, Stage
 from tomoseg.pipeline.stages.files import make_files
 from tomoseg.pipeline.stages.pick import read_particles
@@ -27,11 +28,11 @@ def _settings(context: Context) -> Any:
     return {"colours": context.colours, "name": context.name}
 
 
-def class_summaries(context: Context) -> tuple[ClassSummary, ...]:
+def class_summaries(results: Results) -> tuple[ClassSummary, ...]:
     """Return what was found of each class, from the stages' summaries."""
-    cleaned = context.summary("clean")["classes"]
-    traced, picked = context.summary("trace"), context.summary("pick")
-    sampled = context.summary("sample")
+    cleaned = results.summary("clean")["classes"]
+    traced, picked = results.summary("trace"), results.summary("pick")
+    sampled = results.summary("sample")
     return tuple(
         ClassSummary(
             name=name,
@@ -47,12 +48,12 @@ def class_summaries(context: Context) -> tuple[ClassSummary, ...]:
             surface_area_nm2=sampled.get(name, {}).get("area_nm2"),
             surface_thickness_nm=sampled.get(name, {}).get("thickness_nm"),
         )
-        for name, colour in context.colours.items()
+        for name, colour in results.colours.items()
     )
 
 
 def _picture(context: Context) -> TomogramPicture:
-    sampling, recipe = context.sampling, context.recipe
+    sampling, recipe = context.sampling(), context.recipe
     depth, height, _ = sampling.shape
     cuts = sorted({depth // 4, depth // 2, 3 * depth // 4})
     half = max(1, round(PROJECTED_NM * 5 / sampling.voxel_size_angstrom[0]))
@@ -82,7 +83,7 @@ def _made_by(context: Context) -> str:
 
 def _cut(context: Context, axis: int, index: int) -> Slice:
     """Read one plane across an axis."""
-    whole = Box.whole(context.sampling.shape)
+    whole = Box.whole(context.sampling().shape)
     begin, end = list(whole.begin), list(whole.end)
     begin[axis], end[axis] = index, index + 1
     box = Box((begin[0], begin[1], begin[2]), (end[0], end[1], end[2]))
@@ -93,12 +94,12 @@ def _cut(context: Context, axis: int, index: int) -> Slice:
 
 def _mean(context: Context, begin: int, end: int) -> NDArray[np.float32]:
     """Return the mean of some slices' numbers, read a block at a time."""
-    _, height, width = context.sampling.shape
+    _, height, width = context.sampling().shape
     slab = Box((begin, 0, 0), (end, height, width))
     volume = context.volume("0")
     total = np.zeros((height, width), np.float32)
     count = np.zeros((height, width), np.uint16)
-    for block in BlockGrid(context.sampling.shape, context.recipe.blocks.shape):
+    for block in BlockGrid(context.sampling().shape, context.recipe.blocks.shape):
         box = block.write.intersect(slab)
         for plane in volume.read(box) if box.size else ():
             is_number = np.isfinite(plane)

@@ -15,7 +15,7 @@ from tomoseg.core.sampling import Header
 from tomoseg.io.points.dialects import TomoContext, TomogramPoints, WriteOptions
 from tomoseg.io.points.registry import Known
 from tomoseg.io.stores import Folder
-from tomoseg.pipeline.stages.context import Context
+from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages.pick import read_particles
 from tomoseg.pipeline.stages.sample import read_samples
 from tomoseg.pipeline.stages.trace import read_filaments
@@ -110,18 +110,18 @@ def sampled_names(recipe: Recipe) -> dict[str, str]:
     return {name: f"{name}_surface" if name in picked else name for name in recipe.sample or ()}
 
 
-def found_points(context: Context) -> FoundPoints:
+def found_points(results: Results) -> FoundPoints:
     """Return what was traced, picked and sampled in a tomogram."""
-    traced, picked = tuple(context.recipe.trace or ()), tuple(context.recipe.pick or ())
-    sampled = sampled_names(context.recipe)
+    traced, picked = tuple(results.recipe.trace or ()), tuple(results.recipe.pick or ())
+    sampled = sampled_names(results.recipe)
     surfaces = [
-        replace(read_samples(context, name).particles, name=called)
+        replace(read_samples(results, name).particles, name=called)
         for name, called in sampled.items()
     ]
     points = TomogramPoints(
-        tomo_context(context.name, context.header, context.recipe.export),
-        [line for name in traced for line in read_filaments(context, name)],
-        [*(read_particles(context, name) for name in picked), *surfaces],
+        tomo_context(results.name, results.header(), results.recipe.export),
+        [line for name in traced for line in read_filaments(results, name)],
+        [*(read_particles(results, name) for name in picked), *surfaces],
     )
     return FoundPoints(points, traced, (*picked, *sampled.values()))
 

@@ -25,6 +25,7 @@ from tomoseg.analysis.surfaces import (
 from tomoseg.core.blocks import BlockGrid
 from tomoseg.core.coordinates import Particles
 from tomoseg.io.stores import Ledger
+from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages.context import Context, Stage
 from tomoseg.pipeline.stages.masks import INSIDE, codes_at
 from tomoseg.pipeline.stages.segment import evidence
@@ -60,7 +61,7 @@ def _sample(
     context: Context, name: str, found: Surfaces, settings: SurfaceSettings
 ) -> dict[str, Any]:
     """Write the points of a class's surfaces that the mask allows; return their numbers."""
-    whole = sample_surfaces(found, name=name, sampling=context.sampling, settings=settings)
+    whole = sample_surfaces(found, name=name, sampling=context.sampling(), settings=settings)
     kept = whole.select(codes_at(context, whole.particles.points_angstrom) == INSIDE)
     context.records.write_arrays(f"surfaces/{name}.npz", _as_arrays(kept))
     area = float(kept.area_angstrom2.sum())
@@ -75,7 +76,7 @@ def _sample(
 
 
 def _connected(context: Context, ledger: Ledger, name: str, settings: SurfaceSettings) -> Surfaces:
-    sampling = context.sampling
+    sampling = context.sampling()
     work = FindPoints(
         ledger, f"sheets-{name}", *evidence(context, name), sampling, settings, _sheets
     )
@@ -107,19 +108,19 @@ def _as_arrays(found: SurfaceSamples) -> dict[str, NDArray[Any]]:
     }
 
 
-def read_samples(context: Context, name: str) -> SurfaceSamples:
+def read_samples(results: Results, name: str) -> SurfaceSamples:
     """Return the points sampled on the membranes of a class."""
-    arrays = context.records.read_arrays(f"surfaces/{name}.npz")
+    arrays = results.records.read_arrays(f"surfaces/{name}.npz")
     keys = ("points_angstrom", "scores", "orientations")
     particles = Particles(name, **{key: arrays.pop(key) for key in keys})
     return SurfaceSamples(particles, **arrays)
 
 
-def read_contacts(context: Context, name: str) -> Contacts | None:
+def read_contacts(results: Results, name: str) -> Contacts | None:
     """Return which surfaces are near those of a class; None if not looked."""
-    if not (context.recipe.sample or {})[name].contact_angstrom:
+    if not (results.recipe.sample or {})[name].contact_angstrom:
         return None
-    return Contacts.from_dict(context.records.read_arrays(f"contacts/{name}.npz"))
+    return Contacts.from_dict(results.records.read_arrays(f"contacts/{name}.npz"))
 
 
 SAMPLE = Stage("sample", ("clean",), _settings, _run)

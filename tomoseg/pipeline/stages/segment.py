@@ -193,7 +193,7 @@ def _arrays(context: Context) -> tuple[str, ...]:
 
 
 def _begin(context: Context) -> None:
-    shape, shard = context.sampling.shape, context.recipe.blocks.shape
+    shape, shard = context.sampling().shape, context.recipe.blocks.shape
     for path in _arrays(context):
         context.volume(path).create(shape, "uint8", shard=shard, is_labels=True)
 
@@ -252,8 +252,8 @@ def _fitted(
     return FittedNetwork(
         applied=network,
         view=NetworkView(
-            context.sampling,
-            check_fit(recipe, card, context.header.sampling),
+            context.sampling(),
+            check_fit(recipe, card, context.header().sampling),
             intensity.prepare(steps, statistics, flip=contrast_sign(recipe, card) < 0),
         ),
         halo=halo_of(card, recipe.segment.halo),
@@ -263,7 +263,7 @@ def _fitted(
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     work = segment_block(context)
-    grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
+    grid = BlockGrid(context.sampling().shape, context.recipe.blocks.shape)
     voxels = np.zeros(len(context.classes) + 1, np.int64)
     events: set[str] = set()
     skipped: Counter[str] = Counter()

@@ -125,7 +125,7 @@ def look_around(context: Context, ledger: Ledger, points_angstrom: Points) -> Ar
             limits[name] = max(angstrom, limits.get(name, 0.0))
     objects = objects_around(context, ledger, points_angstrom, limits) if limits else {}
     # What holds no particle that was looked for is a pit in a label, not a compartment.
-    least = min((one.label_nm3(context.sampling) for one in picked), default=0.0)
+    least = min((one.label_nm3(context.sampling()) for one in picked), default=0.0)
     return Around(objects, membranes, _walls(context, ledger, membranes, points_angstrom, least))
 
 
@@ -158,9 +158,9 @@ def objects_around(
     """
     ledger.write_arrays(POINTS, {"points_angstrom": points_angstrom})
     objects = ClassObjects.of(context, limits_angstrom)
-    work = LookAround(ledger, context.sampling, objects, dict(limits_angstrom))
-    grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
-    voxels = nearest_voxels(points_angstrom, context.sampling)
+    work = LookAround(ledger, context.sampling(), objects, dict(limits_angstrom))
+    grid = BlockGrid(context.sampling().shape, context.recipe.blocks.shape)
+    voxels = nearest_voxels(points_angstrom, context.sampling())
     wanted = np.zeros(grid.counts, np.bool_)
     wanted[tuple((voxels // grid.block_shape).T)] = True
     names = context.run_pass(ledger, "around", work, grid, wanted=wanted.ravel())
@@ -282,17 +282,17 @@ def enclosing_walls(
     -------
     By class, the enclosures, and int64, shape (n,): the part of each point, 0 in an object.
     """
-    grid = BlockGrid(context.sampling.shape, context.recipe.blocks.shape)
+    grid = BlockGrid(context.sampling().shape, context.recipe.blocks.shape)
     semantic = context.volume(context.label_path("semantic"))
     labels = {name: context.label(name) for name in classes}
     parts = Components(ledger, "free", semantic, 6, labels)
     merged = connected(context, ledger, parts, grid)
     send_lookups(ledger, "free", merged, grid)
-    work = FindWalls(parts, context.sampling, ClassObjects.of(context, classes))
+    work = FindWalls(parts, context.sampling(), ClassObjects.of(context, classes))
     receipts = list(context.run_pass(ledger, "walls", work, grid))
-    least = least_nm3 / context.sampling.voxel_volume_nm3
+    least = least_nm3 / context.sampling().voxel_volume_nm3
     return {
-        name: _enclosing(ledger, receipts, name, merged[name], (context.sampling, least))
+        name: _enclosing(ledger, receipts, name, merged[name], (context.sampling(), least))
         for name in classes
     }
 

@@ -23,6 +23,7 @@ from tomoseg.core.blocks import Block, BlockGrid
 from tomoseg.core.coordinates import Filament, Points, numbered
 from tomoseg.core.sampling import Sampling
 from tomoseg.io.stores import Ledger, Volume
+from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages.context import Context, Stage, receipt_name
 from tomoseg.pipeline.stages.masks import OUTSIDE, codes_at, inside_parts
 from tomoseg.pipeline.stages.segment import evidence, read_evidence
@@ -59,7 +60,7 @@ def measured(context: Context, name: str, lines: list[Filament]) -> list[Filamen
     """Measure the filaments of a class; what ends at the volume or at its mask is cut there."""
 
     def is_inside(points: Points) -> NDArray[np.bool_]:
-        inside: NDArray[np.bool_] = context.header.sampling.contains(points)
+        inside: NDArray[np.bool_] = context.header().sampling.contains(points)
         inside[inside] = codes_at(context, points[inside]) != OUTSIDE
         return inside
 
@@ -95,7 +96,7 @@ class FindPoints:
 def _trace_class(
     context: Context, ledger: Ledger, name: str, settings: TracingSettings
 ) -> list[Filament]:
-    sampling = context.sampling
+    sampling = context.sampling()
     work = FindPoints(
         ledger, f"ridge-{name}", *evidence(context, name), sampling, settings, _ridges
     )
@@ -128,9 +129,9 @@ def _as_arrays(lines: list[Filament]) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
-def read_filaments(context: Context, name: str) -> list[Filament]:
+def read_filaments(results: Results, name: str) -> list[Filament]:
     """Return the traced filaments of a class."""
-    arrays = context.records.read_arrays(f"filaments/{name}.npz")
+    arrays = results.records.read_arrays(f"filaments/{name}.npz")
     ends = np.cumsum(arrays["lengths"])[:-1]
     lines = np.split(arrays["points_angstrom"], ends) if len(arrays["lengths"]) else []
     return [

@@ -15,18 +15,17 @@ from tomoseg.io.stores import claimed
 from tomoseg.io.volumes.sources import Found
 from tomoseg.pipeline.checks import check_session
 from tomoseg.pipeline.session import (
+    Records,
     Session,
-    finished_row,
-    guarded_stage,
     plan_session,
+    process_tomogram,
     session_address,
 )
-from tomoseg.pipeline.stages import STAGES
 from tomoseg.service.arrivals import DIED, FAILED, RUNNING, Works, iso
 from tomoseg.service.watching.looks import SessionLook, look_at, with_losses
 from tomoseg.service.watching.places import Place, place_of
 from tomoseg.service.watching.settings import Watch
-from tomoseg.service.watching.work import Process, Records, Work
+from tomoseg.service.watching.work import Process, Work
 
 
 @contextmanager
@@ -136,9 +135,7 @@ def processing(work: Work, address: str | None) -> Process:
 
     def process(found: Found, records: Records) -> dict[str, Any]:
         with runner_at(address, session.recipe.compute) as runner:
-            context = session.context(found, runner, lambda *progress: work.claim.check())
-            for stage in STAGES:
-                records[stage] = guarded_stage(context, stage)
-            return finished_row(context, records)
+            run_stage = session.stages_on(runner, lambda *progress: work.claim.check())
+            return process_tomogram(session, found, run_stage, records)
 
     return process

@@ -27,10 +27,7 @@ from tomoseg.core.errors import (
 from tomoseg.io.stores import Claim
 from tomoseg.io.volumes.sources import Found
 from tomoseg.pipeline.journal import Journal, note_trouble
-from tomoseg.pipeline.session import (
-    Session,
-    failed_row,
-)
+from tomoseg.pipeline.session import Records, Session, failed_row
 from tomoseg.service.arrivals import (
     DONE,
     FAILED,
@@ -57,7 +54,6 @@ PATIENCE_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 log = logging.getLogger(__name__)
 
-Records = dict[str, dict[str, Any]]
 Process = Callable[[Found, Records], dict[str, Any]]
 """Takes a tomogram through the stages, fills in their records and returns its row."""
 
