@@ -31,6 +31,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
+import psutil
 from lines import copy_lines
 from parts import HERE, MONITORING, Part, Stack, default_workers, environment, moved, parts
 
@@ -257,14 +258,11 @@ def adopt_orphans() -> None:
 
 def end_orphans(kept: set[int]) -> None:
     """Kill the children of this process but those kept, and theirs, which then come here."""
-    while True:
-        tasks = Path("/proc/self/task").glob("*/children")
-        found = {int(pid) for task in tasks for pid in task.read_text().split()} - kept
+    while found := {one.pid for one in psutil.Process().children()} - kept:
         for pid in found:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        if not found:
-            return
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def say(line: str) -> None:

@@ -261,6 +261,37 @@ def test_a_part_that_dies_is_started_again_without_its_children(supervised, tmp_
     assert stack_json(tmp_path)["steady"]["starts"] == 1
 
 
+ORPHANED = """
+import os, subprocess, threading
+import up
+
+up.adopt_orphans()
+kept = subprocess.Popen(["sleep", "100"])
+for _ in range(10):
+    thread = threading.Thread(target=os.system, args=("sleep 100 & sleep 100 &",))
+    thread.start()
+    thread.join()
+    up.end_orphans({kept.pid})
+assert kept.poll() is None
+up.end_orphans(set())
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("none is left")
+"""
+
+
+def test_orphans_of_threads_that_have_ended_are_ended_and_no_others():
+    """A thread that ended while its children were read once ended the supervisor."""
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHANED],
+        env=os.environ | {"PYTHONPATH": f"{WORKSTATION}:{WORKSTATION.parents[1]}"},
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout == "none is left\n"
+
+
 def test_ctrl_c_leaves_no_process(supervised, tmp_path):
     until(lambda: started_twice(tmp_path))
     steady = stack_json(tmp_path)["steady"]["pid"]
