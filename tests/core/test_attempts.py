@@ -53,6 +53,13 @@ def test_each_failure_has_its_kind(error, kind):
     assert can_pass(caught.value) == (kind in (AwayError, StoreError, BlockError))
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_folder_that_may_not_be_written_has_a_remedy_for_services(number):
+    with pytest.raises(StoreError, match=r"\[Errno .*ReadWritePaths") as caught, explaining():
+        raise OSError(number, "not here")
+    assert can_pass(caught.value)
+
+
 def test_an_array_that_goes_away_while_it_is_read_is_no_zeros(tmp_path, monkeypatch):
     """Chunks that are not there read as zeros: those of a folder that is gone must not."""
     path = tmp_path / "a.zarr"

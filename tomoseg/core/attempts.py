@@ -24,6 +24,11 @@ from tomoseg.core.events import at
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 
+FORBIDDEN = (
+    "Look who owns the folder; under systemd, name it in ReadWritePaths of the watch and of the "
+    "workers (systemctl edit), and restart both."
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +88,8 @@ def _explained(error: Exception) -> TomosegError:
             f"the disk is full ({error})",
             remedy="Free space and run again: finished blocks are kept.",
         )
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StoreError(f"{type(error).__name__}: {error}", remedy=FORBIDDEN)
     if isinstance(error, MemoryError):
         return ResourceError(
             f"out of memory ({error})",

@@ -112,8 +112,8 @@ def _idle(accounts: Mapping[str, Account], now: datetime, looks: Looks) -> Stand
     return Standstill(
         begin,
         f"{say}, and {names(list(ready))} wait",
-        "Look at the watch's log, and in Prefect for runs that are RUNNING or PENDING and whose "
-        "process is gone: they hold the places of others. A restart of the watch ends them.",
+        "Look at the watch's log: does Prefect answer? There, runs that are RUNNING or PENDING and "
+        "whose process is gone hold the places of others; a restart of the watch ends them.",
     )
 
 
