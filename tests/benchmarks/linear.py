@@ -120,7 +120,7 @@ def one_pass(folder: Path, runner: Runner, watch: Watch, grid: BlockGrid) -> Spe
     """Run a pass that does nothing over all blocks; read no receipt."""
     context = Context(
         name="empty", source_url="", folder=Folder(str(folder)), recipe=recipe_from({}),
-        networks=(), runner=runner, progress=watch,
+        colours={}, networks=(), runner=runner, progress=watch,
     )  # fmt: skip
     ledger = Ledger(Folder(str(folder / "receipts")), "segment", f"{len(grid):016}")
     gc.collect()

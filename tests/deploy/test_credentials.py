@@ -151,7 +151,7 @@ def test_a_client_of_the_deployment_is_let_in(scheduler, credentials):
 REACH = """
 import sys
 from tomoseg.compute.clusters import runner_at
-from tomoseg.recipe.export import ComputeSection
+from tomoseg.compute.settings import ComputeSection
 
 with runner_at(sys.argv[1], ComputeSection(address=sys.argv[1])):
     print("reached")

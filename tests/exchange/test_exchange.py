@@ -17,7 +17,7 @@ import tifffile
 from scipy.spatial.transform import Rotation
 
 from tomoseg import cli
-from tomoseg.compute.runners import SerialRunner
+from tomoseg.compute.runners import SerialRunner, untold
 from tomoseg.core.blocks import Box
 from tomoseg.core.errors import FormatError, RequestError, VoxelSizeError
 from tomoseg.evaluation import evaluate_folders
@@ -30,7 +30,7 @@ from tomoseg.io.stores import Folder, Volume
 from tomoseg.pipeline.exports import ExportRequest, renew_exports, write_session
 from tomoseg.pipeline.results import finished_results
 from tomoseg.pipeline.session import plan_session, run_session
-from tomoseg.pipeline.stages import run_stage
+from tomoseg.pipeline.stages import Context, run_stage
 from tomoseg.recipe.export import DialectName
 from tomoseg.recipe.recipe import load_recipe, recipe_from
 
@@ -603,9 +603,11 @@ def test_what_was_imported_is_scored_as_it_is(finished, output, tmp_path):
             ImportRequest(str(out / "session" / "relion5" / f"{name}.star"), str(output), name)
         )
     for name in TRUTH:
-        context = finished_results(Folder(str(output)), name)
-        context.folder.remove(".tomoseg/export.json")
-        run_stage(context, "export")
+        done = finished_results(Folder(str(output)), name)
+        done.folder.remove(".tomoseg/export.json")
+        run_stage(
+            Context(**vars(done), networks=(), runner=SerialRunner(), progress=untold), "export"
+        )
     scores = evaluate_folders(str(output), str(output / "imported"))
     assert scores["particles"]["ribosome"]["f1"] == 1
     assert scores["filaments"]["actin"]["f1"] == 1

@@ -378,7 +378,7 @@ def test_the_output_is_valid_ome_zarr(finished):
         assert list(scale.scale) == [12.0] * 3
         assert list(translation.translation) == [0.0] * 3
     again = OmeZarrReader(finished.image.url).header
-    assert again.sampling == finished.sampling
+    assert again.sampling == finished.sampling()
 
 
 def test_tracing_and_picking_do_not_depend_on_the_blocks(tmp_path, tiny_model):

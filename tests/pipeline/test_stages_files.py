@@ -143,7 +143,7 @@ class Writes:
 def test_pieces_keep_their_order_and_are_made_once(folder):
     told = []
     context = Context(
-        "t", "", folder, recipe_from({}), (), SerialRunner(2), lambda *one: told.append(one)
+        "t", "", folder, recipe_from({}), {}, (), SerialRunner(2), lambda *one: told.append(one)
     )
     ledger = Ledger(context.records, "export", "0" * 64)
     writers = [Writes(name) for name in "cab"]

@@ -38,7 +38,7 @@ class Blind:
 
 
 def context(folder, runner, progress=lambda *done: None):
-    return Context("t", "", folder, recipe_from({}), (), runner, progress)
+    return Context("t", "", folder, recipe_from({}), {}, (), runner, progress)
 
 
 GRID = BlockGrid((24, 32, 16), (8, 8, 8))

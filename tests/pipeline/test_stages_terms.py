@@ -48,7 +48,7 @@ PLAIN = replace(NETWORKS, name="clean", question=None)
 def context_of(folder, runner, **session):
     segment = {"precision": session.pop("precision", "auto")}
     recipe = recipe_from({"session": session, "segment": segment})
-    return Context("t", "", folder, recipe, (), runner, lambda *progress: None)
+    return Context("t", "", folder, recipe, {}, (), runner, lambda *progress: None)
 
 
 def plant(context, stage, *, is_finished, **terms):

@@ -363,13 +363,13 @@ def test_annotations_that_are_missing_or_do_not_fit_are_named(annotated, recipe,
 @pytest.mark.parametrize(
     ("voxel_size", "override", "error", "message"),
     [
-        (20.0, None, VoxelSizeError, r"t1: voxel size 20 Å .* 10 Å .*Correct source\.voxel_size"),
+        (30.0, None, VoxelSizeError, r"t1: voxel size 30 Å .* 10 Å .*Correct source\.voxel_size"),
         (0.0, None, VoxelSizeError, r"t1: .*Set source\.voxel_size_angstrom"),
         (
             10.0,
-            6.0,
+            3.0,
             VoxelSizeError,
-            r"t1: voxel size 6 Å and the network's 10 Å are more than 1\.6",
+            r"t1: voxel size 3 Å and the network's 10 Å are more than 2\.5",
         ),
     ],
 )
