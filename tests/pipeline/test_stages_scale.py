@@ -100,7 +100,7 @@ def test_the_projection_is_the_mean_of_numbers_whatever_the_blocks(tmp_path, blo
     for block in BlockGrid(voxels.shape, blocks):
         volume.write(block.write, voxels[block.write.slices])
     given = SimpleNamespace(
-        sampling=Sampling(voxels.shape, (10.0, 10.0, 10.0)),
+        sampling=lambda: Sampling(voxels.shape, (10.0, 10.0, 10.0)),
         recipe=recipe_from({"blocks": {"shape": [8, 16, 8]}}),
         volume=lambda path: volume,
     )
