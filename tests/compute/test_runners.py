@@ -21,8 +21,8 @@ from tomoseg.compute.runners import (
     DaskRunner,
     SerialRunner,
     open_runner,
-    silence,
 )
+from tomoseg.compute.vitals import last_signs, silence
 from tomoseg.compute.workers import KEPT_MESSAGES, quieten
 from tomoseg.core.attempts import ATTEMPTS, can_pass, explaining
 from tomoseg.core.errors import BlockError, FormatError, ResourceError, StoreError, UnfitWorkerError
@@ -251,9 +251,8 @@ def test_workers_that_give_no_sign_of_life_are_told_and_can_come_back(
         os.kill(worker[1], signal.SIGSTOP)
         try:
             receipts = runner.map(Square(tmp_path), range(4), waits=told.append)
-            monkeypatch.setattr(
-                runner, "_signs", counted(runner._signs, 4, os.kill, worker[1], signal.SIGCONT)
-            )
+            ask = counted(last_signs, 4, os.kill, worker[1], signal.SIGCONT)
+            monkeypatch.setattr("tomoseg.compute.runners.last_signs", ask)
             assert sorted(r["item"] for r in receipts) == [0, 1, 2, 3]
         finally:
             os.kill(worker[1], signal.SIGCONT)
@@ -267,10 +266,10 @@ def counted(asked, times, then, *arguments):
     """What calls a function, and before one call another one."""
     calls = itertools.count(1)
 
-    def ask():
+    def ask(*about):
         if next(calls) == times:
             then(*arguments)
-        return asked()
+        return asked(*about)
 
     return ask
 
@@ -298,12 +297,12 @@ def test_a_scheduler_that_does_not_answer_and_blocks_that_no_worker_takes():
 
     seen = {"workers": {"a": {"last_seen": 1}, "b": {"last_seen": 2}}}
     scheduler = SimpleNamespace(identity=lambda: seen, processing=lambda: {"a": [], "b": ["x"]})
-    runner = DaskRunner(SimpleNamespace(scheduler=scheduler, sync=sync), stall_minutes=1.0)
-    assert runner._signs() == {"b": 2.0}
+    client = SimpleNamespace(scheduler=scheduler, sync=sync)
+    assert last_signs(client) == {"b": 2.0}
     scheduler.processing = dict
-    assert runner._signs() == {}
+    assert last_signs(client) == {}
     scheduler.identity = late
-    assert runner._signs() is None
+    assert last_signs(client) is None
 
 
 @dataclass(frozen=True)

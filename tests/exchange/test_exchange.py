@@ -17,9 +17,10 @@ import tifffile
 from scipy.spatial.transform import Rotation
 
 from tomoseg import cli
-from tomoseg.compute.runners import SerialRunner, untold
+from tomoseg.compute.runners import SerialRunner
 from tomoseg.core.blocks import Box
 from tomoseg.core.errors import FormatError, RequestError, VoxelSizeError
+from tomoseg.core.events import untold
 from tomoseg.evaluation import evaluate_folders
 from tomoseg.exchange.exports import export_points
 from tomoseg.exchange.imported import read_imported

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field
 
 from tomoseg.core.blocks import Box
 from tomoseg.core.bounds import CLOSED, Reach, check_bounds
+from tomoseg.core.classes import FEATURES
 from tomoseg.core.sampling import Sampling, Shape, as_shape
 
 Mask = NDArray[np.bool_]
@@ -62,6 +63,13 @@ class CleaningSettings:
     def __post_init__(self) -> None:
         """Check bounds."""
         check_bounds(self)
+
+
+def cleaning_defaults(name: str) -> CleaningSettings:
+    """Return the settings for a class by its name."""
+    if name not in FEATURES:
+        return CleaningSettings()
+    return CleaningSettings(minimum_volume_nm3=FEATURES[name].minimum_volume_nm3)
 
 
 class Objects(Protocol):

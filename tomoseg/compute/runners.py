@@ -11,15 +11,16 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+from tomoseg.compute.vitals import SIGN_SECONDS, last_signs, silence, why_lost
 from tomoseg.compute.workers import Asked, Question, answered, attempted_here, quieten, unfit
 from tomoseg.core.attempts import ATTEMPTS, Named, can_pass, tried
 from tomoseg.core.errors import BlockError, ResourceError, TomosegError, UnfitWorkerError
-from tomoseg.core.events import here
+from tomoseg.core.events import here, untold
 from tomoseg.core.overlap import overlapped
 from tomoseg.core.version import code_version
 
@@ -34,17 +35,10 @@ that asked for a whole GPU would leave it waiting while they read and write."""
 
 KEYS_KEPT = 1000
 
-SIGN_SECONDS = 10.0
-"""So often a worker must give a sign of life while nothing finishes; it does every half second."""
-
 STREAK = 3
 """Blocks that fail in a row on one worker alone before it is retired."""
 
 log = logging.getLogger(__name__)
-
-
-def untold(*told: Any) -> None:
-    """Stand in for whoever is told how work goes on."""
 
 
 class Runner(Protocol):
@@ -299,7 +293,7 @@ class DaskRunner:
             # It had ended, but its worker died before it told, and so did the next.
             return self._after_a_loss(error, attempt, name)
         if result is None:
-            raise self._why_lost(worker, name)
+            raise why_lost(self._client, worker, name)
         if isinstance(result, UnfitWorkerError):
             self._avoid(worker, result, resources)
             return attempt
@@ -333,27 +327,9 @@ class DaskRunner:
                 ) from error
             return replace(attempt, number=attempt.number + 1)
         if attempt.is_alone:
-            raise self._why_lost(error.last_worker.address, name) from error
+            raise why_lost(self._client, error.last_worker.address, name) from error
         number = attempt.number + error.allowed_failures + 1
         return replace(attempt, number=number, is_alone=number >= ATTEMPTS)
-
-    def _why_lost(self, worker: str, name: str) -> TomosegError:
-        killed = self._client.get_events("worker-restart-memory")
-        sizes = [event["rss"] / 2**30 for _, event in killed if event["worker"] == worker]
-        if sizes:
-            return ResourceError(
-                "the block needs more memory than a worker may use: the last one was stopped at "
-                f"{sizes[-1]:.2g} GiB",
-                remedy="Use smaller blocks (blocks.shape) or give each worker more "
-                "(compute.memory_gib).",
-                block=name,
-            )
-        return BlockError(
-            "each worker that tried the block died, the last with no other block beside it",
-            remedy="Look at the workers' logs; if the system ended them for want of memory, use "
-            "smaller blocks (blocks.shape) or fewer workers (compute.workers).",
-            block=name,
-        )
 
     def _retire_if_broken(self, worker: str, error: TomosegError) -> None:
         """Close a worker on which block after block fails while they succeed elsewhere."""
@@ -392,7 +368,7 @@ class DaskRunner:
                     list(flight), timeout=min(left, SIGN_SECONDS), return_when="FIRST_COMPLETED"
                 )
                 return list(state.done)
-            before, signs, told = signs, self._signs(), why
+            before, signs, told = signs, last_signs(self._client), why
             if why := silence(before, signs):
                 waits(why)
             if why and not told:
@@ -403,40 +379,6 @@ class DaskRunner:
             remedy="Look at the workers' logs, or at the queue if there are none; if blocks or "
             "the queue are that slow, raise compute.stall_minutes.",
         )
-
-    def _signs(self) -> dict[str, float] | None:
-        """Return the last sign of life of each worker that has blocks.
-
-        It is None if the scheduler gives none itself.
-        """
-        scheduler, limit = self._client.scheduler, SIGN_SECONDS
-        try:
-            told = self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=limit)
-            busy = self._client.sync(scheduler.processing, workers=None, callback_timeout=limit)
-        except TimeoutError:
-            return None
-        workers = told["workers"].items()
-        return {name: float(one["last_seen"]) for name, one in workers if busy.get(name)}
-
-
-def silence(before: Mapping[str, float] | None, now: Mapping[str, float] | None) -> str:
-    """Return what is wrong with workers by two of their last signs of life; empty if nothing is.
-
-    The clocks are the scheduler's: only whether there was another sign counts. Before a first
-    look nothing is known of workers that are there.
-
-    >>> silence({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0})
-    'the workers that have blocks give no sign of life: a, b'
-    >>> silence({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 7.0})
-    ''
-    """
-    if now is None:
-        return "the Dask scheduler does not answer"
-    if not now:
-        return "there is no worker that takes the blocks"
-    if before is None or any(at != before.get(name) for name, at in now.items()):
-        return ""
-    return f"the workers that have blocks give no sign of life: {', '.join(sorted(now))}"
 
 
 def _forget_keys() -> None:

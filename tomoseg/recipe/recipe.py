@@ -24,13 +24,13 @@ from pydantic import (
     model_validator,
 )
 
-from tomoseg.analysis.cleanup import CleaningSettings
+from tomoseg.analysis.cleanup import CleaningSettings, cleaning_defaults
 from tomoseg.analysis.filaments import TracingSettings, tracing_defaults
 from tomoseg.analysis.particles import PickingSettings
 from tomoseg.analysis.surfaces import SurfaceSettings, surface_defaults
 from tomoseg.compute.settings import ComputeSection, without_scheduler
 from tomoseg.core.bounds import Halo, Section, explained
-from tomoseg.core.classes import FEATURES, FILAMENTS, PARTICLES
+from tomoseg.core.classes import FILAMENTS, PARTICLES
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Shape
 from tomoseg.nets.card import SHIPPED, SHIPPED_MODELS
@@ -316,16 +316,6 @@ class Recipe(Section):
     def as_yaml(self) -> str:
         """Return the recipe as a YAML file, as :meth:`lasting` says."""
         return yaml.safe_dump(self.lasting(), sort_keys=False, allow_unicode=True)
-
-
-def cleaning_defaults(name: str) -> CleaningSettings:
-    """Return the settings for a class by its name."""
-    known = FEATURES.get(name)
-    return (
-        CleaningSettings(minimum_volume_nm3=known.minimum_volume_nm3)
-        if known
-        else CleaningSettings()
-    )
 
 
 def load_recipe(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomoseg.compute.runners import Runner, untold
+from tomoseg.compute.runners import Runner
 from tomoseg.core.blocks import Block, BlockGrid, Box
 from tomoseg.core.errors import StoreError
-from tomoseg.core.events import working
+from tomoseg.core.events import untold, working
 from tomoseg.core.layout import IMAGE, WORK
 from tomoseg.core.sampling import Sampling, Shape, as_shape
 from tomoseg.io.stores import WRITTEN, Folder, Ledger, Volume, noted_writes

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tomoseg.compute.runners import SerialRunner, untold
+from tomoseg.compute.runners import SerialRunner
+from tomoseg.core.events import untold
 from tomoseg.io.stores import Ledger
 from tomoseg.pipeline.stages.context import Context, Piece, Step, receipt_name
 
