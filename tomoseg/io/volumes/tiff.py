@@ -120,12 +120,22 @@ class TiffReader(BoxReader):
         if self._series.dataoffset is not None:
             stored = self._stored(self._series.dataoffset, self.header.sampling.shape)
             return stored.read(self._file, box)
+        planes = range(box.begin[0], box.end[0] if box.size else 0)
+        for z in planes:  # before there is memory for all of them
+            with _damage_named(f"page {z} cannot be unpacked"):
+                self._check_page(z)
         out: NDArray[Any] = np.empty(box.shape, self._series.dtype)
         _, rows, columns = box.slices
-        for i, z in enumerate(range(box.begin[0], box.end[0] if box.size else 0)):
+        for i, z in enumerate(planes):
             with _damage_named(f"page {z} cannot be unpacked"):
                 out[i : i + 1] = self._read_page(z, rows, columns)
         return out
+
+    def _check_page(self, z: int) -> None:
+        page = self._series.pages[z]
+        if not page.is_contiguous:
+            _refuse_truncated(page, byte_count(self._file))
+            _refuse_bombs(page, self._file)
 
     def _read_page(self, z: int, rows: slice, columns: slice) -> NDArray[Any]:
         page = self._series.pages[z]
@@ -133,8 +143,6 @@ class TiffReader(BoxReader):
         if page.is_contiguous:
             box = Box((0, rows.start, columns.start), (1, rows.stop, columns.stop))
             return self._stored(page.dataoffsets[0], shape).read(self._file, box)
-        _refuse_truncated(page, byte_count(self._file))
-        _refuse_bombs(page, self._file)
         unpacked: NDArray[Any] = (
             unpacked_page(page, self._file) if is_ours(page) else page.asarray(maxworkers=1)
         )
