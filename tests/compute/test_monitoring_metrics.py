@@ -18,14 +18,14 @@ from tomoseg.compute.monitoring.disks import Disks, mount_of
 from tomoseg.compute.monitoring.metrics import ADDRESS, DeviceMemory, WorkMetrics
 from tomoseg.compute.monitoring.tomograms import LookSeen, SessionSeen, TomogramMetrics
 from tomoseg.core.errors import RequestError
-from tomoseg.core.events import Place, Work
+from tomoseg.core.events import Scope, Span
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 LOOKED = BEGAN.timestamp() + 600
 
 
 def block(name="0-0-0", stage="segment", voxels=1000):
-    return Work("block", Place("run", "session", "secret_tomogram", stage, name), voxels)
+    return Span("block", Scope("run", "session", "secret_tomogram", stage, name), voxels)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_blocks_are_counted_by_stage(registry):
 def test_stages_are_counted_apart_from_blocks(registry):
     worked = WorkMetrics(registry)
     for is_done in (True, False):
-        stage = Work("stage", Place(tomogram="secret_tomogram", stage="trace"))
+        stage = Span("stage", Scope(tomogram="secret_tomogram", stage="trace"))
         worked.began(stage)
         worked.ended(stage, 40.0, is_done=is_done)
     value = registry.get_sample_value

@@ -4,18 +4,18 @@ import threading
 from datetime import UTC, datetime
 
 from tomoseg.compute.monitoring.panel import COLOURS, KEPT, Recent
-from tomoseg.core.events import Place, Work
+from tomoseg.core.events import Scope, Span
 
 
 def block(name, stage="segment", voxels=3_000_000):
-    return Work("block", Place("run", "session", "ts_1", stage, name), voxels)
+    return Span("block", Scope("run", "session", "ts_1", stage, name), voxels)
 
 
 def test_a_block_is_in_work_until_it_ends():
     recent = Recent()
     first, second = block("0-0-0"), block("0-0-1", stage="trace")
     recent.began(first)
-    recent.began(Work("stage", Place(stage="segment")))
+    recent.began(Span("stage", Scope(stage="segment")))
     recent.began(second)
     rows = recent.in_work()
     assert rows["tomogram"] == ["ts_1", "ts_1"]

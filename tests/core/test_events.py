@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tomoseg.core.events import Listener, Place, at, here, listen, stop_listening, working
+from tomoseg.core.events import Listener, Scope, at, here, listen, stop_listening, working
 
 
 class Heard(Listener):
@@ -14,12 +14,12 @@ class Heard(Listener):
     def __init__(self):
         self.said = []
 
-    def began(self, work):
-        self.said.append(("began", work.kind, work.place, work.voxels))
+    def began(self, span):
+        self.said.append(("began", span.kind, span.scope, span.voxels))
 
-    def ended(self, work, seconds, *, is_done):
+    def ended(self, span, seconds, *, is_done):
         assert seconds >= 0
-        self.said.append(("ended", work.kind, work.place, is_done))
+        self.said.append(("ended", span.kind, span.scope, is_done))
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def heard():
 
 
 def test_work_within_work_has_all_the_names(heard):
-    stage, block = Place("r", "s", "t", "segment"), Place("r", "s", "t", "segment", "0-0-0")
+    stage, block = Scope("r", "s", "t", "segment"), Scope("r", "s", "t", "segment", "0-0-0")
     with at(run="r", session="s"):
         with working("stage", tomogram="t", stage="segment"):
             with working("block", voxels=24, block="0-0-0"):
                 assert here() == block
             assert here() == stage
-        assert here() == Place("r", "s")
-    assert here() == Place()
+        assert here() == Scope("r", "s")
+    assert here() == Scope()
     assert heard == [
         ("began", "stage", stage, 0),
         ("began", "block", block, 24),
@@ -50,20 +50,20 @@ def test_work_within_work_has_all_the_names(heard):
 def test_a_failure_is_heard_and_goes_on(heard):
     with pytest.raises(ZeroDivisionError), working("block", block="b"):
         raise ZeroDivisionError
-    assert heard[-1] == ("ended", "block", Place(block="b"), False)
-    assert here() == Place()
+    assert heard[-1] == ("ended", "block", Scope(block="b"), False)
+    assert here() == Scope()
 
 
 def test_a_place_goes_to_another_process(heard):
     with at(run="r", tomogram="t"):
         sent = pickle.dumps(here())
     with at(run="other", block="left out"), at(pickle.loads(sent)), working("block", block="b"):
-        assert here() == Place("r", "", "t", "", "b")
+        assert here() == Scope("r", "", "t", "", "b")
 
 
 def test_threads_do_not_share_a_place():
     with at(tomogram="mine"), ThreadPoolExecutor(1) as pool:
-        assert pool.submit(here).result() == Place()
+        assert pool.submit(here).result() == Scope()
 
 
 def test_who_listens_twice_hears_once_and_who_stops_hears_nothing(heard):

@@ -25,7 +25,7 @@ from tomoseg.evaluation import evaluate_folders
 from tomoseg.exchange.exports import export_points
 from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.imports import ImportRequest, import_file
-from tomoseg.exchange.places import places_at
+from tomoseg.exchange.tomograms import tomograms_at
 from tomoseg.io.points.registry import DIALECTS
 from tomoseg.io.stores import Folder, Volume
 from tomoseg.pipeline.exports import ExportRequest, renew_exports, write_session
@@ -164,8 +164,8 @@ def tomoseg(monkeypatch, capsys):
 
 
 def imported(output, name="t1"):
-    places = places_at(str(output), wanted=[name])
-    return read_imported(places.home, places.tomograms[0]).points
+    group = tomograms_at(str(output), wanted=[name])
+    return read_imported(group.home, group.tomograms[0]).points
 
 
 def is_same_lines(found, wanted, voxels=0.01):

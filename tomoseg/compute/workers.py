@@ -13,7 +13,7 @@ from typing import Any
 
 from tomoseg.core.attempts import Named, attempted, explaining
 from tomoseg.core.errors import TomosegError, UnfitWorkerError
-from tomoseg.core.events import Place, at
+from tomoseg.core.events import Scope, at
 from tomoseg.core.version import code_version
 
 SAME_CODE = "Install the same tomoseg on every worker and start them again"
@@ -73,11 +73,11 @@ def _other_code(code: str) -> UnfitWorkerError:
 
 
 def attempted_here(
-    task: Named, item: Any, once: str = "", place: Place | None = None, code: str = ""
+    task: Named, item: Any, once: str = "", scope: Scope | None = None, code: str = ""
 ) -> tuple[str, dict[str, Any] | TomosegError | None]:
     """Run one item on a Dask worker; return the worker and the receipt or what went wrong.
 
-    ``place`` is what the client works on: the worker's log lines and counts name it too. A worker
+    ``scope`` is what the client works on: the worker's log lines and counts name it too. A worker
     whose code is not the client's does nothing.
 
     What is to be begun ``once`` under that name, and was begun by a worker that is gone, is left
@@ -91,7 +91,7 @@ def attempted_here(
     if once and (gone := _begun_on(worker, once)):
         return gone, None
     try:
-        with at(place):
+        with at(scope):
             return str(worker.address), attempted(task, item)
     except TomosegError as error:
         return str(worker.address), error

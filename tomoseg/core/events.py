@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
-class Place:
+class Scope:
     """The names of what a thread is working on; empty where there is none.
 
     Parameters
@@ -37,26 +37,26 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class Span:
     """One stage of a tomogram, or one block of a stage, while it is done; ``voxels`` of a block."""
 
     kind: Literal["stage", "block"]
-    place: Place
+    scope: Scope
     voxels: int = 0
 
 
 class Listener:
     """Hears what happens in this process, from any thread; must neither fail nor take long."""
 
-    def began(self, work: Work) -> None:
+    def began(self, span: Span) -> None:
         """Hear that some work begins."""
 
-    def ended(self, work: Work, seconds: float, *, is_done: bool) -> None:
+    def ended(self, span: Span, seconds: float, *, is_done: bool) -> None:
         """Hear that it ended, done or failed."""
 
 
-NOWHERE = Place()
-_PLACE: ContextVar[Place] = ContextVar("place", default=NOWHERE)
+NOWHERE = Scope()
+_SCOPE: ContextVar[Scope] = ContextVar("scope", default=NOWHERE)
 _listeners: list[Listener] = []
 
 
@@ -76,29 +76,29 @@ def untold(*told: Any) -> None:
     """Stand in for whoever is told how work goes on."""
 
 
-def here() -> Place:
+def here() -> Scope:
     """Return what this thread is working on."""
-    return _PLACE.get()
+    return _SCOPE.get()
 
 
 @contextmanager
-def at(place: Place | None = None, /, **names: str) -> Iterator[Place]:
-    """Work at a place (without one, here), some of its names replaced."""
-    place = replace(place or here(), **names)
-    token = _PLACE.set(place)
+def at(scope: Scope | None = None, /, **names: str) -> Iterator[Scope]:
+    """Work in a scope (without one, here), some of its names replaced."""
+    scope = replace(scope or here(), **names)
+    token = _SCOPE.set(scope)
     try:
-        yield place
+        yield scope
     finally:
-        _PLACE.reset(token)
+        _SCOPE.reset(token)
 
 
 @contextmanager
 def working(kind: Literal["stage", "block"], *, voxels: int = 0, **names: str) -> Iterator[None]:
     """Do some work under these names; an exception from within says that it failed."""
-    with at(**names) as place:
-        work = Work(kind, place, voxels)
+    with at(**names) as scope:
+        span = Span(kind, scope, voxels)
         for listener in _listeners:
-            listener.began(work)
+            listener.began(span)
         begun, is_done = time.monotonic(), False
         try:
             yield
@@ -106,4 +106,4 @@ def working(kind: Literal["stage", "block"], *, voxels: int = 0, **names: str) -
         finally:
             seconds = time.monotonic() - begun
             for listener in _listeners:
-                listener.ended(work, seconds, is_done=is_done)
+                listener.ended(span, seconds, is_done=is_done)

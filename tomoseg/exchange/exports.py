@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tomoseg.core.errors import RequestError
 from tomoseg.exchange.imported import read_imported
-from tomoseg.exchange.places import Places, places_at
+from tomoseg.exchange.tomograms import TomogramGroup, tomograms_at
 from tomoseg.io.stores import Folder
 from tomoseg.pipeline.exports import Chosen, Exported, ExportRequest, exported, session_points
 from tomoseg.pipeline.results import finished_results
@@ -31,18 +31,18 @@ def export_points(place: str, request: ExportRequest) -> Exported:
 
 
 def _imported(place: str, request: ExportRequest) -> Chosen:
-    places = places_at(place, wanted=request.tomograms)
-    found = [read_imported(places.home, one) for one in places.tomograms]
+    group = tomograms_at(place, wanted=request.tomograms)
+    found = [read_imported(group.home, one) for one in group.tomograms]
     kept = [each for each in found if each.classes]
     if not kept:
         raise RequestError(
-            f"nothing was imported into {places.home}", remedy="Use tomoseg import first."
+            f"nothing was imported into {group.home}", remedy="Use tomoseg import first."
         )
-    return Chosen(places.home, kept, _recipe_of(places), {}, places.left_out)
+    return Chosen(group.home, kept, _recipe_of(group), {}, group.left_out)
 
 
-def _recipe_of(places: Places) -> Recipe:
+def _recipe_of(group: TomogramGroup) -> Recipe:
     """Return the recipe of a session, and of a folder of tomograms the defaults."""
-    if not places.is_session:
+    if not group.is_session:
         return Recipe(trace={}, pick={})
-    return finished_results(places.home, places.tomograms[-1].name).recipe
+    return finished_results(group.home, group.tomograms[-1].name).recipe

@@ -24,7 +24,7 @@ from tomoseg.core.blocks import Box
 from tomoseg.core.coordinates import Filament, Particles
 from tomoseg.core.errors import FormatError, RequestError
 from tomoseg.core.layout import IMPORTED
-from tomoseg.exchange.places import Place
+from tomoseg.exchange.tomograms import Tomogram
 from tomoseg.io.points import tables
 from tomoseg.io.points.dialects import TomogramPoints
 from tomoseg.io.stores import Folder
@@ -57,7 +57,7 @@ def checked_class(name: str) -> str:
         ) from error
 
 
-def read_imported(home: Folder, place: Place) -> FoundPoints:
+def read_imported(home: Folder, tomogram: Tomogram) -> FoundPoints:
     """Return the points that were imported into a tomogram; none where nothing was.
 
     Raises
@@ -67,33 +67,33 @@ def read_imported(home: Folder, place: Place) -> FoundPoints:
     RequestError
         If a class in it has a name that none can have.
     """
-    filaments, particles = _filaments(home, place), _particles(home, place)
+    filaments, particles = _filaments(home, tomogram), _particles(home, tomogram)
     traced = tuple(dict.fromkeys(checked_class(line.name) for line in filaments))
     picked = tuple(checked_class(table.name) for table in particles)
-    return FoundPoints(TomogramPoints(place.context, filaments, particles), traced, picked)
+    return FoundPoints(TomogramPoints(tomogram.context, filaments, particles), traced, picked)
 
 
-def write_points(home: Folder, place: Place, points: TomogramPoints) -> list[str]:
+def write_points(home: Folder, tomogram: Tomogram, points: TomogramPoints) -> list[str]:
     """Put the points of a class into a tomogram's tables; return the paths of these."""
     written: dict[str, str] = {}
-    sampling = place.header.sampling
+    sampling = tomogram.header.sampling
     if points.filaments:
         name = points.filaments[0].name
-        kept = [line for line in _filaments(home, place) if line.name != name]
+        kept = [line for line in _filaments(home, tomogram) if line.name != name]
         text = tables.filaments_csv([*kept, *points.filaments], sampling)
-        written[_path(place, "filaments.csv")] = text
+        written[_path(tomogram, "filaments.csv")] = text
     if any(len(table) for table in points.particles):
         names = {table.name for table in points.particles}
-        others = [table for table in _particles(home, place) if table.name not in names]
+        others = [table for table in _particles(home, tomogram) if table.name not in names]
         text = tables.particles_csv([*others, *points.particles], sampling)
-        written[_path(place, "particles.csv")] = text
+        written[_path(tomogram, "particles.csv")] = text
     for path, text in written.items():
         home.write(path, text.encode())
     return list(written)
 
 
 def write_mask(
-    home: Folder, place: Place, name: str, read: Callable[[Box], NDArray[np.bool_]]
+    home: Folder, tomogram: Tomogram, name: str, read: Callable[[Box], NDArray[np.bool_]]
 ) -> tuple[str, int]:
     """Put a class into a tomogram's label volume, where it wins over other classes.
 
@@ -113,51 +113,51 @@ def write_mask(
     FormatError
         If a volume that stands there is of another grid.
     """
-    label, path = _label(home, place, name), _path(place, "labels.mrc")
-    there = _labels_there(home, place, path)
+    label, path = _label(home, tomogram, name), _path(tomogram, "labels.mrc")
+    there = _labels_there(home, tomogram, path)
 
     def labels(box: Box) -> NDArray[np.int8]:
         old = there(box)
         others = np.where(old == label, 0, old)
         return np.where(read(box), label, others).astype(np.int8)
 
-    shape = place.header.sampling.shape
+    shape = tomogram.header.sampling.shape
     with (
         home.publishing(path) as file,
-        MrcWriter(file, place.header, np.int8, label="imported labels") as writer,
+        MrcWriter(file, tomogram.header, np.int8, label="imported labels") as writer,
     ):
         for block in strips(shape):
             writer.write(block.write, labels(block.write))
     return path, label
 
 
-def note_import(home: Folder, place: Place, name: str, facts: dict[str, Any]) -> None:
+def note_import(home: Folder, tomogram: Tomogram, name: str, facts: dict[str, Any]) -> None:
     """Write down where the points or the mask of a class came from."""
-    known = _known(home, place)
+    known = _known(home, tomogram)
     known["imports"][f"{name} {facts['kind']}"] = facts
-    home.write_json(_about(place), known)
+    home.write_json(_about(tomogram), known)
 
 
-def _label(home: Folder, place: Place, name: str) -> int:
+def _label(home: Folder, tomogram: Tomogram, name: str) -> int:
     """Return the label of a class, which is written down before a voxel has it."""
-    known = _known(home, place)
+    known = _known(home, tomogram)
     classes: dict[str, str] = known["classes"]
     for number, one in classes.items():
         if one == name:
             return int(number)
     label = len(classes) + 1
     if label > LARGEST_LABEL:
-        raise RequestError(f"{place.name} has {LARGEST_LABEL} imported masks; no more fit")
+        raise RequestError(f"{tomogram.name} has {LARGEST_LABEL} imported masks; no more fit")
     classes[str(label)] = name
-    home.write_json(_about(place), known)
+    home.write_json(_about(tomogram), known)
     return label
 
 
-def _labels_there(home: Folder, place: Place, path: str) -> Callable[[Box], NDArray[Any]]:
+def _labels_there(home: Folder, tomogram: Tomogram, path: str) -> Callable[[Box], NDArray[Any]]:
     """Return what reads the labels that stand there, 0 where there are none yet."""
     if not home.exists(path):
         return lambda box: np.zeros(box.shape, np.int8)
-    url, sampling = f"{home.url}/{path}", place.header.sampling
+    url, sampling = f"{home.url}/{path}", tomogram.header.sampling
 
     def read(box: Box) -> NDArray[Any]:
         with open_source(url, voxel_size_angstrom=sampling.voxel_angstrom) as source:
@@ -172,25 +172,25 @@ def _labels_there(home: Folder, place: Place, path: str) -> Callable[[Box], NDAr
     return read
 
 
-def _known(home: Folder, place: Place) -> dict[str, Any]:
-    if not home.exists(_about(place)):
+def _known(home: Folder, tomogram: Tomogram) -> dict[str, Any]:
+    if not home.exists(_about(tomogram)):
         return {"classes": {}, "imports": {}}
-    return dict(home.read_json(_about(place)))
+    return dict(home.read_json(_about(tomogram)))
 
 
-def _about(place: Place) -> str:
-    return f"{IMPORTED}/{place.name}.json"
+def _about(tomogram: Tomogram) -> str:
+    return f"{IMPORTED}/{tomogram.name}.json"
 
 
-def _path(place: Place, ending: str) -> str:
-    return f"{IMPORTED}/{place.name}__{ending}"
+def _path(tomogram: Tomogram, ending: str) -> str:
+    return f"{IMPORTED}/{tomogram.name}__{ending}"
 
 
-def _filaments(home: Folder, place: Place) -> Sequence[Filament]:
-    path = _path(place, "filaments.csv")
+def _filaments(home: Folder, tomogram: Tomogram) -> Sequence[Filament]:
+    path = _path(tomogram, "filaments.csv")
     return tables.read_filaments_csv(home.read(path).decode()) if home.exists(path) else []
 
 
-def _particles(home: Folder, place: Place) -> Sequence[Particles]:
-    path = _path(place, "particles.csv")
+def _particles(home: Folder, tomogram: Tomogram) -> Sequence[Particles]:
+    path = _path(tomogram, "particles.csv")
     return tables.read_particles_csv(home.read(path).decode()) if home.exists(path) else []

@@ -13,7 +13,7 @@ from tomoseg.core.errors import FormatError, RequestError
 from tomoseg.core.version import code_version
 from tomoseg.exchange.imported import checked_class, note_import, write_mask, write_points
 from tomoseg.exchange.masks import count, opened_on, reading, rule_of
-from tomoseg.exchange.places import Places, places_at
+from tomoseg.exchange.tomograms import TomogramGroup, tomograms_at
 from tomoseg.io.points.dialects import READ_AS_IS, Origin, ReadOptions, TomogramPoints
 from tomoseg.io.points.picks import read_clicks, read_points
 from tomoseg.io.points.registry import DIALECTS, dialect_of, reader
@@ -129,7 +129,7 @@ def import_file(request: ImportRequest) -> Imported:
     checked_class(request.name)
     if (request.value is not None) and (request.threshold is not None):
         raise RequestError("--value and --threshold exclude each other")
-    places = places_at(
+    group = tomograms_at(
         request.into, wanted=request.tomograms, voxel_size_angstrom=request.voxel_size_angstrom
     )
     dialect = _dialect(request)
@@ -139,10 +139,10 @@ def import_file(request: ImportRequest) -> Imported:
             remedy="Leave out --filaments, or --from",
         )
     if dialect == MASK:
-        return _import_mask(request, places)
+        return _import_mask(request, group)
     if request.value is not None or request.threshold is not None:
         raise RequestError(f"{request.url} holds points: --value and --threshold are for volumes")
-    return _import_points(request, dialect, places)
+    return _import_points(request, dialect, group)
 
 
 def _dialect(request: ImportRequest) -> str:
@@ -182,43 +182,43 @@ def _content(url: str) -> bytes:
     return read_file(url)
 
 
-def _import_points(request: ImportRequest, dialect: str, places: Places) -> Imported:
+def _import_points(request: ImportRequest, dialect: str, group: TomogramGroup) -> Imported:
     read = [
-        (place, _of_class(points, request))
-        for place, points in zip(places.tomograms, _read(request, dialect, places), strict=True)
+        (tomogram, _of_class(points, request))
+        for tomogram, points in zip(group.tomograms, _read(request, dialect, group), strict=True)
     ]
     if request.flip_z:
-        read = [(place, points.flip_z()) for place, points in read]
-    kept = [(place, points) for place, points in read if _counts(points) != (0, 0)]
+        read = [(tomogram, points.flip_z()) for tomogram, points in read]
+    kept = [(tomogram, points) for tomogram, points in read if _counts(points) != (0, 0)]
     if not kept:
         raise RequestError(
-            f"{request.url} holds no point of {', '.join(p.name for p in places.tomograms)}",
+            f"{request.url} holds no point of {', '.join(p.name for p in group.tomograms)}",
             remedy="Check that the file belongs to these tomograms.",
         )
     files: list[str] = []
     source = {"from": request.url, "dialect": dialect, **fingerprint(checked_url(request.url))}
     kinds: set[str] = set()
-    for place, points in kept:
-        files += write_points(places.home, place, points)
+    for tomogram, points in kept:
+        files += write_points(group.home, tomogram, points)
         for kind, number in zip(("filaments", "particles"), _counts(points), strict=True):
             if number:
                 kinds.add(kind)
                 facts = {"tomoseg": code_version(), "kind": kind, "count": number, **source}
                 facts["read"] = points.told(dialect)
-                note_import(places.home, place, request.name, facts)
+                note_import(group.home, tomogram, request.name, facts)
     return Imported(
-        places.home,
-        places.is_session,
+        group.home,
+        group.is_session,
         tuple(files),
         " and ".join(sorted(kinds)),
         (*(points.told(dialect) for _, points in kept), *_without(points for _, points in read)),
-        tuple(place.url for place, _ in kept),
+        tuple(tomogram.url for tomogram, _ in kept),
     )
 
 
-def _read(request: ImportRequest, dialect: str, places: Places) -> list[TomogramPoints]:
+def _read(request: ImportRequest, dialect: str, group: TomogramGroup) -> list[TomogramPoints]:
     """Return what a file says of each tomogram, in their order."""
-    contexts = [place.context for place in places.tomograms]
+    contexts = [tomogram.context for tomogram in group.tomograms]
     data = _content(request.url)
     if dialect == PICKS:
         read = read_clicks if request.filaments else read_points
@@ -277,21 +277,21 @@ def _counts(points: TomogramPoints) -> tuple[int, int]:
     return len(points.filaments), sum(len(table) for table in points.particles)
 
 
-def _import_mask(request: ImportRequest, places: Places) -> Imported:
-    if len(places.tomograms) != 1:
-        names = ", ".join(place.name for place in places.tomograms)
+def _import_mask(request: ImportRequest, group: TomogramGroup) -> Imported:
+    if len(group.tomograms) != 1:
+        names = ", ".join(tomogram.name for tomogram in group.tomograms)
         raise RequestError(
-            f"{request.url} is a volume, and {names} are {len(places.tomograms)} tomograms",
+            f"{request.url} is a volume, and {names} are {len(group.tomograms)} tomograms",
             remedy="Say which it is of with --tomogram.",
         )
-    (place,) = places.tomograms
-    with opened_on(request.url, place.header.sampling, place.axes) as (source, notes):
+    (tomogram,) = group.tomograms
+    with opened_on(request.url, tomogram.header.sampling, tomogram.axes) as (source, notes):
         rule = rule_of(source, value=request.value, threshold=request.threshold)
         voxels = count(source, rule)
         if not voxels:
             raise RequestError(f"{request.url} has no voxel that is {rule.says}")
         read = reading(source, rule, flip_z=request.flip_z)
-        path, label = write_mask(places.home, place, request.name, read)
+        path, label = write_mask(group.home, tomogram, request.name, read)
     facts = {
         "tomoseg": code_version(),
         "kind": MASK,
@@ -300,9 +300,9 @@ def _import_mask(request: ImportRequest, places: Places) -> Imported:
         "from": request.url,
         **fingerprint(checked_url(request.url)),
     }
-    note_import(places.home, place, request.name, facts)
-    share = 100 * voxels / np.prod(place.header.sampling.shape)
-    said = f"{place.name}: {voxels} voxels ({share:.3g}%), where it is {rule.says}"
+    note_import(group.home, tomogram, request.name, facts)
+    share = 100 * voxels / np.prod(tomogram.header.sampling.shape)
+    said = f"{tomogram.name}: {voxels} voxels ({share:.3g}%), where it is {rule.says}"
     return Imported(
-        places.home, places.is_session, (path,), MASK, (said, *notes), (place.url,), label
+        group.home, group.is_session, (path,), MASK, (said, *notes), (tomogram.url,), label
     )

@@ -30,7 +30,7 @@ from tomoseg.report.training import TrainingSummary, training_page
 
 PAGE_NAME = "training.html"
 
-# A 3D network must see a halo on every side of a single slice, so that its places are smaller.
+# A 3D network must see a halo on every side of a single slice, so that its crops are smaller.
 _EDGES = {2: EDGE, 3: 256}
 _APART, _TRAINED_ON = 24, 8
 _FEWEST_PLACES = 4
@@ -42,7 +42,7 @@ _SHOWN_ELSEWHERE = ("volumes", "voxels_per_label", "steps", "minutes")
 
 
 @dataclass(frozen=True, eq=False)
-class _Place:
+class _Crop:
     """A part of one slice with its annotation, uint8, ``box.shape``."""
 
     volume: AnnotatedVolume
@@ -80,8 +80,8 @@ def write_training_report(
         output, PredictionOptions(settings.device, threads=thread_count(settings))
     )
     rng = np.random.default_rng(settings.seed)
-    apart = _chosen(_annotated_places(validation, card, rng), _within_reach(card, _APART))
-    seen = _chosen(_annotated_places(training, card, rng), _within_reach(card, _TRAINED_ON))
+    apart = _chosen(_annotated_crops(validation, card, rng), _within_reach(card, _APART))
+    seen = _chosen(_annotated_crops(training, card, rng), _within_reach(card, _TRAINED_ON))
     summary = TrainingSummary(
         name=card.name,
         version=card.version,
@@ -96,8 +96,8 @@ def write_training_report(
         calibration=card.calibration,
         provenance=_provenance(card),
         notes=tuple(note for note in (*card.doubts, forgotten_classes(settings)) if note),
-        validation_examples=tuple(_predicted(place, predictor) for place in apart),
-        training_examples=tuple(_predicted(place, predictor) for place in seen),
+        validation_examples=tuple(_predicted(crop, predictor) for crop in apart),
+        training_examples=tuple(_predicted(crop, predictor) for crop in seen),
     )
     page = output / PAGE_NAME
     page.write_text(training_page(summary), encoding="utf-8")
@@ -124,7 +124,7 @@ def _provenance(card: ModelCard) -> tuple[tuple[str, Any], ...]:
 
 
 def _within_reach(card: ModelCard, most: int) -> int:
-    """Return how many places the network can be shown without a long wait."""
+    """Return how many crops the network can be shown without a long wait."""
     edge = _EDGES[card.architecture.dimensions]
     read = _read_box(Box((0, 0, 0), (1, edge, edge)), card)
     return min(most, max(_FEWEST_PLACES, _VOXELS_READ // read.size))
@@ -138,30 +138,30 @@ def _read_box(box: Box, card: ModelCard) -> Box:
     return box.aligned(card.stride).grow(card.halo).aligned(card.stride)
 
 
-def _chosen(places: Iterable[_Place], number: int) -> list[_Place]:
-    """Choose the first places: three of four with a class, if there are so many."""
+def _chosen(crops: Iterable[_Crop], number: int) -> list[_Crop]:
+    """Choose the first crops: three of four with a class, if there are so many."""
     few = number - round(_PAINTED_SHARE * number)
-    painted: list[_Place] = []
-    empty: list[_Place] = []
-    for place in places:
-        (painted if place.is_painted else empty).append(place)
+    painted: list[_Crop] = []
+    empty: list[_Crop] = []
+    for crop in crops:
+        (painted if crop.is_painted else empty).append(crop)
         if len(painted) >= number and len(empty) >= few:
             break
     chosen = painted[: number - min(len(empty), few)]
     return chosen + empty[: number - len(chosen)]
 
 
-def _annotated_places(
+def _annotated_crops(
     regions: Sequence[Region], card: ModelCard, rng: np.random.Generator
-) -> Iterator[_Place]:
+) -> Iterator[_Crop]:
     """Read annotations in random order and yield those where somebody looked."""
     edge = _EDGES[card.architecture.dimensions]
     boxes = [(region.volume, box) for region in regions for box in _windows(region, edge)]
     for number in rng.permutation(len(boxes))[:_ANNOTATIONS_READ]:
         volume, box = boxes[number]
-        place = _Place(volume, box, volume.labels(box))
-        if (place.truth != NOT_ANNOTATED).any():
-            yield place
+        crop = _Crop(volume, box, volume.labels(box))
+        if (crop.truth != NOT_ANNOTATED).any():
+            yield crop
 
 
 def _windows(region: Region, edge: int) -> Iterator[Box]:
@@ -172,9 +172,9 @@ def _windows(region: Region, edge: int) -> Iterator[Box]:
             yield block.write.shift(part.begin)
 
 
-def _predicted(place: _Place, predictor: Predictor) -> Example:
-    """Predict a place as a block of a tomogram is predicted."""
-    volume, box = place.volume, place.box
+def _predicted(crop: _Crop, predictor: Predictor) -> Example:
+    """Predict a crop as a block of a tomogram is predicted."""
+    volume, box = crop.volume, crop.box
     read = _read_box(box, predictor.card).clip(as_shape(volume.shape))
     image = volume.image(read)
     inside = box.within(read)
@@ -183,7 +183,7 @@ def _predicted(place: _Place, predictor: Predictor) -> Example:
         tomogram=volume.tomogram,
         begin=box.begin,
         image=image[inside.slices][0],
-        truth=place.truth[0],
+        truth=crop.truth[0],
         found=predictor.predict_labels(image, inside)[0],
         judged=volume.judged,
     )

@@ -25,7 +25,7 @@ from tomoseg.io.points.star import write_star
 from tomoseg.io.points.tables import read_particles_csv
 from tomoseg.io.volumes.sources import Found
 from tomoseg.training.annotations.tables import read_points as annotated_points
-from tomoseg.training.annotations.tomogram import Tomogram
+from tomoseg.training.annotations.tomogram import SeenTomogram
 from tomoseg.training.annotations.voxels import Voxels
 
 GRID = Sampling((60, 200, 200), (10.0, 10.0, 10.0))
@@ -257,7 +257,7 @@ def test_whoever_asks_reads_the_same(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert scored.particles is not None
     found["evaluate"] = scored.particles["TS_01"][0].points_angstrom
     assert "1 rows of TS_02 left out" in scored.says[0]
-    scene = Tomogram(Found("TS_01", str(volume)), GRID, GRID, cast(Voxels, None))
+    scene = SeenTomogram(Found("TS_01", str(volume)), GRID, GRID, cast(Voxels, None))
     found["training"] = annotated_points(str(place), scene)
     assert "1 rows of TS_02 left out" in caplog.text
     [unplaced] = read_points(text.encode(), "p.star", [TS_01], ReadOptions(lines=False))

@@ -27,7 +27,7 @@ from tomoseg.compute.devices import memory_bytes
 from tomoseg.compute.monitoring.disks import Disks
 from tomoseg.compute.monitoring.tomograms import STAGE_SECONDS, LookSeen, TomogramMetrics
 from tomoseg.core.errors import RequestError
-from tomoseg.core.events import Listener, Work, listen
+from tomoseg.core.events import Listener, Span, listen
 from tomoseg.core.version import code_version
 
 ADDRESS = "TOMOSEG_METRICS_ADDRESS"
@@ -63,19 +63,19 @@ class WorkMetrics(Listener):
             **by_stage,
         )
 
-    def began(self, work: Work) -> None:
+    def began(self, span: Span) -> None:
         """Count what is in work; what may fail is shown from now on, as 0."""
-        stage = work.place.stage
-        ends = self._blocks if work.kind == "block" else self._stages
+        stage = span.scope.stage
+        ends = self._blocks if span.kind == "block" else self._stages
         for outcome in OUTCOMES:
             ends.labels(stage, outcome)
-        if work.kind == "block":
+        if span.kind == "block":
             self._in_work.labels(stage).inc()
 
-    def ended(self, work: Work, seconds: float, *, is_done: bool) -> None:
+    def ended(self, span: Span, seconds: float, *, is_done: bool) -> None:
         """Count what ended, and how long it took if it is done."""
-        stage, outcome = work.place.stage, "done" if is_done else "failed"
-        if work.kind == "stage":
+        stage, outcome = span.scope.stage, "done" if is_done else "failed"
+        if span.kind == "stage":
             self._stages.labels(stage, outcome).inc()
             if is_done:
                 self._stage_seconds.labels(stage).observe(seconds)
@@ -83,7 +83,7 @@ class WorkMetrics(Listener):
         self._in_work.labels(stage).dec()
         self._blocks.labels(stage, outcome).inc()
         if is_done:
-            self._voxels.labels(stage).inc(work.voxels)
+            self._voxels.labels(stage).inc(span.voxels)
             self._block_seconds.labels(stage).observe(seconds)
 
 

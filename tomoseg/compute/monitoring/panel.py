@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from tomoseg.compute.devices import memory_bytes
-from tomoseg.core.events import Listener, Work, listen
+from tomoseg.core.events import Listener, Span, listen
 
 PAGE = "/tomoseg"
 KEPT = 500
@@ -28,7 +28,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f
 class Ended:
     """A block that ended at a time, UTC."""
 
-    work: Work
+    span: Span
     when: datetime
     seconds: float
     is_done: bool
@@ -39,21 +39,21 @@ class Recent(Listener):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._in_work: dict[Work, float] = {}
+        self._in_work: dict[Span, float] = {}
         self._ended: deque[Ended] = deque(maxlen=KEPT)
 
-    def began(self, work: Work) -> None:
+    def began(self, span: Span) -> None:
         """Remember a block and when it began."""
-        if work.kind == "block":
+        if span.kind == "block":
             with self._lock:
-                self._in_work[work] = time.monotonic()
+                self._in_work[span] = time.monotonic()
 
-    def ended(self, work: Work, seconds: float, *, is_done: bool) -> None:
+    def ended(self, span: Span, seconds: float, *, is_done: bool) -> None:
         """Remember how a block ended."""
-        if work.kind == "block":
+        if span.kind == "block":
             with self._lock:
-                self._in_work.pop(work, None)
-                self._ended.append(Ended(work, datetime.now(UTC), seconds, is_done))
+                self._in_work.pop(span, None)
+                self._ended.append(Ended(span, datetime.now(UTC), seconds, is_done))
 
     def in_work(self) -> dict[str, list[Any]]:
         """Return a table of what is in work, by column."""
@@ -61,9 +61,9 @@ class Recent(Listener):
             rows = list(self._in_work.items())
         now = time.monotonic()
         return {
-            "tomogram": [work.place.tomogram for work, _ in rows],
-            "stage": [work.place.stage for work, _ in rows],
-            "block": [work.place.block for work, _ in rows],
+            "tomogram": [span.scope.tomogram for span, _ in rows],
+            "stage": [span.scope.stage for span, _ in rows],
+            "block": [span.scope.block for span, _ in rows],
             "seconds": [round(now - begun, 1) for _, begun in rows],
         }
 
@@ -71,14 +71,14 @@ class Recent(Listener):
         """Return the blocks that ended, by column: when, how long, how many voxels a second."""
         with self._lock:
             rows = list(self._ended)
-        stages = sorted({one.work.place.stage for one in rows})
+        stages = sorted({one.span.scope.stage for one in rows})
         return {
             "when": [one.when for one in rows],
             "seconds": [one.seconds for one in rows],
-            "speed": [one.work.voxels / max(one.seconds, 1e-3) / 1e6 for one in rows],
-            "stage": [one.work.place.stage for one in rows],
-            "block": [f"{one.work.place.tomogram} {one.work.place.block}" for one in rows],
-            "colour": [COLOURS[stages.index(one.work.place.stage) % len(COLOURS)] for one in rows],
+            "speed": [one.span.voxels / max(one.seconds, 1e-3) / 1e6 for one in rows],
+            "stage": [one.span.scope.stage for one in rows],
+            "block": [f"{one.span.scope.tomogram} {one.span.scope.block}" for one in rows],
+            "colour": [COLOURS[stages.index(one.span.scope.stage) % len(COLOURS)] for one in rows],
             "marker": ["circle" if one.is_done else "x" for one in rows],
         }
 

@@ -27,7 +27,7 @@ from tomoseg.training.annotations.settings import (
     TilesAnnotation,
 )
 from tomoseg.training.annotations.tiles import tile_volume
-from tomoseg.training.annotations.tomogram import Tomograms
+from tomoseg.training.annotations.tomogram import SeenTomograms
 from tomoseg.training.annotations.volume import LabelledTomogram
 from tomoseg.training.annotations.voxels import Memory
 
@@ -64,7 +64,7 @@ def annotated_volumes(
         If a tomogram or an annotation is missing, they do not fit each other, or all that could
         have a class are masks of 0 and 255.
     """
-    tomograms = Tomograms(settings, Memory(memory_gib))
+    tomograms = SeenTomograms(settings, Memory(memory_gib))
     opened = [(one, list(_volumes(one, tomograms))) for one in annotations]
     _check_masks(opened)
     return _told_apart(volume for _, volumes in opened for volume in volumes)
@@ -113,7 +113,7 @@ def _found(annotation: Annotation) -> list[Found]:
     return discover(annotation.tomograms)
 
 
-def _volumes(annotation: Annotation, tomograms: Tomograms) -> Iterator[LabelledTomogram]:
+def _volumes(annotation: Annotation, tomograms: SeenTomograms) -> Iterator[LabelledTomogram]:
     if isinstance(annotation, PaintedAnnotation):
         yield from painted_volumes(annotation, tomograms)
     elif isinstance(annotation, TilesAnnotation):

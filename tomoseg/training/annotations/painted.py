@@ -17,13 +17,13 @@ from tomoseg.io.volumes.legend import Legend
 from tomoseg.io.volumes.sources import Found, companion_url
 from tomoseg.io.volumes.turns import Axes
 from tomoseg.training.annotations.settings import PaintedAnnotation
-from tomoseg.training.annotations.tomogram import Tomogram, Tomograms
+from tomoseg.training.annotations.tomogram import SeenTomogram, SeenTomograms
 from tomoseg.training.annotations.volume import LabelledTomogram, judged_labels, open_labels
 from tomoseg.training.annotations.voxels import Voxels, strips
 
 
 def painted_volumes(
-    annotation: PaintedAnnotation, tomograms: Tomograms
+    annotation: PaintedAnnotation, tomograms: SeenTomograms
 ) -> Iterator[LabelledTomogram]:
     """Yield the annotated tomograms, their labels checked.
 
@@ -63,7 +63,7 @@ def painted_tomograms(annotation: PaintedAnnotation) -> list[Found]:
 
 
 def _painted(
-    annotation: PaintedAnnotation, tomogram: Tomogram, tomograms: Tomograms
+    annotation: PaintedAnnotation, tomogram: SeenTomogram, tomograms: SeenTomograms
 ) -> LabelledTomogram:
     url = companion_url(annotation.labels, tomogram.found)
     axes = annotation.source.axes
@@ -104,7 +104,7 @@ class _PaintedLabels:
 
     url: str
     axes: Axes
-    tomogram: Tomogram
+    tomogram: SeenTomogram
     legend: Legend
     slices: tuple[int, int]
 

@@ -23,12 +23,14 @@ from tomoseg.io.discovery import discover
 from tomoseg.io.volumes.sources import companion_url
 from tomoseg.training.annotations.settings import Annotation, PointsAnnotation
 from tomoseg.training.annotations.tables import holds_lines, read_points
-from tomoseg.training.annotations.tomogram import Tomogram, Tomograms
+from tomoseg.training.annotations.tomogram import SeenTomogram, SeenTomograms
 from tomoseg.training.annotations.volume import LabelledTomogram, file_name, judged_labels
 from tomoseg.training.annotations.voxels import Voxels
 
 
-def point_volumes(annotation: PointsAnnotation, tomograms: Tomograms) -> Iterator[LabelledTomogram]:
+def point_volumes(
+    annotation: PointsAnnotation, tomograms: SeenTomograms
+) -> Iterator[LabelledTomogram]:
     """Yield the tomograms with balls drawn on them.
 
     Raises
@@ -63,7 +65,7 @@ def _are_lines(annotation: PointsAnnotation) -> bool:
 
 
 def _drawn(
-    annotation: PointsAnnotation, tomogram: Tomogram, tomograms: Tomograms
+    annotation: PointsAnnotation, tomogram: SeenTomogram, tomograms: SeenTomograms
 ) -> LabelledTomogram:
     grid = tomogram.grid
     classes = tomograms.settings.classes
@@ -83,7 +85,7 @@ def _drawn(
 
 
 def _balls(
-    annotation: PointsAnnotation, tomogram: Tomogram, classes: Sequence[str]
+    annotation: PointsAnnotation, tomogram: SeenTomogram, classes: Sequence[str]
 ) -> list[_Balls]:
     """Return the layers in the order in which they are drawn."""
     radius = annotation.radius_angstrom

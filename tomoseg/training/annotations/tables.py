@@ -12,12 +12,12 @@ from tomoseg.core.coordinates import Filament, Particles, Points, resample
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Sampling
 from tomoseg.io.stores import read_file
-from tomoseg.training.annotations.tomogram import Tomogram
+from tomoseg.training.annotations.tomogram import SeenTomogram
 
 log = logging.getLogger(__name__)
 
 
-def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) -> Points:
+def read_points(url: str, tomogram: SeenTomogram, *, class_name: str | None = None) -> Points:
     """Return the positions that a table holds of a tomogram.
 
     Parameters
@@ -60,7 +60,7 @@ def read_points(url: str, tomogram: Tomogram, *, class_name: str | None = None) 
     return points
 
 
-def _tables(url: str, tomogram: Tomogram) -> list[Particles]:
+def _tables(url: str, tomogram: SeenTomogram) -> list[Particles]:
     from tomoseg.io.points.dialects import TomoContext
     from tomoseg.io.points.picks import read_points as read_table_points
     from tomoseg.io.points.tables import holds_filaments, read_filaments_csv
@@ -101,7 +101,7 @@ def holds_lines(url: str) -> bool:
     return bool(found.filaments)
 
 
-def _check_inside(points: Points, url: str, tomogram: Tomogram) -> None:
+def _check_inside(points: Points, url: str, tomogram: SeenTomogram) -> None:
     sampling = tomogram.sampling
     outside: NDArray[np.int64] = np.flatnonzero(~sampling.contains(points))
     if len(outside):

@@ -23,7 +23,7 @@ from tomoseg.io.stores import checked_url
 from tomoseg.io.volumes.legend import Legend
 from tomoseg.training.annotations.settings import TilesAnnotation
 from tomoseg.training.annotations.tables import read_points
-from tomoseg.training.annotations.tomogram import Tomogram, Tomograms
+from tomoseg.training.annotations.tomogram import SeenTomogram, SeenTomograms
 from tomoseg.training.annotations.volume import (
     LabelledTomogram,
     file_name,
@@ -35,7 +35,7 @@ from tomoseg.training.annotations.voxels import Voxels
 Masks = NDArray[np.uint8]
 
 
-def tile_volume(annotation: TilesAnnotation, tomograms: Tomograms) -> LabelledTomogram:
+def tile_volume(annotation: TilesAnnotation, tomograms: SeenTomograms) -> LabelledTomogram:
     """Return the tomogram with what its tiles say.
 
     Raises
@@ -66,7 +66,9 @@ def tile_volume(annotation: TilesAnnotation, tomograms: Tomograms) -> LabelledTo
     )
 
 
-def _tiles(annotation: TilesAnnotation, tomogram: Tomogram, classes: Sequence[str]) -> list[_Tile]:
+def _tiles(
+    annotation: TilesAnnotation, tomogram: SeenTomogram, classes: Sequence[str]
+) -> list[_Tile]:
     legend = Legend.of(
         annotation.values, annotation.classes, classes, threshold=annotation.threshold
     )
@@ -110,7 +112,7 @@ class _Tile:
     labels: NDArray[np.uint8]
 
 
-def _cut(centres: Points, masks: Masks, tomogram: Tomogram) -> Iterator[_Tile]:
+def _cut(centres: Points, masks: Masks, tomogram: SeenTomogram) -> Iterator[_Tile]:
     """Bring tiles to the network's grid; what reaches beyond the border is cut away.
 
     A tile of ``size`` begins ``size // 2`` voxels before its centre. It lies in the one slice

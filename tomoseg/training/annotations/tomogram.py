@@ -21,7 +21,7 @@ from tomoseg.training.annotations.voxels import Memory, Voxels, strips
 
 
 @dataclass(frozen=True, eq=False)
-class Tomogram:
+class SeenTomogram:
     """One tomogram of a training.
 
     Parameters
@@ -54,7 +54,7 @@ class Tomogram:
         return np.rint(found).astype(np.int64).clip(0, self.sampling.shape[axis] - 1)
 
 
-class Tomograms:
+class SeenTomograms:
     """The tomograms of a training, each opened once.
 
     Parameters
@@ -68,9 +68,9 @@ class Tomograms:
     def __init__(self, settings: TrainingSettings, memory: Memory) -> None:
         self.settings, self.memory = settings, memory
         self._steps = intensity.parse_steps(settings.intensity)
-        self._open: dict[str, tuple[SourceSection, Tomogram]] = {}
+        self._open: dict[str, tuple[SourceSection, SeenTomogram]] = {}
 
-    def open(self, found: Found, source: SourceSection) -> Tomogram:
+    def open(self, found: Found, source: SourceSection) -> SeenTomogram:
         """Return a tomogram, its statistics taken.
 
         Raises
@@ -100,7 +100,7 @@ class Tomograms:
             )
         return tomogram
 
-    def _opened(self, found: Found, section: SourceSection) -> Tomogram:
+    def _opened(self, found: Found, section: SourceSection) -> SeenTomogram:
         settings = self.settings
         how: Any = {
             "voxel_size_angstrom": section.voxel_size_angstrom,
@@ -122,7 +122,9 @@ class Tomograms:
             ),
             fill=statistics.fill,
         )
-        return Tomogram(found, sampling, grid, Voxels(grid.shape, np.float32, image, self.memory))
+        return SeenTomogram(
+            found, sampling, grid, Voxels(grid.shape, np.float32, image, self.memory)
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tomoseg.core.blocks import Box
 from tomoseg.core.sampling import Shape
 from tomoseg.io.volumes.sources import Source, open_source
 from tomoseg.io.volumes.turns import Axes
-from tomoseg.training.annotations.tomogram import Tomogram
+from tomoseg.training.annotations.tomogram import SeenTomogram
 from tomoseg.training.annotations.voxels import Voxels
 
 # Labels lie on their tomogram's grid, whatever voxel size their own header states.
@@ -41,7 +41,7 @@ class LabelledTomogram:
     """
 
     name: str
-    scene: Tomogram
+    scene: SeenTomogram
     judged: tuple[int, ...]
     annotated: tuple[Box, ...]
     weight: float

@@ -19,7 +19,7 @@ from tomoseg.recipe.export import ExportSection
 
 
 @dataclass(frozen=True)
-class Place:
+class Tomogram:
     """A tomogram that points and masks belong to.
 
     Parameters
@@ -47,8 +47,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Tomograms, and the folder that belongs to all of them.
+class TomogramGroup:
+    """TomogramGroup, and the folder that belongs to all of them.
 
     Parameters
     ----------
@@ -59,18 +59,18 @@ class Places:
     is_session
         Whether there are results.
     left_out
-        Tomograms of the session that have none.
+        TomogramGroup of the session that have none.
     """
 
     home: Folder
-    tomograms: tuple[Place, ...]
+    tomograms: tuple[Tomogram, ...]
     is_session: bool
     left_out: tuple[str, ...] = ()
 
 
-def places_at(
+def tomograms_at(
     place: str, *, wanted: Sequence[str] = (), voxel_size_angstrom: float | None = None
-) -> Places:
+) -> TomogramGroup:
     """Return the tomograms of a session's output, of one of its tomograms, of a folder or a file.
 
     Parameters
@@ -97,30 +97,30 @@ def places_at(
         rows, left_out = finished_rows(folder)
         names = chosen([row["name"] for row in rows], wanted, "tomogram")
         tomograms = tuple(_finished(folder, name) for name in names)
-        return Places(folder, tomograms, is_session=True, left_out=left_out)
+        return TomogramGroup(folder, tomograms, is_session=True, left_out=left_out)
     if folder.exists(MANIFEST):
         home, _, name = folder.url.rpartition("/")
-        return Places(Folder(home), (_finished(Folder(home), name),), is_session=True)
+        return TomogramGroup(Folder(home), (_finished(Folder(home), name),), is_session=True)
     found = {one.name: one for one in discover([place])}
     names = chosen(list(found), wanted, "tomogram")
     is_file = [one.url for one in found.values()] == [checked_url(place)]
     home = checked_url(place).rpartition("/")[0] if is_file else place
     opened = tuple(_opened(found[name], voxel_size_angstrom) for name in names)
-    return Places(Folder(home), opened, is_session=False)
+    return TomogramGroup(Folder(home), opened, is_session=False)
 
 
-def _finished(output: Folder, name: str) -> Place:
+def _finished(output: Folder, name: str) -> Tomogram:
     done = finished_results(output, name)
     recipe = done.recipe
-    return Place(name, done.source_url, done.header(), recipe.export, recipe.source.axes)
+    return Tomogram(name, done.source_url, done.header(), recipe.export, recipe.source.axes)
 
 
-def _opened(found: Found, voxel_size_angstrom: float | None) -> Place:
+def _opened(found: Found, voxel_size_angstrom: float | None) -> Tomogram:
     with scratch_folder() as scratch:
         plain = unpacked(found.url, Folder(scratch))
         try:
             with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
-                return Place(found.name, found.url, source.header, ExportSection())
+                return Tomogram(found.name, found.url, source.header, ExportSection())
         except VoxelSizeError as error:
             raise VoxelSizeError(
                 error.message, remedy="Use --voxel-size.", tomogram=found.name
