@@ -39,9 +39,9 @@ from tomoseg.core.events import at
 from tomoseg.core.layout import PAGE
 from tomoseg.io.volumes.sources import Found
 from tomoseg.pipeline.session import Records, RunStage, process_tomogram
-from tomoseg.service.watching.opening import cluster_of, opened_work
+from tomoseg.service.watching.opening import cluster_of, opened_run
+from tomoseg.service.watching.run import Outcome, SessionRun
 from tomoseg.service.watching.settings import load_watch
-from tomoseg.service.watching.work import Outcome, Work
 
 ON_DEVICE = "segment"
 LEASE_SECONDS = 60.0
@@ -80,9 +80,9 @@ def process_arrivals(session: str, watch: str) -> State[Any]:
         with (
             at(**names),
             told_once(),
-            opened_work(load_watch(watch, os.environ), session) as work,
+            opened_run(load_watch(watch, os.environ), session) as run,
         ):
-            outcome = _through(work, session)
+            outcome = _through(run, session)
     except TerminationSignal:
         return _ended()
     except ClaimError as error:
@@ -128,15 +128,15 @@ def _ended() -> State[Any]:
     return stopped("told to end")
 
 
-def _through(work: Work, session: str) -> Outcome:
-    if work.session is None:
-        return work.through(lambda found, records: {})
+def _through(run: SessionRun, session: str) -> Outcome:
+    if run.session is None:
+        return run.through(lambda found, records: {})
     logs: dict[str, str] = {}
-    output = work.session.output
-    with cluster_of(work) as (address, dashboard):
+    output = run.session.output
+    with cluster_of(run) as (address, dashboard):
         show_links(session, {"report": f"{output.url}/{PAGE}", "dask": dashboard})
-        take = Take(work, session, address, logs)
-        outcome = work.through(take)
+        take = Take(run, session, address, logs)
+        outcome = run.through(take)
     show_rows(session, outcome.rows, logs)
     return outcome
 
@@ -146,7 +146,7 @@ class Take:
 
     Parameters
     ----------
-    work, session
+    run, session
         The run's hold on the session, and its name.
     address
         Of the Dask scheduler; None computes in this process.
@@ -154,15 +154,17 @@ class Take:
         Gets the page of the task's log for each tomogram that fails.
     """
 
-    def __init__(self, work: Work, session: str, address: str | None, logs: dict[str, str]) -> None:
-        assert work.session is not None
-        self._work = work
-        self._planned = work.session
+    def __init__(
+        self, run: SessionRun, session: str, address: str | None, logs: dict[str, str]
+    ) -> None:
+        assert run.session is not None
+        self._run = run
+        self._planned = run.session
         self._session = session
         self._address = address
         self._logs = logs
         self._meter: Meter = progress_of(session, len(self._planned.tomograms))
-        self._limit = existing_limit(work.watch.limits.gpu)
+        self._limit = existing_limit(run.watch.limits.gpu)
 
     def __call__(self, found: Found, records: Records) -> dict[str, Any]:
         """Fill in the stages' records and return the tomogram's row."""
@@ -176,7 +178,7 @@ class Take:
         return row
 
     def _progress(self, *done: Any) -> None:
-        self._work.claim.check()
+        self._run.claim.check()
         self._meter(*done)
 
     def _stage(self, run_stage: RunStage, found: Found, stage: str) -> dict[str, Any]:

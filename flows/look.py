@@ -72,7 +72,7 @@ def look_once(path: Path, mine: Collection[object] = ()) -> str:
         held = hold_cancelled(client, looks, path, now)
         _forget(client, now)
     chosen = orders(looks, settings, now, at_work | held)
-    started = [one.place.name for one in chosen if start(one, settings, path, now)]
+    started = [one.session.name for one in chosen if start(one, settings, path, now)]
     problems = sum(bool(one.problem) for one in looks)
     if still is not None:
         log.error("standstill: %s. %s", still.say, still.remedy)
@@ -89,8 +89,8 @@ def start(one: SessionLook, watch: Watch, path: Path, now: datetime) -> FlowRun 
     for number in count(1):
         run = run_deployment(
             f"{ARRIVALS}/session",
-            parameters={"session": one.place.name, "watch": str(path)},
-            flow_run_name=one.place.name,
+            parameters={"session": one.session.name, "watch": str(path)},
+            flow_run_name=one.session.name,
             timeout=0,
             as_subflow=False,
             idempotency_key=f"{one.key}:{number}",

@@ -73,7 +73,7 @@ def busy(
         Ids of runs whose processes this process looks after.
     """
     wanted = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    by_name = {one.place.name: one for one in looks}
+    by_name = {one.session.name: one for one in looks}
     found = set()
     for run in _runs(client, FlowRunFilterState(type=FlowRunFilterStateType(any_=wanted))):
         session = session_of(run.parameters)
@@ -89,7 +89,7 @@ def hold_cancelled(
 ) -> set[str]:
     """Pause each session whose run a person cancelled in Prefect; return their names."""
     held = set()
-    by_name = {one.place.name: one for one in looks}
+    by_name = {one.session.name: one for one in looks}
     cancelled = FlowRunFilterState(
         type=FlowRunFilterStateType(any_=[StateType.CANCELLED]),
         name=FlowRunFilterStateName(any_=["Cancelled"]),
@@ -104,7 +104,7 @@ def hold_cancelled(
         held.add(session)
         try:
             with explaining():
-                pause_session(by_name[session].place, now, "its run was cancelled in Prefect")
+                pause_session(by_name[session].session, now, "its run was cancelled in Prefect")
         except TomosegError as error:
             log.warning("session %s is not paused yet: %s", session, error)
             continue
@@ -161,7 +161,7 @@ def _why_dead(run: FlowRun, one: SessionLook | None, now: datetime) -> str:
     if one is None or one.problem:
         return ""
     silent = GRACE if life is None else SILENT
-    rows = one.works.tomograms.values()
+    rows = one.work.tomograms.values()
     signs = [iso(run.state.timestamp), *(row.finished or row.started for row in rows)]
     if datetime.fromisoformat(max(signs)) > now - silent or _owner(one) is not None:
         return ""
@@ -170,7 +170,7 @@ def _why_dead(run: FlowRun, one: SessionLook | None, now: datetime) -> str:
 
 def _owner(one: SessionLook) -> Owner | None:
     with explaining():
-        return living_owner(one.place.results)
+        return living_owner(one.session.results)
 
 
 def _hasten(

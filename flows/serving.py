@@ -35,7 +35,7 @@ from tomoseg.core.attempts import explaining
 from tomoseg.core.errors import RequestError, TomosegError
 from tomoseg.io.stores import Life
 from tomoseg.service.watching.opening import note_death
-from tomoseg.service.watching.places import place_of
+from tomoseg.service.watching.sessions import find_session
 from tomoseg.service.watching.settings import Watch
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -219,7 +219,7 @@ class Runs:
                 _tell(client, own.id, state, stopped(why))
             else:
                 with Told().warning(f"{own.session}: that its run died is not recorded"):
-                    note_death(place_of(self._watch, own.session), why, datetime.now(UTC))
+                    note_death(find_session(self._watch, own.session), why, datetime.now(UTC))
                 _tell(client, own.id, state, Crashed(message=f"its process ended: {why}"))
         self._keep([one for one in self._own if one is not own])
         self.news.set()

@@ -29,7 +29,7 @@ from tomoseg.core.errors import RequestError, TomosegError
 from tomoseg.service.arrivals.presence import said_others
 from tomoseg.service.watching.asking import pause, resume
 from tomoseg.service.watching.looks import ask_again, look, orders, survey
-from tomoseg.service.watching.places import places_of, presence_of, presences_of
+from tomoseg.service.watching.sessions import presence_of, presences_of, sessions_of
 from tomoseg.service.watching.settings import LimitsSection, Watch, load_watch
 from tomoseg.service.watching.tables import standstill_of, table
 
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
                     print(line)
             if given.look or given.once:
                 return _once(watch, is_working=given.once)
-            places_of(watch)
+            sessions_of(watch)
             return _serve(watch, given.watch.resolve())
     except TomosegError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -101,21 +101,21 @@ def _once(watch: Watch, *, is_working: bool) -> int:
         return int(bool(warnings) or needs or still is not None)
     failed = bool(warnings) or any(one.problem for one in found.looks)
     for one in orders(found.looks, watch, now):
-        failed |= not _work(watch, one.place.name)
+        failed |= not _work(watch, one.session.name)
     return int(failed)
 
 
 def _work(watch: Watch, session: str) -> bool:
     """Process what is ready in one session in this process; tell whether nothing failed."""
-    from tomoseg.service.watching.opening import cluster_of, opened_work, processing
+    from tomoseg.service.watching.opening import cluster_of, opened_run, processing
 
     try:
-        with opened_work(watch, session) as work, cluster_of(work) as (address, _):
-            if work.session is None:
-                if work.waits:
-                    print(f"{session}: waits: {work.waits}")
+        with opened_run(watch, session) as run, cluster_of(run) as (address, _):
+            if run.session is None:
+                if run.waits:
+                    print(f"{session}: waits: {run.waits}")
                 return True
-            outcome = work.through(processing(work, address))
+            outcome = run.through(processing(run, address))
     except TomosegError as error:
         print(f"{session}: {error}", file=sys.stderr)
         return False

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 from tomoseg.service.watching.looks import look, orders, survey
-from tomoseg.service.watching.opening import opened_work
+from tomoseg.service.watching.opening import opened_run
 from tomoseg.service.watching.settings import load_watch
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -51,7 +51,7 @@ class Site:
         self.now += timedelta(seconds=seconds)
 
     def look(self):
-        return {one.place.name: one for one in look(self.watch, self.now)}
+        return {one.session.name: one for one in look(self.watch, self.now)}
 
     def survey(self):
         return survey(self.watch, self.now)
@@ -63,7 +63,7 @@ class Site:
 
     def orders(self, **busy):
         return [
-            one.place.name
+            one.session.name
             for one in orders(look(self.watch, self.now), self.watch, self.now, **busy)
         ]
 
@@ -74,8 +74,8 @@ class Site:
             self.begun.append(found.name)
             return process(found, records)
 
-        with opened_work(self.watch, session, clock=lambda: self.now) as work:
-            return work.through(noted)
+        with opened_run(self.watch, session, clock=lambda: self.now) as run:
+            return run.through(noted)
 
     def where(self, session="s1"):
         return {name: str(one) for name, one in self.look()[session].standings.items()}

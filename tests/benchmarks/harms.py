@@ -28,7 +28,7 @@ from stack import ROOT, Stack
 
 from tomoseg.core.errors import TomosegError
 from tomoseg.io.stores import Folder
-from tomoseg.service.arrivals import DONE, Works
+from tomoseg.service.arrivals import DONE, SessionWork
 
 TOMOGRAMS = 2
 DONE_SECONDS = 300.0
@@ -105,10 +105,10 @@ class Night:
     def done(self, session: str) -> int:
         """Return how many tomograms of a session are done."""
         try:
-            works = Works.read(Folder(str(self.results(session))))
+            work = SessionWork.read(Folder(str(self.results(session))))
         except TomosegError:
             return 0
-        return sum(row.state == DONE for row in works.tomograms.values())
+        return sum(row.state == DONE for row in work.tomograms.values())
 
     def masks(self, session: str) -> int:
         """Return how many masks of a session are there."""

@@ -36,7 +36,7 @@ from tomoseg.io.stores import Folder
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
-from tomoseg.service.arrivals import Works
+from tomoseg.service.arrivals import SessionWork
 from tomoseg.simulation import PhantomParameters
 from tomoseg.simulation.sessions import simulated_session
 
@@ -224,14 +224,14 @@ def arrive(home: Path, contents: list[bytes], given: argparse.Namespace, end: fl
         (place / f"tomogram_{number:03}.mrc").write_bytes(content)
 
 
-def works(home: Path, sessions: int) -> list[Works]:
+def work(home: Path, sessions: int) -> list[SessionWork]:
     """Return what became of the tomograms."""
-    return [Works.read(Folder(str(home / "out" / f"session_{n}"))) for n in range(sessions)]
+    return [SessionWork.read(Folder(str(home / "out" / f"session_{n}"))) for n in range(sessions)]
 
 
 def ended(home: Path, sessions: int) -> int:
     """Return how many tomograms have ended."""
-    rows = [row for one in works(home, sessions) for row in one.tomograms.values()]
+    rows = [row for one in work(home, sessions) for row in one.tomograms.values()]
     return sum(bool(row.finished) for row in rows)
 
 
@@ -252,7 +252,7 @@ def quiet(stack: Path) -> dict[str, float]:
 
 def told_times(home: Path, given: argparse.Namespace) -> list[str]:
     """Return how many were done, and how long it took after their files were complete."""
-    rows = [row for one in works(home, given.sessions) for row in one.tomograms.values()]
+    rows = [row for one in work(home, given.sessions) for row in one.tomograms.values()]
     done = [row for row in rows if row.state == "done"]
     lines = [
         f"{len(done)} of {given.tomograms} tomograms done, {len(rows) - len(done)} in work or "

@@ -24,7 +24,7 @@ from tomoseg.io.stores import Folder
 from tomoseg.pipeline.session import plan_session, run_session
 from tomoseg.pipeline.stages import STAGES
 from tomoseg.recipe.recipe import recipe_from
-from tomoseg.service.arrivals import DONE, REFUSED, RUNNING, Sights, Works
+from tomoseg.service.arrivals import DONE, REFUSED, RUNNING, SessionWork, Sights
 from tomoseg.simulation import PhantomParameters
 from tomoseg.simulation.sessions import simulated_session
 
@@ -142,7 +142,7 @@ def arrive(client, service, store, tomograms, results):
         drop(growing, whole[: len(whole) // share])
         seen = sighted(results, growing, len(whole) // share)
         assert not seen.complete
-    assert growing not in Works.read(results).tomograms
+    assert growing not in SessionWork.read(results).tomograms
     drop(growing)
     until(results, growing, RUNNING)
     store.halt()
@@ -164,10 +164,10 @@ def until(results, name, state, seconds=600):
     wanted = {RUNNING: {RUNNING, DONE}}.get(state, {state})
 
     def is_there():
-        worked = Works.read(results).tomograms.get(name)
+        worked = SessionWork.read(results).tomograms.get(name)
         return worked is not None and worked.state in wanted
 
-    servers.wait_until(is_there, f"{name} is not {state}: {Works.read(results)}", seconds)
+    servers.wait_until(is_there, f"{name} is not {state}: {SessionWork.read(results)}", seconds)
 
 
 def sighted(results, name, size):
@@ -183,7 +183,7 @@ def waits(results):
     from datetime import datetime
 
     rows = {}
-    for name, one in Works.read(results).tomograms.items():
+    for name, one in SessionWork.read(results).tomograms.items():
         begun, started, finished = map(
             datetime.fromisoformat, (one.complete, one.started, one.finished)
         )
@@ -259,12 +259,12 @@ def contents(folder):
 
 def replace_the_corrupt(client, tomograms, results):
     """A file that is mended is a new arrival, and nothing else is done again."""
-    before = Works.read(results).tomograms
+    before = SessionWork.read(results).tomograms
     mended = "simulated_0603"
     body = tomograms[mended].read_bytes()
     client.put_object(Bucket=BUCKET, Key=f"sessions/{SESSION}/{mended}.mrc", Body=body)
     until(results, mended, DONE)
-    after = dict(Works.read(results).tomograms)
+    after = dict(SessionWork.read(results).tomograms)
     assert after.pop(mended).attempts == 1
     assert after == {name: row for name, row in before.items() if name != mended}
 

@@ -22,7 +22,7 @@ from tomoseg.core.attempts import explaining
 from tomoseg.core.errors import BlockError, FormatError, StoreError, TomosegError
 from tomoseg.io.stores import Folder, Life, Owner, claimed, living_owner
 from tomoseg.pipeline import session as session_module
-from tomoseg.service.arrivals import Sights, Works
+from tomoseg.service.arrivals import SessionWork, Sights
 from tomoseg.service.watching.looks import look, orders
 from tomoseg.service.watching.settings import load_watch
 
@@ -198,7 +198,7 @@ def test_a_run_shows_what_it_did_and_a_failure_its_traceback(server, site, monke
     assert [each["data"] for each in progress] == [100.0]
     assert artifact("good").data.startswith("data:image/jpeg;base64,/9j/")
     assert f"{site.output.url}/index.html" in artifact("report").data
-    assert Works.read(site.output).tomograms["bad"].attempts == 1
+    assert SessionWork.read(site.output).tomograms["bad"].attempts == 1
     assert process(site).message == "nothing is ready", "it pauses"
 
 
@@ -222,7 +222,7 @@ def test_storage_is_tried_again_and_segmentation_waits_for_a_gpu(server, site, m
         monkeypatch.setattr(flow_module, "process_stage", quick)
         assert process(site).is_completed()
     assert tried[:4] == [("ingest", 0), ("ingest", 0), ("segment", 1), ("clean", 0)]
-    assert Works.read(site.output).tomograms["good"].attempts == 1
+    assert SessionWork.read(site.output).tomograms["good"].attempts == 1
 
 
 def test_a_wrong_recipe_fails_at_once_and_says_the_remedy(server, site, caplog):
@@ -233,7 +233,7 @@ def test_a_wrong_recipe_fails_at_once_and_says_the_remedy(server, site, caplog):
     said = artifact("tomograms").data
     assert "segment.modle is not a known key" in said.replace("\\", "")
     assert "**Remedy:** Correct these keys" in said
-    assert Works.read(site.output).trouble.is_refusal
+    assert SessionWork.read(site.output).trouble.is_refusal
     assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -301,7 +301,7 @@ def test_a_watch_starts_a_run_once_and_looks_leave_none(server, site):
         until(lambda: "1 sessions, 0 in work, started: none" in log.read_text(), 60)
     assert count_of("tomoseg arrivals", site) == 1, log.read_text()
     assert count_of("tomoseg watch") == looks
-    worked = Works.read(site.output).tomograms["good"]
+    worked = SessionWork.read(site.output).tomograms["good"]
     assert (worked.state, worked.attempts) == ("done", 1)
     assert Sights.read(site.output).tomograms["good"].complete < worked.started < worked.finished
     check_lines(log.read_text())
@@ -351,7 +351,7 @@ def runs_of(site, session="s1"):
 
 
 def rows(site):
-    return Works.read(site.output).tomograms
+    return SessionWork.read(site.output).tomograms
 
 
 def at_work(site, number=0):
@@ -583,7 +583,7 @@ def test_the_dead_hold_no_place(server, site, state, life, seconds, is_busy):
 
 def test_who_holds_the_output_or_is_looked_after_is_not_dead(server, site):
     with run_in(site, Running()) as run:
-        with claimed(run.look.place.results):
+        with claimed(run.look.session.results):
             assert busy(site, run, 999) == {"s1"}
         assert busy(site, run, 999, mine=[run.id]) == {"s1"}
         assert (
@@ -598,7 +598,7 @@ def test_a_cancelled_run_whose_watch_was_killed_ends_too(server, site, is_owner,
         with run_in(site, Cancelling(), life) as run:
             pid = orphan.pid if is_owner else os.getpid()
             owner = replace(Owner.here(2.0), pid=pid)
-            run.look.place.results.write_json(".tomoseg/claim-000099.json", asdict(owner))
+            run.look.session.results.write_json(".tomoseg/claim-000099.json", asdict(owner))
             assert busy(site, run, seconds) == {"s1"}
             is_told = is_owner and seconds > 15
             if not is_told:

@@ -10,11 +10,11 @@ from tomoseg.io.volumes.sources import Found
 from tomoseg.service.arrivals import (
     Hindrance,
     Seen,
+    SessionWork,
     Sights,
     Standing,
+    TomogramWork,
     Trouble,
-    Worked,
-    Works,
     iso,
     observed,
     standing_of,
@@ -31,7 +31,7 @@ def at(seconds):
 
 
 SEEN = Seen(FOUND.url, 10, "v1", iso(at(0)), iso(at(0)), complete=iso(at(30)))
-WORKED = Worked(
+WORKED = TomogramWork(
     10, "v1", "r1", "failed", 1, iso(at(0)), iso(at(30)), iso(at(40)), iso(at(50)), "broke", "Fix."
 )  # fmt: skip
 
@@ -124,8 +124,8 @@ def test_what_is_incomplete_is_asked_for_again_until_it_is_not():
 )
 def test_where_it_stands(seen, worked, second, expected):
     sights = Sights({"a": seen}, recipe="r1", pauses_seconds=(60.0, 600.0))
-    works = Works({} if worked is None else {"a": worked})
-    assert stands(sights, works, at(second))["a"].standing == expected
+    work = SessionWork({} if worked is None else {"a": worked})
+    assert stands(sights, work, at(second))["a"].standing == expected
 
 
 def test_it_runs_while_somebody_is_at_work():
@@ -149,13 +149,13 @@ def test_troubles_in_a_row_are_counted_a_recipe():
 
 
 def test_the_state_outlasts_its_writer(folder):
-    assert (Sights.read(folder), Works.read(folder)) == (Sights(), Works())
+    assert (Sights.read(folder), SessionWork.read(folder)) == (Sights(), SessionWork())
     hindered = (Hindrance("gone", "in is not there", "", iso(at(2))),)
     sights = Sights({"a": SEEN}, iso(at(1)), "r1", (60.0, 600.0), hindrances=hindered)
-    works = Works({"a": WORKED})
+    work = SessionWork({"a": WORKED})
     sights.write(folder)
-    works.write(folder)
-    assert (Sights.read(folder), Works.read(folder)) == (sights, works)
-    troubled = Works({"a": WORKED}, stopped(None, ResourceError("full"), "r1", at(0)))
+    work.write(folder)
+    assert (Sights.read(folder), SessionWork.read(folder)) == (sights, work)
+    troubled = SessionWork({"a": WORKED}, stopped(None, ResourceError("full"), "r1", at(0)))
     troubled.write(folder)
-    assert Works.read(folder) == troubled
+    assert SessionWork.read(folder) == troubled

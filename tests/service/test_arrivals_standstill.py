@@ -13,10 +13,10 @@ from tomoseg.service.arrivals import (
     Hindrance,
     Looks,
     Seen,
+    SessionWork,
     Sights,
+    TomogramWork,
     Trouble,
-    Worked,
-    Works,
     account_of,
     iso,
     looks_of,
@@ -38,19 +38,19 @@ def seen(complete=0, **others):
 
 
 def worked(state="done", finished=0, attempts=1):
-    return Worked(
+    return TomogramWork(
         10, "v1", "r1", state, attempts, iso(NOON), iso(NOON), iso(at(finished - 10)),
         iso(at(finished)) if state != "running" else "", "broke" if state == "failed" else "",
     )  # fmt: skip
 
 
-def account(folder, now, tomograms=None, works=None, trouble=None, **sights):
+def account(folder, now, tomograms=None, work=None, trouble=None, **sights):
     """The account at a second of a session, by what looks and runs know of its tomograms."""
     rows = {"a": seen()} if tomograms is None else tomograms
     return account_of(
         folder,
         Sights(rows, recipe="r1", pauses_seconds=(60.0, 600.0), **sights),
-        Works(works or {}, trouble),
+        SessionWork(work or {}, trouble),
         at(now),
     )
 
@@ -74,11 +74,11 @@ def test_what_is_ready_and_in_nobodys_hands_is_told_by_the_second_look(folder):
 def test_the_turn_of_another_session_is_none(folder):
     waits = account(folder, 999)
     with claimed(folder / "s1"):
-        works = account(folder / "s1", 999)
-    assert works.owner is not None
-    assert still(999, waits, replace(works, moved=iso(at(990)))) is None
+        work = account(folder / "s1", 999)
+    assert work.owner is not None
+    assert still(999, waits, replace(work, moved=iso(at(990)))) is None
     # When it has ended, the next look may give the other its turn.
-    over = account(folder / "s1", 999, works={"a": worked(finished=950)})
+    over = account(folder / "s1", 999, work={"a": worked(finished=950)})
     assert still(999, waits, over) is None
     assert still(1060, waits, over).since == iso(at(950))
 
@@ -87,9 +87,9 @@ def test_the_turn_of_another_session_is_none(folder):
     ("known", "reason"),
     [
         ({"tomograms": {}}, "there is nothing"),
-        ({"works": {"a": worked()}}, "all is done"),
-        ({"works": {"a": worked("refused")}}, "it is set aside"),
-        ({"works": {"a": worked("failed", 9990)}}, "it rests after a failure"),
+        ({"work": {"a": worked()}}, "all is done"),
+        ({"work": {"a": worked("refused")}}, "it is set aside"),
+        ({"work": {"a": worked("failed", 9990)}}, "it rests after a failure"),
         ({"tomograms": {"a": replace(seen(), complete="")}}, "it may still grow"),
         ({"tomograms": {"a": seen(gone=iso(at(5)))}}, "its file is gone"),
         ({"hindrances": (Hindrance("paused", "", "", iso(NOON)),)}, "a person lets it wait"),
@@ -98,7 +98,7 @@ def test_the_turn_of_another_session_is_none(folder):
         ({"hindrances": (Hindrance("unreadable", "", "", iso(NOON)),)}, "it has two of one name"),
         ({"free_since": iso(at(9990))}, "its recipe was mended just now"),
         ({"tomograms": {"a": seen(again=iso(at(9990)))}}, "it was asked for just now"),
-        ({"works": {"a": worked("failed", 9930)}}, "its rest was over just now"),
+        ({"work": {"a": worked("failed", 9930)}}, "its rest was over just now"),
     ],
 )
 def test_what_waits_for_something_else_is_none(folder, known, reason):
@@ -116,7 +116,7 @@ def test_what_stops_every_run_is_one_from_its_first_time_on(folder):
     with claimed(folder):
         assert still(1201, account(folder, 1201, trouble=full)).since == iso(at(30))
         running = {"a": worked("running", 1210)}
-        with_one = account(folder, 1202, trouble=full, works=running)
+        with_one = account(folder, 1202, trouble=full, work=running)
     assert still(1202, with_one) is None, "it is in work again"
 
 
@@ -128,7 +128,7 @@ def test_where_nobody_looks_any_more_it_is_told_after_three_looks(folder):
         found = still(1200, waits, looks=last)
         assert found.since == iso(at(1000))
         assert found.say == "no watch has looked since 12:16 UTC (3 min 20 s)"
-    done = account(folder, 1200, works={"a": worked()})
+    done = account(folder, 1200, work={"a": worked()})
     assert still(1200, done, looks=last) is None
 
 
@@ -136,11 +136,11 @@ def test_a_run_that_ends_no_block_is_told_after_ten_minutes(folder):
     running = {"a": worked("running", 10)}
     progress = PassProgress("segment predict", 3, 9, iso(at(500)))
     with claimed(folder):
-        begun = account(folder, 0, works=running)
+        begun = account(folder, 0, work=running)
         assert begun.moved == begun.owner.began, "before it has told anything"
         # Its owner began now, by the clock of the machine: as if that were noon.
         (folder / "a").write_json(PROGRESS, vars(progress) | {"at": "2999-01-01T00:00:00+00:00"})
-        assert account(folder, 0, works=running).moved.startswith("2999")
+        assert account(folder, 0, work=running).moved.startswith("2999")
     slow = replace(begun, moved=progress.at)
     assert still(500 + 600, slow) is None
     found = still(500 + 601, slow)
@@ -158,14 +158,14 @@ def test_a_run_that_says_that_nobody_works_on_its_blocks_is_told_at_once(folder)
     )  # fmt: skip
     with claimed(folder):
         (folder / "a").write_json(PROGRESS, vars(waits))
-        found = still(540, account(folder, 540, works=running))
+        found = still(540, account(folder, 540, work=running))
         assert found.since == iso(at(530))
         assert found.say == (
             "s0/a is in work, but there is no worker that takes the blocks since 12:08 UTC (10.0 s)"
         )
         assert "workers" in found.remedy
         (folder / "a").write_json(PROGRESS, vars(replace(waits, waits="", waits_since="")))
-        assert still(540, account(folder, 540, works=running)) is None
+        assert still(540, account(folder, 540, work=running)) is None
 
 
 def test_the_file_of_a_watch_says_how_often_it_looks(folder):
@@ -193,8 +193,8 @@ def test_the_free_space_is_measured_when_asked(folder, monkeypatch):
 def test_a_wrong_recipe_leaves_what_is_done_and_refuses_what_would_be_begun(folder):
     wrong = (Hindrance("recipe", "modle is not a known key", "Write model.", iso(at(9))),)
     rows = {name: seen() for name in "abc"}
-    works = {"a": replace(worked(), recipe="r0"), "b": replace(worked("refused"), recipe="r0")}
-    found = account(folder, 99, rows, works, hindrances=wrong)
+    work = {"a": replace(worked(), recipe="r0"), "b": replace(worked("refused"), recipe="r0")}
+    found = account(folder, 99, rows, work, hindrances=wrong)
     assert {name: str(one.standing) for name, one in found.stands.items()} == {
         "a": "done", "b": "set aside", "c": "refused",
     }  # fmt: skip

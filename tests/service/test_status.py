@@ -14,7 +14,7 @@ from tomoseg.core.errors import RequestError
 from tomoseg.io.stores import Folder, Owner, claimed
 from tomoseg.pipeline.progress import note_waiting, read_progress
 from tomoseg.pipeline.progress import noted as progress_noted
-from tomoseg.service.arrivals import Hindrance, Seen, Sights, Trouble, Works
+from tomoseg.service.arrivals import Hindrance, Seen, SessionWork, Sights, Trouble
 from tomoseg.service.arrivals.presence import announced, presence_here
 from tomoseg.service.status import session_status, status_of, tomogram_times
 
@@ -230,7 +230,7 @@ def test_a_full_disk_lets_nothing_be_predicted_and_says_what_is_free_now(tmp_pat
     full = Trouble(
         "r", ago(0), "3 GB are needed, 1 GB are free", "Free space.", 4, is_full=True, since=ago(1)
     )
-    Works(trouble=full).write(output)
+    SessionWork(trouble=full).write(output)
     state = session_status(str(output))
     assert [row["state"] for row in state["tomograms"]] == ["resting"]
     assert (state["is_well"], state["failed"]) == (False, 0)

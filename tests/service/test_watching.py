@@ -21,13 +21,13 @@ from tomoseg.io.stores import Folder, claimed, living_owner
 from tomoseg.pipeline.history import History
 from tomoseg.pipeline.stages import STAGES
 from tomoseg.recipe.recipe import recipe_from
-from tomoseg.service.arrivals import Sights, Standing, Worked, Works, iso
+from tomoseg.service.arrivals import SessionWork, Sights, Standing, TomogramWork, iso
 from tomoseg.service.status import session_status, tomogram_times
-from tomoseg.service.watching import work as work_module
+from tomoseg.service.watching import run as run_module
 from tomoseg.service.watching.looks import ask_again, counts
-from tomoseg.service.watching.opening import cluster_of, note_death, opened_work, processing
-from tomoseg.service.watching.places import places_of
+from tomoseg.service.watching.opening import cluster_of, note_death, opened_run, processing
 from tomoseg.service.watching.recipes import session_recipe
+from tomoseg.service.watching.sessions import sessions_of
 from tomoseg.service.watching.settings import load_watch
 from tomoseg.service.watching.tables import table, times
 
@@ -97,7 +97,7 @@ def test_sessions_are_found_by_patterns(site):
         site.put(session, "tomo/a.mrc")
     site.put("krios1", "note.txt")
     site.write(sessions=["in/*/*/tomo", "in/krios1"])
-    names = {place.name: place.url for place in places_of(site.watch)}
+    names = {place.name: place.url for place in sessions_of(site.watch)}
     base = (site.home / "in").as_uri()
     assert names == {
         "krios1": f"{base}/krios1",
@@ -106,7 +106,7 @@ def test_sessions_are_found_by_patterns(site):
     }
     site.write(sessions=["in/krios1/today/*", "in/krios2/today/*"])
     with pytest.raises(RequestError, match=r"would both write to .*out/tomo"):
-        places_of(site.watch)
+        sessions_of(site.watch)
 
 
 @pytest.mark.parametrize("sessions", ["in/*", "in/../elsewhere/*"])
@@ -115,14 +115,14 @@ def test_sessions_outside_of_the_roots_are_refused(site, sessions):
     site.put("../elsewhere/s1", "a.mrc")
     site.write(sessions=sessions, roots=["in", "out"])
     if "elsewhere" not in sessions:
-        assert [place.name for place in places_of(site.watch)] == ["s1"]
+        assert [place.name for place in sessions_of(site.watch)] == ["s1"]
         return
     with pytest.raises(RequestError, match="lies outside of"):
-        places_of(site.watch)
+        sessions_of(site.watch)
 
 
 def recipe_of(site, session="s1"):
-    (place,) = (one for one in places_of(site.watch) if one.name == session)
+    (place,) = (one for one in sessions_of(site.watch) if one.name == session)
     entries = [SimpleNamespace(name=path.name) for path in (site.home / "in" / session).iterdir()]
     return session_recipe(site.watch, place, entries)
 
@@ -175,7 +175,7 @@ def test_the_scheduler_of_the_environment_goes_before_every_recipe(site):
     (site.home / "recipe.yaml").write_text("compute: {cluster: cuda, threads: 2, workers: 1}\n")
     address = {"TOMOSEG_SCHEDULER": "tcp://10.0.0.1:8786"}
     watch = load_watch(site.home / "watch.yaml", address)
-    (place,) = places_of(watch)
+    (place,) = sessions_of(watch)
     compute = session_recipe(watch, place, []).right.compute
     assert (compute.address, compute.runner) == ("tcp://10.0.0.1:8786", "dask")
     assert (compute.cluster, compute.threads, compute.workers) == ("local", 2, None)
@@ -197,7 +197,7 @@ def test_the_scheduler_of_a_watch_is_not_written_into_the_recipe(site, recipe, c
     site.put("s1", "a.mrc")
     (site.home / "recipe.yaml").write_text(json.dumps({"compute": recipe}))
     watch = site.write(compute=compute, scheduler="tls://10.0.0.1:8786")
-    (place,) = places_of(watch)
+    (place,) = sessions_of(watch)
     right = session_recipe(watch, place, []).right
     assert right.compute.address == "tls://10.0.0.1:8786"
     again = right.resolved(()).lasting()
@@ -400,22 +400,22 @@ def test_a_run_that_is_told_to_end_was_no_attempt(site, is_first):
     if not is_first:
         site.work("s1", failing(StoreError("no route to host")))
         site.wait(60)
-    output = site.look()["s1"].place.results
-    before = Works.read(output)
+    output = site.look()["s1"].session.results
+    before = SessionWork.read(output)
     claims = []
 
     def interrupted(found, records):
-        assert Works.read(output).tomograms["bad"].state == "running"
+        assert SessionWork.read(output).tomograms["bad"].state == "running"
         raise KeyboardInterrupt
 
     def run():
-        with opened_work(site.watch, "s1", clock=lambda: site.now) as work:
-            claims.append(work.claim)
-            work.through(interrupted)
+        with opened_run(site.watch, "s1", clock=lambda: site.now) as run:
+            claims.append(run.claim)
+            run.through(interrupted)
 
     with pytest.raises(KeyboardInterrupt):
         run()
-    assert Works.read(output) == before
+    assert SessionWork.read(output) == before
     (row,) = output.read_json("session.json")["tomograms"]
     assert (row["name"], row["state"]) == ("bad", "waiting")
     assert living_owner(output) is None
@@ -427,13 +427,13 @@ def test_a_run_that_is_told_to_end_was_no_attempt(site, is_first):
 def test_a_death_that_was_seen_is_followed_after_a_pause_and_another_at_once(site):
     site.put("s1", "a.mrc")
     site.settle()
-    place = site.look()["s1"].place
+    place = site.look()["s1"].session
 
-    begun = Worked(
+    begun = TomogramWork(
         *(getattr(site.look()["s1"].sights.tomograms["a"], name) for name in ("size", "version")),
         site.look()["s1"].recipe.digest, "running", 1, iso(site.now), iso(site.now), iso(site.now),
     )  # fmt: skip
-    Works({"a": begun}).write(place.results)
+    SessionWork({"a": begun}).write(place.results)
     assert site.orders() == ["s1"], "nobody saw it"
     note_death(place, "killed by SIGKILL", site.now)
     assert site.where() == {"a": "resting"}
@@ -464,7 +464,7 @@ def test_a_machine_that_gives_out_stops_the_run_and_spares_the_others(site):
 
     assert site.work("s1", process).error is None
     assert begun == ["good", "bad"], "what has not failed goes first"
-    assert Works.read(site.look()["s1"].place.results).trouble is None
+    assert SessionWork.read(site.look()["s1"].session.results).trouble is None
 
 
 def test_a_wrong_recipe_is_refused_once(site):
@@ -517,7 +517,7 @@ def test_a_run_takes_so_many_tomograms(site):
 def test_a_session_in_work_is_left_alone(site):
     site.put("s1", "a.mrc")
     one = site.settle()["s1"]
-    with claimed(one.place.results):
+    with claimed(one.session.results):
         assert site.look()["s1"].is_at_work
         assert site.orders() == []
         outcome = site.work("s1")
@@ -529,11 +529,11 @@ def test_a_session_in_work_is_left_alone(site):
 def test_two_looks_at_the_same_moment_do_not_undo_each_other(site):
     site.put("s1", "a.mrc")
     one = site.look()["s1"]
-    with claimed(one.place.results / ARRIVALS):
+    with claimed(one.session.results / ARRIVALS):
         site.put("s1", "b.mrc")
         blocked = site.look()["s1"]
     assert "is being written by" in blocked.problem
-    assert set(Sights.read(one.place.results).tomograms) == {"a"}
+    assert set(Sights.read(one.session.results).tomograms) == {"a"}
     assert site.where() == {"a": "settling", "b": "settling"}
 
 
@@ -559,7 +559,7 @@ def test_a_folder_that_is_gone_forgets_nothing(site):
 
 
 def test_a_run_that_died_is_an_attempt(site, monkeypatch):
-    monkeypatch.setattr(work_module.Work, "_give_back", lambda work, journal: None)
+    monkeypatch.setattr(run_module.SessionRun, "_give_back", lambda run, journal: None)
     site.put("s1", "a.mrc")
     site.settle()
 
@@ -577,15 +577,15 @@ def test_a_run_that_died_is_an_attempt(site, monkeypatch):
 def test_a_store_that_is_away_for_a_moment_is_waited_for(site, monkeypatch):
     site.put("s1", "a.mrc")
     site.settle()
-    slept, write = [], Works.write
+    slept, write = [], SessionWork.write
 
-    def flaky(works, output):
+    def flaky(work, output):
         if len(slept) < 2:
             raise OSError("no route to host")
-        write(works, output)
+        write(work, output)
 
-    monkeypatch.setattr(Works, "write", flaky)
-    monkeypatch.setattr(work_module.time, "sleep", slept.append)
+    monkeypatch.setattr(SessionWork, "write", flaky)
+    monkeypatch.setattr(run_module.time, "sleep", slept.append)
     site.work("s1")
     assert slept == [1.0, 2.0]
     assert site.where() == {"a": "done"}
@@ -597,11 +597,11 @@ def test_a_session_is_really_processed(site):
     site.settle()
     site.wait(600)
     with (
-        opened_work(site.watch, "s1", clock=lambda: site.now) as work,
-        cluster_of(work) as (address, dashboard),
+        opened_run(site.watch, "s1", clock=lambda: site.now) as run,
+        cluster_of(run) as (address, dashboard),
     ):
         assert (address, dashboard) == (None, "")
-        outcome = work.through(processing(work, address))
+        outcome = run.through(processing(run, address))
     assert {row["name"]: row["state"] for row in outcome.rows} == {"good": "done", "bad": "failed"}
     output = site.home / "out" / "s1"
     assert (output / "good" / "manifest.json").exists()
@@ -612,7 +612,7 @@ def test_a_session_is_really_processed(site):
     assert set(good.seconds) == set(STAGES)
     assert (bad.name, bad.state, bad.seconds) == ("s1/bad", "set aside", {})
     assert session_status(str(output))["done"] == 1
-    of_status = {one.name: one for one in tomogram_times(work.seen.place.results, "s1")}
+    of_status = {one.name: one for one in tomogram_times(run.seen.session.results, "s1")}
     assert of_status["s1/bad"].state == "set aside"
     assert of_status["s1/good"].complete == good.complete
     assert of_status["s1/good"].seconds["segment"] > 0

@@ -10,13 +10,13 @@ from facility import Site
 from tomoseg.core.errors import RequestError, ResourceError
 from tomoseg.io.stores import Folder, claimed
 from tomoseg.report.summary import DONE
-from tomoseg.service.arrivals import Sights, Works
+from tomoseg.service.arrivals import SessionWork, Sights
 from tomoseg.service.arrivals.presence import read_presence
 from tomoseg.service.watching.asking import pause, resume
 from tomoseg.service.watching.changes import pause_session, resume_session
 from tomoseg.service.watching.looks import ask_again, orders, survey
 from tomoseg.service.watching.losses import COMPARED_A_LOOK, turn_of
-from tomoseg.service.watching.opening import cluster_of, opened_work, processing
+from tomoseg.service.watching.opening import cluster_of, opened_run, processing
 from tomoseg.service.watching.settings import load_watch
 from tomoseg.service.watching.tables import table
 
@@ -30,12 +30,12 @@ def site(tmp_path, tiny_model, tiny_session):
 
 def really(site):
     with (
-        opened_work(site.watch, "s1", clock=lambda: site.now) as work,
-        cluster_of(work) as (address, _),
+        opened_run(site.watch, "s1", clock=lambda: site.now) as run,
+        cluster_of(run) as (address, _),
     ):
-        if work.session is None:
-            return work.through(lambda found, records: {})
-        return work.through(processing(work, address))
+        if run.session is None:
+            return run.through(lambda found, records: {})
+        return run.through(processing(run, address))
 
 
 def test_a_file_beside_the_tomograms_pauses(site):
@@ -87,7 +87,7 @@ def test_a_command_pauses_and_resumes(site):
 def test_a_run_at_work_ends_after_its_tomogram_when_its_session_is_paused(site, by_file):
     for name in ("a.mrc", "b.mrc", "c.mrc"):
         site.put("s1", name)
-    place = site.settle()["s1"].place
+    place = site.settle()["s1"].session
 
     def process(found, records):
         if found.name == "b" and by_file:
@@ -108,7 +108,7 @@ def test_a_run_at_work_ends_after_its_tomogram_when_its_session_is_paused(site, 
 def test_a_pause_is_not_lost_to_a_look_of_the_same_moment(site):
     site.put("s1", "a.mrc")
     (one,) = site.settle().values()
-    with claimed(one.place.results / ".tomoseg/arrivals"):
+    with claimed(one.session.results / ".tomoseg/arrivals"):
         slept = []
 
         def released(seconds):
@@ -118,10 +118,10 @@ def test_a_pause_is_not_lost_to_a_look_of_the_same_moment(site):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tomoseg.service.watching.changes.time.sleep", released)
             with pytest.raises(KeyboardInterrupt):
-                pause_session(one.place, site.now)
+                pause_session(one.session, site.now)
     assert slept == [0.1], "it waits for the look to end"
-    pause_session(one.place, site.now)
-    assert Sights.read(one.place.results).paused
+    pause_session(one.session, site.now)
+    assert Sights.read(one.session.results).paused
 
 
 def test_a_paused_session_of_a_wrong_recipe_is_not_begun(site):
@@ -186,7 +186,7 @@ def test_a_lost_result_is_noticed_and_made_again(site, lost):
     assert results(site) == files
     site.wait(60)
     assert site.where() == {"a": "done"}
-    assert Works.read(Folder(str(site.home / "out/s1"))).trouble is None
+    assert SessionWork.read(Folder(str(site.home / "out/s1"))).trouble is None
 
 
 def test_each_run_compares_what_is_done(site, monkeypatch):
@@ -255,10 +255,10 @@ def test_a_second_watch_with_another_folder_waits_in_words(site):
     assert f"{site.home}/watch.yaml" in hindrance.say
     assert one.needs_person
     assert orders([one], second, site.now) == []
-    with opened_work(second, "s1", clock=lambda: site.now) as work:
-        outcome = work.through(lambda found, records: {})
+    with opened_run(second, "s1", clock=lambda: site.now) as run:
+        outcome = run.through(lambda found, records: {})
     assert outcome.waits == hindrance.say
-    assert Sights.read(one.place.results) == before, "nothing of the first is touched"
+    assert Sights.read(one.session.results) == before, "nothing of the first is touched"
     assert "another watch serves" in table([one])
     assert site.where() == {"a": "ready"}
 
@@ -267,7 +267,7 @@ def test_a_second_watch_takes_over_when_the_first_has_ended(site):
     site.put("s1", "a.mrc")
     (one,) = site.settle().values()
     presence = read_presence(one.sights.watch)
-    assert presence.places["s1"].url == one.place.url
+    assert presence.places["s1"].url == one.session.url
     second = second_watch(site)
     place, _, name = one.sights.watch.rpartition("/")
     values = Folder(place).read_json(name)
@@ -283,7 +283,7 @@ def test_a_second_watch_takes_over_when_the_first_has_ended(site):
 def test_a_run_of_an_output_in_work_waits(site):
     site.put("s1", "a.mrc")
     (one,) = site.settle().values()
-    with claimed(one.place.results):
+    with claimed(one.session.results):
         outcome = site.work("s1")
     assert (outcome.rows, outcome.error, site.begun) == ((), None, [])
     assert "is being written by" in outcome.waits

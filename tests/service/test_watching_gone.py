@@ -19,10 +19,10 @@ from tomoseg.core.errors import (
 from tomoseg.io import stores
 from tomoseg.io.stores import folders
 from tomoseg.pipeline.stages import ingest
-from tomoseg.service.arrivals import Sights, Works
+from tomoseg.service.arrivals import SessionWork, Sights
 from tomoseg.service.watching import sightings
-from tomoseg.service.watching.opening import cluster_of, opened_work, processing
-from tomoseg.service.watching.places import place_of, places_of
+from tomoseg.service.watching.opening import cluster_of, opened_run, processing
+from tomoseg.service.watching.sessions import find_session, sessions_of
 from tomoseg.service.watching.tables import table, times
 
 DAY = 24 * 3600
@@ -61,11 +61,11 @@ def test_the_input_renamed_for_a_minute_is_a_wait(site):
     assert site.begun == ["a", "b"], "the run stops: c would fail alike"
     assert (outcome.error, outcome.left) == (None, 2)
     assert "s1/b.mrc is not there" in outcome.waits or "is empty or gone" in outcome.waits
-    rows = Works.read(site.look()["s1"].place.results).tomograms
+    rows = SessionWork.read(site.look()["s1"].session.results).tomograms
     assert {name: (row.state, row.attempts) for name, row in rows.items()} == {
         "a": ("done", 1), "b": ("spared", 0),
     }  # fmt: skip
-    journal = site.look()["s1"].place.results.read_json("session.json")["tomograms"]
+    journal = site.look()["s1"].session.results.read_json("session.json")["tomograms"]
     assert [(row["name"], row["state"]) for row in journal] == [
         ("a", "done"), ("b", "waiting"), ("c", "waiting"),
     ]  # fmt: skip
@@ -94,7 +94,7 @@ def test_the_input_renamed_for_a_minute_is_a_wait(site):
     assert site.orders() == ["s1"]
     assert site.work("s1").waits == ""
     assert site.begun == ["b", "c"]
-    assert Works.read(one.place.results).tomograms["b"].attempts == 1
+    assert SessionWork.read(one.session.results).tomograms["b"].attempts == 1
 
 
 def test_a_file_that_was_away_only_while_it_was_read_is_tried_again_after_a_pause(site):
@@ -252,7 +252,7 @@ def test_a_drive_that_stumbles_is_never_an_attempt(site):
         site.wait(1)
         pauses.append(site.orders())
     assert pauses == [["s1"]] * 4
-    worked = Works.read(site.look()["s1"].place.results).tomograms["a"]
+    worked = SessionWork.read(site.look()["s1"].session.results).tomograms["a"]
     assert (worked.attempts, worked.spared) == (0, 4)
     site.work("s1")
     assert site.where() == {"a": "done", "b": "done"}
@@ -268,7 +268,7 @@ def test_a_failure_after_a_stumble_is_the_first_attempt(site):
 
         site.work("s1", process)
         site.wait(60)
-    worked = Works.read(site.look()["s1"].place.results).tomograms["a"]
+    worked = SessionWork.read(site.look()["s1"].session.results).tomograms["a"]
     assert (worked.state, worked.attempts) == ("failed", 1)
 
 
@@ -293,7 +293,7 @@ def test_a_full_disk_is_no_attempt_and_its_free_space_is_that_of_now(site, monke
         assert isinstance(outcome.error, FullDiskError)
         assert site.begun == ["a"]
         site.wait(pause)
-    assert Works.read(site.look()["s1"].place.results).tomograms["a"].attempts == 0
+    assert SessionWork.read(site.look()["s1"].session.results).tomograms["a"].attempts == 0
     assert site.where() == {"a": "ready", "b": "ready"}
     for free in (1.5e9, 7e9):
         usage = SimpleNamespace(free=int(free))
@@ -322,7 +322,7 @@ def test_a_model_that_was_away_is_looked_for_again(site, tmp_path):
     (tmp_path / "away").rename(model)
     assert site.orders() == ["s1"]
     assert site.work("s1").error is None
-    assert Works.read(site.look()["s1"].place.results).trouble is None
+    assert SessionWork.read(site.look()["s1"].session.results).trouble is None
 
 
 def test_ingest_in_the_middle_of_reading(site, monkeypatch):
@@ -341,7 +341,7 @@ def test_ingest_in_the_middle_of_reading(site, monkeypatch):
         outcome = really(site)
     assert outcome.rows == ()
     assert site.where() == {"a": "gone"}
-    assert Works.read(site.look()["s1"].place.results).tomograms["a"].attempts == 0
+    assert SessionWork.read(site.look()["s1"].session.results).tomograms["a"].attempts == 0
     (site.home / "away").rename(site.home / "in")
     (row,) = really(site).rows
     assert row["state"] == "done"
@@ -365,10 +365,10 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(site, monkeypatch):
 
 def really(site):
     with (
-        opened_work(site.watch, "s1", clock=lambda: site.now) as work,
-        cluster_of(work) as (address, _),
+        opened_run(site.watch, "s1", clock=lambda: site.now) as run,
+        cluster_of(run) as (address, _),
     ):
-        return work.through(processing(work, address))
+        return run.through(processing(run, address))
 
 
 def test_results_that_are_gone_are_not_begun_anew(site):
@@ -389,17 +389,17 @@ def test_a_session_that_was_known_is_found_by_name(site):
     site.put("s1", "a.mrc")
     site.settle()
     (site.home / "in").rename(site.home / "away")
-    assert place_of(site.watch, "s1").url == (site.home / "in" / "s1").as_uri()
+    assert find_session(site.watch, "s1").url == (site.home / "in" / "s1").as_uri()
     site.write(sessions="other/*")
-    assert places_of(site.watch) == [], "but not what the watch no longer wants"
+    assert sessions_of(site.watch) == [], "but not what the watch no longer wants"
 
 
 def test_what_was_written_by_an_older_version_is_read(site):
     site.put("s1", "a.mrc")
     (one,) = site.settle().values()
-    values = one.place.results.read_json(".tomoseg/arrivals/seen.json")
+    values = one.session.results.read_json(".tomoseg/arrivals/seen.json")
     for key in ("watch", "why_paused"):
         del values[key]
-    one.place.results.write_json(".tomoseg/arrivals/seen.json", values)
-    assert Sights.read(one.place.results).watch == ""
+    one.session.results.write_json(".tomoseg/arrivals/seen.json", values)
+    assert Sights.read(one.session.results).watch == ""
     assert site.where() == {"a": "ready"}

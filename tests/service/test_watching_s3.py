@@ -8,7 +8,7 @@ from facility import Site
 
 from tomoseg.io.stores import Folder
 from tomoseg.io.volumes.sources import open_source
-from tomoseg.service.arrivals import Works
+from tomoseg.service.arrivals import SessionWork
 from tomoseg.service.arrivals.presence import presences
 
 if any(importlib.util.find_spec(name) is None for name in ("s3fs", "moto")):
@@ -54,5 +54,5 @@ def test_an_object_that_is_gone_is_waited_for(client, tmp_path, tiny_model, tiny
     for name in ("a", "b"):
         client.put_object(Bucket="krios", Key=f"in/s1/{name}.mrc", Body=site.tomogram)
     assert site.where() == {"a": "ready", "b": "ready"}
-    rows = Works.read(Folder("s3://krios/out/s1")).tomograms
+    rows = SessionWork.read(Folder("s3://krios/out/s1")).tomograms
     assert {name: row.attempts for name, row in rows.items()} == {"a": 0}

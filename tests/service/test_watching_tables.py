@@ -16,7 +16,16 @@ from tomoseg.core.errors import BlockError, FormatError, FullDiskError
 from tomoseg.core.layout import PROGRESS
 from tomoseg.io.stores import Folder, claimed
 from tomoseg.pipeline.progress import PassProgress
-from tomoseg.service.arrivals import Account, Hindrance, Looks, Sights, Standing, Worked, Works, iso
+from tomoseg.service.arrivals import (
+    Account,
+    Hindrance,
+    Looks,
+    SessionWork,
+    Sights,
+    Standing,
+    TomogramWork,
+    iso,
+)
 from tomoseg.service.arrivals.words import line_of
 from tomoseg.service.status import lines_of, status_of
 from tomoseg.service.watching.looks import SessionLook
@@ -75,8 +84,8 @@ def facility(tmp_path, tiny_model, tiny_session):
     output = Folder(str(tmp_path / "out" / "busy"))
     seen, now = Sights.read(output), iso(site.now)
     first = seen.tomograms["first"]
-    begun = Worked(first.size, first.version, seen.recipe, "running", 1, now, now, now)
-    Works({"first": begun}).write(output)
+    begun = TomogramWork(first.size, first.version, seen.recipe, "running", 1, now, now, now)
+    SessionWork({"first": begun}).write(output)
     (output / "first").write_json(PROGRESS, vars(PassProgress("segment predict", 3, 9, now)))
     with claimed(output):
         site.look()

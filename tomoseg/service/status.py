@@ -22,11 +22,11 @@ from tomoseg.service.arrivals import (
     DIED,
     SEEN,
     Account,
+    SessionWork,
     Sights,
     Stand,
     Standing,
     Standstill,
-    Works,
     account_of,
     looks_of,
     standstill,
@@ -72,7 +72,7 @@ class _State:
         journal = {"started": "", "finished": "", "tomograms": []}
         if folder.exists(SESSION):
             journal = dict(folder.read_json(SESSION))
-        account = account_of(folder, Sights.read(folder), Works.read(folder), now)
+        account = account_of(folder, Sights.read(folder), SessionWork.read(folder), now)
         return cls(folder, journal, account, account.owner or living_owner(folder))
 
     @property

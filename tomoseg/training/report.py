@@ -33,7 +33,7 @@ PAGE_NAME = "training.html"
 # A 3D network must see a halo on every side of a single slice, so that its crops are smaller.
 _EDGES = {2: EDGE, 3: 256}
 _APART, _TRAINED_ON = 24, 8
-_FEWEST_PLACES = 4
+_FEWEST_CROPS = 4
 _VOXELS_READ = 100_000_000
 """Voxels that the network may see for the page: seconds to a minute or two on one core."""
 _ANNOTATIONS_READ = 200
@@ -127,7 +127,7 @@ def _within_reach(card: ModelCard, most: int) -> int:
     """Return how many crops the network can be shown without a long wait."""
     edge = _EDGES[card.architecture.dimensions]
     read = _read_box(Box((0, 0, 0), (1, edge, edge)), card)
-    return min(most, max(_FEWEST_PLACES, _VOXELS_READ // read.size))
+    return min(most, max(_FEWEST_CROPS, _VOXELS_READ // read.size))
 
 
 def _read_box(box: Box, card: ModelCard) -> Box:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from tomoseg.io.stores import Folder, Owner, living_owner
 from tomoseg.pipeline.progress import PassProgress, read_progress
-from tomoseg.service.arrivals.facts import Hindrance, Sights, Works
+from tomoseg.service.arrivals.facts import Hindrance, SessionWork, Sights
 from tomoseg.service.arrivals.standings import Stand, Standing, stands
 
 
@@ -34,7 +34,7 @@ class Account:
     """
 
     sights: Sights = field(default_factory=Sights)
-    works: Works = field(default_factory=Works)
+    work: SessionWork = field(default_factory=SessionWork)
     stands: Mapping[str, Stand] = field(default_factory=dict)
     owner: Owner | None = None
     moved: str = ""
@@ -43,7 +43,7 @@ class Account:
     @property
     def hindrances(self) -> tuple[Hindrance, ...]:
         """What keeps the session from being worked on, as looks or its last run found it."""
-        trouble = self.works.trouble
+        trouble = self.work.trouble
         if trouble is None or not trouble.counts(self.sights):
             return self.sights.hindrances
         kind: Literal["recipe", "stopped"] = "recipe" if trouble.is_refusal else "stopped"
@@ -80,7 +80,7 @@ class Account:
 
 
 def account_of(
-    output: Folder, sights: Sights, works: Works, now: datetime, *, is_mine: bool = False
+    output: Folder, sights: Sights, work: SessionWork, now: datetime, *, is_mine: bool = False
 ) -> Account:
     """Return the account of a session from what is known of it and who holds its output.
 
@@ -91,13 +91,13 @@ def account_of(
         whatever stopped the run before it.
     """
     if is_mine:
-        return Account(sights, works, stands(sights, replace(works, trouble=None), now))
-    where = stands(sights, works, now)
+        return Account(sights, work, stands(sights, replace(work, trouble=None), now))
+    where = stands(sights, work, now)
     is_pending = any(one.standing != Standing.DONE for one in where.values())
     owner = living_owner(output) if is_pending else None
     if owner is not None:
-        where = stands(sights, works, now, is_at_work=True)
-    found = Account(sights, works, where, owner)
+        where = stands(sights, work, now, is_at_work=True)
+    found = Account(sights, work, where, owner)
     running = found.named(Standing.RUNNING)
     progress = {name: one for name in running if (one := read_progress(output / name))}
     found = replace(found, progress=progress)
@@ -108,7 +108,7 @@ def _moved(account: Account) -> str:
     """Return the last sign of work on a session; none after what stopped it is one."""
     if account.stop is not None and not account.named(Standing.RUNNING):
         return account.stop.since
-    signs = [each.ended for each in account.works.tomograms.values()]
+    signs = [each.ended for each in account.work.tomograms.values()]
     if account.owner is not None:
         signs.append(account.owner.began)
         signs += [one.at for one in account.progress.values()]

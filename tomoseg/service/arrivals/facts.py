@@ -57,7 +57,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Worked:
+class TomogramWork:
     """What became of a tomogram; times are ISO 8601, UTC.
 
     Parameters
@@ -235,10 +235,10 @@ class Sights:
 
 
 @dataclass(frozen=True)
-class Works:
+class SessionWork:
     """All that runs did of a session: tomograms by name, and what stopped the last run."""
 
-    tomograms: Mapping[str, Worked] = field(default_factory=dict)
+    tomograms: Mapping[str, TomogramWork] = field(default_factory=dict)
     trouble: Trouble | None = None
 
     @classmethod
@@ -248,7 +248,7 @@ class Works:
         rows = values.get("tomograms", {})
         trouble = values.get("trouble")
         return cls(
-            {name: Worked(**row) for name, row in rows.items()},
+            {name: TomogramWork(**row) for name, row in rows.items()},
             None if trouble is None else Trouble(**trouble),
         )
 
@@ -258,7 +258,7 @@ class Works:
         trouble = None if self.trouble is None else asdict(self.trouble)
         (output / ARRIVALS).write_json(WORKED, {"trouble": trouble, "tomograms": rows})
 
-    def with_one(self, name: str, worked: Worked) -> Self:
+    def with_one(self, name: str, worked: TomogramWork) -> Self:
         """Return the same with one tomogram's row replaced."""
         return replace(self, tomograms={**self.tomograms, name: worked})
 

@@ -24,9 +24,9 @@ from tomoseg.service.arrivals.facts import (
     RUNNING,
     SPARED,
     Seen,
+    SessionWork,
     Sights,
-    Worked,
-    Works,
+    TomogramWork,
     iso,
 )
 
@@ -73,7 +73,7 @@ class Stand:
 
 
 def stands(
-    sights: Sights, works: Works, now: datetime, *, is_at_work: bool = False
+    sights: Sights, work: SessionWork, now: datetime, *, is_at_work: bool = False
 ) -> dict[str, Stand]:
     """Tell where every tomogram of a session stands, by name.
 
@@ -82,20 +82,20 @@ def stands(
     is_at_work
         Whether somebody holds the output now.
     """
-    held = _held(sights, works, now)
+    held = _held(sights, work, now)
     return {
-        name: _stand(sights, seen, works.tomograms.get(name), now, held, is_at_work=is_at_work)
+        name: _stand(sights, seen, work.tomograms.get(name), now, held, is_at_work=is_at_work)
         for name, seen in sights.tomograms.items()
     }
 
 
-def _held(sights: Sights, works: Works, now: datetime) -> Stand | None:
+def _held(sights: Sights, work: SessionWork, now: datetime) -> Stand | None:
     """Return where stands what would be begun in a session, if it is not to be begun now."""
     for kind, standing in (("paused", Standing.PAUSED), ("recipe", Standing.REFUSED)):
         for each in sights.hindrances:
             if each.kind == kind:
                 return Stand(standing, each.since, each.say, each.remedy)
-    trouble = works.trouble
+    trouble = work.trouble
     if trouble is None or not trouble.counts(sights):
         return None
     since = trouble.since or trouble.at
@@ -109,7 +109,7 @@ def _held(sights: Sights, works: Works, now: datetime) -> Stand | None:
 def _stand(
     sights: Sights,
     seen: Seen,
-    worked: Worked | None,
+    worked: TomogramWork | None,
     now: datetime,
     held: Stand | None,
     *,
@@ -141,7 +141,7 @@ def _stand(
 
 def standing_of(
     seen: Seen,
-    worked: Worked | None,
+    worked: TomogramWork | None,
     now: datetime,
     *,
     pauses_seconds: Sequence[float],
@@ -173,7 +173,7 @@ def standing_of(
     return Standing.READY if is_over else Standing.RESTING
 
 
-def rests_until(worked: Worked, pauses_seconds: Sequence[float]) -> str:
+def rests_until(worked: TomogramWork, pauses_seconds: Sequence[float]) -> str:
     """Return when a tomogram that failed may be tried again, ISO 8601.
 
     Whose file was not there goes on as soon as that is seen again; and where nobody noted that a

@@ -33,7 +33,7 @@ def account_times(account: Account, session: str = "") -> list[Times]:
     for name, stand in account.stands.items():
         complete, standing = account.sights.tomograms[name].complete, stand.standing
         if standing in STATES and complete:
-            worked = asdict(account.works.tomograms[name]) if standing in BEGUN else {}
+            worked = asdict(account.work.tomograms[name]) if standing in BEGUN else {}
             state = "waiting" if is_gone and standing == Standing.GONE else STATES[standing]
             rows.append({**worked, "name": name, "state": state, "complete": complete})
     return times_of(rows, session)

@@ -13,7 +13,7 @@ from tomoseg.io.stores import Folder
 from tomoseg.service.arrivals import Standing
 from tomoseg.service.watching.changes import pause_session, resume_session, with_again
 from tomoseg.service.watching.hindrances import PAUSE
-from tomoseg.service.watching.places import Place
+from tomoseg.service.watching.sessions import WatchedSession
 
 if TYPE_CHECKING:
     from tomoseg.service.watching.looks import SessionLook
@@ -29,7 +29,7 @@ def asked(looks: Sequence[SessionLook], pattern: str, now: datetime) -> list[str
     if found := [name for one in looks for name in _ask(one, pattern, now)]:
         return found
     standing = [
-        f"{one.place.name}/{name} is {stand.standing}"
+        f"{one.session.name}/{name} is {stand.standing}"
         for one in looks
         for name, stand in one.stands.items()
         if stand.standing in NOT_YET and _is_meant(one, name, pattern)
@@ -39,8 +39,8 @@ def asked(looks: Sequence[SessionLook], pattern: str, now: datetime) -> list[str
             f"there is nothing to try again yet: {', '.join(standing[:NAMED])}",
             remedy="Wait until it has ended.",
         )
-    every = [f"{one.place.name}/{name}" for one in looks for name in one.stands]
-    raise _unknown(pattern, [*(one.place.name for one in looks), *every])
+    every = [f"{one.session.name}/{name}" for one in looks for name in one.stands]
+    raise _unknown(pattern, [*(one.session.name for one in looks), *every])
 
 
 def pause(looks: Sequence[SessionLook], pattern: str, now: datetime, why: str = "") -> list[str]:
@@ -51,10 +51,10 @@ def pause(looks: Sequence[SessionLook], pattern: str, now: datetime, why: str = 
     RequestError
         If there is none.
     """
-    places = _meant(looks, pattern)
-    for place in places:
-        pause_session(place, now, why)
-    return [place.name for place in places]
+    sessions = _meant(looks, pattern)
+    for session in sessions:
+        pause_session(session, now, why)
+    return [session.name for session in sessions]
 
 
 def resume(looks: Sequence[SessionLook], pattern: str) -> list[str]:
@@ -65,39 +65,39 @@ def resume(looks: Sequence[SessionLook], pattern: str) -> list[str]:
     RequestError
         If there is none, or a file beside the tomograms lets one wait.
     """
-    places = _meant(looks, pattern)
-    for place in places:
-        resume_session(place)
-        if Folder(place.url).exists(PAUSE):
+    sessions = _meant(looks, pattern)
+    for session in sessions:
+        resume_session(session)
+        if Folder(session.url).exists(PAUSE):
             raise RequestError(
-                f"{place.name} still waits: there is a {PAUSE} beside its tomograms",
-                remedy=f"Remove {place.url}/{PAUSE}.",
+                f"{session.name} still waits: there is a {PAUSE} beside its tomograms",
+                remedy=f"Remove {session.url}/{PAUSE}.",
             )
-    return [place.name for place in places]
+    return [session.name for session in sessions]
 
 
-def _meant(looks: Sequence[SessionLook], pattern: str) -> list[Place]:
-    names = [one.place.name for one in looks]
-    places = [one.place for one in looks if fnmatchcase(one.place.name, pattern)]
-    if not places:
+def _meant(looks: Sequence[SessionLook], pattern: str) -> list[WatchedSession]:
+    names = [one.session.name for one in looks]
+    sessions = [one.session for one in looks if fnmatchcase(one.session.name, pattern)]
+    if not sessions:
         raise _unknown(pattern, names)
-    return places
+    return sessions
 
 
 def _ask(one: SessionLook, pattern: str, now: datetime) -> list[str]:
-    session, is_whole = one.place.name, fnmatchcase(one.place.name, pattern)
+    session, is_whole = one.session.name, fnmatchcase(one.session.name, pattern)
     meant = [name for name in one.stands if _is_meant(one, name, pattern)]
     names = [name for name in meant if one.standings[name] in ENDED]
-    if not names and not (is_whole and one.works.trouble):
+    if not names and not (is_whole and one.work.trouble):
         names = [name for name in meant if one.standings[name] not in NOT_YET]
         if not names:
             return []
-    with_again(one.place, names, now, is_whole=is_whole)
+    with_again(one.session, names, now, is_whole=is_whole)
     return [f"{session}/{name}" for name in names] or [session]
 
 
 def _is_meant(one: SessionLook, name: str, pattern: str) -> bool:
-    session = one.place.name
+    session = one.session.name
     return any(fnmatchcase(text, pattern) for text in (session, name, f"{session}/{name}"))
 
 

@@ -11,20 +11,20 @@ from tomoseg.core.errors import ClaimError
 from tomoseg.core.layout import ARRIVALS
 from tomoseg.io.stores import claimed
 from tomoseg.service.arrivals import Sights, iso
-from tomoseg.service.watching.places import Place
+from tomoseg.service.watching.sessions import WatchedSession
 
 PATIENCE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 """A look that writes at the same moment ends soon."""
 
 
-def keep(place: Place, old: Sights, new: Sights) -> None:
+def keep(session: WatchedSession, old: Sights, new: Sights) -> None:
     """Write what was seen, unless somebody else wrote in the meantime."""
-    with claimed(place.results / ARRIVALS):
-        if Sights.read(place.results) == old:
-            new.write(place.results)
+    with claimed(session.results / ARRIVALS):
+        if Sights.read(session.results) == old:
+            new.write(session.results)
 
 
-def changed(place: Place, change: Callable[[Sights], Sights]) -> Sights:
+def changed(session: WatchedSession, change: Callable[[Sights], Sights]) -> Sights:
     """Change what is known of a session, and return it.
 
     Raises
@@ -34,11 +34,11 @@ def changed(place: Place, change: Callable[[Sights], Sights]) -> Sights:
     """
     for pause in (*PATIENCE_SECONDS, None):
         try:
-            with claimed(place.results / ARRIVALS):
-                old = Sights.read(place.results)
+            with claimed(session.results / ARRIVALS):
+                old = Sights.read(session.results)
                 new = change(old)
                 if new != old:
-                    new.write(place.results)
+                    new.write(session.results)
                 return new
         except ClaimError:
             if pause is None:
@@ -48,7 +48,7 @@ def changed(place: Place, change: Callable[[Sights], Sights]) -> Sights:
 
 
 def with_again(
-    place: Place, names: Collection[str], now: datetime, *, is_whole: bool = False
+    session: WatchedSession, names: Collection[str], now: datetime, *, is_whole: bool = False
 ) -> Sights:
     """Have tomograms tried again, and with ``is_whole`` what stopped the session as well."""
 
@@ -59,10 +59,10 @@ def with_again(
         }
         return replace(sights, tomograms=rows, again=iso(now) if is_whole else sights.again)
 
-    return changed(place, change)
+    return changed(session, change)
 
 
-def pause_session(place: Place, now: datetime, why: str = "") -> Sights:
+def pause_session(session: WatchedSession, now: datetime, why: str = "") -> Sights:
     """Let a session wait until it is resumed: nothing is begun, a run at work ends soon.
 
     Parameters
@@ -74,9 +74,9 @@ def pause_session(place: Place, now: datetime, why: str = "") -> Sights:
     def change(sights: Sights) -> Sights:
         return replace(sights, paused=sights.paused or iso(now), why_paused=why)
 
-    return changed(place, change)
+    return changed(session, change)
 
 
-def resume_session(place: Place) -> Sights:
+def resume_session(session: WatchedSession) -> Sights:
     """Let a session go on that was paused by command."""
-    return changed(place, lambda sights: replace(sights, paused="", why_paused=""))
+    return changed(session, lambda sights: replace(sights, paused="", why_paused=""))

@@ -8,10 +8,10 @@ from datetime import datetime
 
 from tomoseg.core.redaction import one_line, redacted
 from tomoseg.io.stores import Entry, Folder, checked_url
-from tomoseg.service.arrivals import Hindrance, Sights, Standing, Works, iso, stands
+from tomoseg.service.arrivals import Hindrance, SessionWork, Sights, Standing, iso, stands
 from tomoseg.service.arrivals.presence import Presence
-from tomoseg.service.watching.places import Place
 from tomoseg.service.watching.recipes import SessionRecipe
+from tomoseg.service.watching.sessions import WatchedSession
 from tomoseg.service.watching.settings import Watch
 
 PAUSE = "tomoseg.pause"
@@ -19,14 +19,14 @@ PAUSE = "tomoseg.pause"
 LARGEST_REASON_BYTES = 4096
 
 
-def taken_by(place: Place, other: Presence) -> Hindrance | None:
+def taken_by(session: WatchedSession, other: Presence) -> Hindrance | None:
     """Return what hinders if another watch serves an output from another folder."""
     for name, known in other.places.items():
         output = checked_url(other.output.replace("{session}", name))
-        if output == place.output and known.url != place.url:
+        if output == session.output and known.url != session.url:
             return Hindrance(
                 "elsewhere",
-                f"another watch serves {place.results}, from {known.url}: {other}",
+                f"another watch serves {session.results}, from {known.url}: {other}",
                 "Give one of them another output or other sessions, or end it.",
                 other.owner.began,
             )
@@ -35,20 +35,20 @@ def taken_by(place: Place, other: Presence) -> Hindrance | None:
 
 def hindrances_of(
     watch: Watch,
-    place: Place,
-    known: tuple[Sights, Works],
+    session: WatchedSession,
+    known: tuple[Sights, SessionWork],
     recipe: SessionRecipe | None,
     entries: Sequence[Entry],
     now: datetime,
 ) -> tuple[Hindrance, ...]:
     """Return what keeps a session from being worked on; what was known before keeps its time."""
-    sights, works = known
-    found = paused(watch, place, sights, entries, now)
-    where = stands(sights, works, now).values()
+    sights, work = known
+    found = paused(watch, session, sights, entries, now)
+    where = stands(sights, work, now).values()
     is_waited_for = any(one.standing == Standing.GONE for one in where)
     if recipe is None and is_waited_for and not found:
-        say = f"no tomogram is there any more: {place.url} is empty or gone"
-        meant = f"python -m flows.watch {watch.file} --pause {place.name}"
+        say = f"no tomogram is there any more: {session.url} is empty or gone"
+        meant = f"python -m flows.watch {watch.file} --pause {session.name}"
         remedy = f"Mount its drive or put it back; if it is meant so: {meant}"
         found.append(Hindrance("gone", say, remedy, iso(now)))
     if recipe is not None and recipe.error is not None:
@@ -57,19 +57,19 @@ def hindrances_of(
 
 
 def paused(
-    watch: Watch, place: Place, sights: Sights, entries: Sequence[Entry], now: datetime
+    watch: Watch, session: WatchedSession, sights: Sights, entries: Sequence[Entry], now: datetime
 ) -> list[Hindrance]:
     """Return what says that a person lets a session wait: a file beside it, or a command."""
     for entry in entries:
         if entry.name == PAUSE:
             content = b""
             if entry.size <= LARGEST_REASON_BYTES:
-                content = Folder(place.url).read(PAUSE)
+                content = Folder(session.url).read(PAUSE)
             why = one_line(redacted(content.decode(errors="replace").strip()))
-            remedy = f"To go on, remove {place.url}/{PAUSE}."
+            remedy = f"To go on, remove {session.url}/{PAUSE}."
             return [Hindrance("paused", why or f"there is a {PAUSE}", remedy, iso(now))]
     if sights.paused:
-        remedy = f"To go on: python -m flows.watch {watch.file} --resume {place.name}"
+        remedy = f"To go on: python -m flows.watch {watch.file} --resume {session.name}"
         return [
             Hindrance("paused", sights.why_paused or "a person asked for it", remedy, sights.paused)
         ]

@@ -14,11 +14,11 @@ from tomoseg.io.stores import digest, is_folder
 from tomoseg.service.arrivals import (
     Account,
     Hindrance,
+    SessionWork,
     Sights,
     Stand,
     Standing,
     Trouble,
-    Works,
     account_of,
     after,
     iso,
@@ -28,15 +28,15 @@ from tomoseg.service.watching.asking import asked
 from tomoseg.service.watching.changes import keep, with_again
 from tomoseg.service.watching.hindrances import hindrances_of, since, taken_by
 from tomoseg.service.watching.losses import losses, turn_of
-from tomoseg.service.watching.places import (
-    Ground,
-    Place,
-    ground_of,
+from tomoseg.service.watching.recipes import SessionRecipe, session_recipe
+from tomoseg.service.watching.sessions import (
+    FoundSessions,
+    WatchedSession,
+    find_sessions,
     presence_of,
     presences_of,
     remembered,
 )
-from tomoseg.service.watching.recipes import SessionRecipe, session_recipe
 from tomoseg.service.watching.settings import Watch
 from tomoseg.service.watching.sightings import (
     FORGOTTEN,
@@ -68,7 +68,7 @@ class SessionLook:
         Why the look failed; the next one may not.
     """
 
-    place: Place
+    session: WatchedSession
     recipe: SessionRecipe | None = None
     account: Account = field(default_factory=Account)
     problem: str = ""
@@ -79,9 +79,9 @@ class SessionLook:
         return self.account.sights
 
     @property
-    def works(self) -> Works:
+    def work(self) -> SessionWork:
         """What runs did of them."""
-        return self.account.works
+        return self.account.work
 
     @property
     def stands(self) -> Mapping[str, Stand]:
@@ -120,7 +120,7 @@ class SessionLook:
     @property
     def trouble(self) -> Trouble | None:
         """What stopped its last run, if that is not over."""
-        trouble = self.works.trouble
+        trouble = self.work.trouble
         return trouble if trouble is not None and trouble.counts(self.sights) else None
 
     @property
@@ -140,7 +140,7 @@ class SessionLook:
         return [
             name
             for name in self.named(Standing.DONE)
-            if self.works.tomograms[name].seconds and self.sights.tomograms[name].again < since
+            if self.work.tomograms[name].seconds and self.sights.tomograms[name].again < since
         ]
 
     @property
@@ -164,15 +164,15 @@ class SessionLook:
     @property
     def key(self) -> str:
         """Tells the run that is to be started from every other: by content, recipe and attempt."""
-        rows = self.works.tomograms
+        rows = self.work.tomograms
         ready = [
             (name, one.size, one.version, one.again, rows[name].started if name in rows else "")
             for name, one in sorted(self.sights.tomograms.items())
             if name in self.ready
         ]
-        trouble = self.works.trouble.at if self.works.trouble else ""
-        values = [self.place.url, self.place.output, self._digest, ready, trouble]
-        return f"{self.place.name}:{digest([*values, self.sights.again])[:32]}"
+        trouble = self.work.trouble.at if self.work.trouble else ""
+        values = [self.session.url, self.session.output, self._digest, ready, trouble]
+        return f"{self.session.name}:{digest([*values, self.sights.again])[:32]}"
 
 
 @dataclass(frozen=True)
@@ -218,16 +218,16 @@ def survey(watch: Watch, now: datetime, *, is_told: bool = True) -> Survey:
     check_home(presence_of(watch))
     others = presences_of(watch)
     known = remembered(others)
-    ground = ground_of(watch, known)
-    looks = _compared(watch, [_guarded(watch, place, now) for place in ground.places], now)
+    found = find_sessions(watch, known)
+    looks = _compared(watch, [_guarded(watch, session, now) for session in found.sessions], now)
     told = {each.say: each for one in others for each in one.warnings}
     warnings = [
-        told.get(say, Hindrance("gone", say, remedy, iso(now))) for say, remedy in ground.warnings
+        told.get(say, Hindrance("gone", say, remedy, iso(now))) for say, remedy in found.warnings
     ]
     presence = replace(
         presence_of(watch),
         looked=iso(now),
-        places=_remembered(looks, ground, known, now),
+        places=_remembered(looks, found, known, now),
         warnings=tuple(warnings),
     )
     try:
@@ -239,30 +239,30 @@ def survey(watch: Watch, now: datetime, *, is_told: bool = True) -> Survey:
 
 
 def _remembered(
-    looks: Sequence[SessionLook], ground: Ground, known: Mapping[str, Known], now: datetime
+    looks: Sequence[SessionLook], found: FoundSessions, known: Mapping[str, Known], now: datetime
 ) -> dict[str, Known]:
     """Return the sessions' folders to look at next time, whether they are found then or not.
 
     One that was removed is forgotten in the end, if nothing was to be done there and the others
     are found.
     """
-    found = {}
+    kept = {}
     for one in looks:
-        name, gone = one.place.name, ""
-        if name in ground.missing:
+        name, gone = one.session.name, ""
+        if name in found.missing:
             gone = known[name].gone or iso(now)
             is_old = now - datetime.fromisoformat(gone) >= FORGOTTEN
-            if is_old and not ground.warnings and not one.needs_person:
+            if is_old and not found.warnings and not one.needs_person:
                 continue
-        found[name] = Known(one.place.url, gone)
-    return found
+        kept[name] = Known(one.session.url, gone)
+    return kept
 
 
 def _compared(watch: Watch, looks: Sequence[SessionLook], now: datetime) -> list[SessionLook]:
     """Compare some results with what is recorded; return the looks, the lost ones ready again."""
-    by_name = {one.place.name: one for one in looks}
+    by_name = {one.session.name: one for one in looks}
     done = [
-        (one.place.name, name)
+        (one.session.name, name)
         for one in looks
         if not (one.hindrances or one.is_at_work)
         for name in one.comparable(now)
@@ -282,43 +282,45 @@ def with_losses(
     one: SessionLook, names: Sequence[str], now: datetime, *, is_mine: bool = False
 ) -> SessionLook:
     """Compare tomograms that are done with their records; have those made again that lost some."""
-    lost = losses(one.place.results, names)
+    lost = losses(one.session.results, names)
     if not lost:
         return one
-    return _standing(one, with_again(one.place, lost, now), one.works, now, is_mine=is_mine)
+    return _standing(one, with_again(one.session, lost, now), one.work, now, is_mine=is_mine)
 
 
-def _guarded(watch: Watch, place: Place, now: datetime) -> SessionLook:
-    with at(session=place.name):
+def _guarded(watch: Watch, session: WatchedSession, now: datetime) -> SessionLook:
+    with at(session=session.name):
         try:
             with explaining():
-                return look_at(watch, place, now)
+                return look_at(watch, session, now)
         except TomosegError as error:
-            log.warning("session %s: %s", place.name, error)
-            return _unreadable(place, error, now)
+            log.warning("session %s: %s", session.name, error)
+            return _unreadable(session, error, now)
 
 
-def _unreadable(place: Place, error: TomosegError, now: datetime) -> SessionLook:
+def _unreadable(session: WatchedSession, error: TomosegError, now: datetime) -> SessionLook:
     """Return what was known before of a session that could not be looked at, and write down why."""
-    one = SessionLook(place, problem=str(error))
+    one = SessionLook(session, problem=str(error))
     try:
         with explaining():
-            old, works = Sights.read(place.results), Works.read(place.results)
-            one = _standing(one, old, works, now)
+            old, work = Sights.read(session.results), SessionWork.read(session.results)
+            one = _standing(one, old, work, now)
             if not isinstance(error, ClaimError):
                 kept = [each for each in old.hindrances if each.kind == "paused"]
                 found = [Hindrance("unreadable", error.message, error.remedy, iso(now))]
                 hindrances = (*kept, *since(found, old))
                 sights = replace(old, hindrances=hindrances, free_since="")
-                one = _standing(one, sights, works, now)
+                one = _standing(one, sights, work, now)
                 if sights != old:
-                    keep(place, old, sights)
+                    keep(session, old, sights)
     except TomosegError as other:
-        log.warning("session %s: nor is it known what was: %s", place.name, other)
+        log.warning("session %s: nor is it known what was: %s", session.name, other)
     return one
 
 
-def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False) -> SessionLook:
+def look_at(
+    watch: Watch, session: WatchedSession, now: datetime, *, is_mine: bool = False
+) -> SessionLook:
     """Look at one session.
 
     Parameters
@@ -335,43 +337,43 @@ def look_at(watch: Watch, place: Place, now: datetime, *, is_mine: bool = False)
     StoreError
         If the store does not answer.
     """
-    output, entries = place.results, entries_of(place)
-    old, works = Sights.read(output), Works.read(output)
-    if works.trouble is not None and works.trouble.missing and is_folder(works.trouble.missing):
-        works = replace(works, trouble=None)
+    output, entries = session.results, entries_of(session)
+    old, work = Sights.read(output), SessionWork.read(output)
+    if work.trouble is not None and work.trouble.missing and is_folder(work.trouble.missing):
+        work = replace(work, trouble=None)
     watching = presence_of(watch).url
     if old.watch not in ("", watching):
         other = read_presence(old.watch)
         is_other_alive = other is not None and other.is_alive
-        if other is not None and is_other_alive and (taken := taken_by(place, other)):
-            return SessionLook(place, account=Account(Sights(hindrances=(taken,))))
+        if other is not None and is_other_alive and (taken := taken_by(session, other)):
+            return SessionLook(session, account=Account(Sights(hindrances=(taken,))))
         # A run may be on another host than its watch.
         watching = old.watch if is_mine or is_other_alive else watching
     recipe, sights = None, old
     if old.tomograms and not has_tomograms(entries):
         sights = seen_gone(old, now)
     else:
-        recipe = session_recipe(watch, place, entries)
-        sights = seen_there(watch, place, (old, works), recipe, entries, now)
+        recipe = session_recipe(watch, session, entries)
+        sights = seen_there(watch, session, (old, work), recipe, entries, now)
     sights = replace(
         sights,
         recipe=old.recipe if recipe is None else recipe.digest,
         pauses_seconds=watch.pauses_seconds,
         watch=watching,
     )
-    hindrances = hindrances_of(watch, place, (sights, works), recipe, entries, now)
+    hindrances = hindrances_of(watch, session, (sights, work), recipe, entries, now)
     sights = replace(sights, hindrances=hindrances)
     sights = replace(sights, free_since=_free_since(old, sights, now))
     if sights != old:
-        keep(place, old, sights)
-    return _standing(SessionLook(place, recipe), sights, works, now, is_mine=is_mine)
+        keep(session, old, sights)
+    return _standing(SessionLook(session, recipe), sights, work, now, is_mine=is_mine)
 
 
 def _standing(
-    one: SessionLook, sights: Sights, works: Works, now: datetime, *, is_mine: bool = False
+    one: SessionLook, sights: Sights, work: SessionWork, now: datetime, *, is_mine: bool = False
 ) -> SessionLook:
     """Return a look with where each tomogram stands."""
-    found = account_of(one.place.results, sights, works, now, is_mine=is_mine)
+    found = account_of(one.session.results, sights, work, now, is_mine=is_mine)
     return replace(one, account=found)
 
 
@@ -392,8 +394,8 @@ def orders(
     busy
         Names of sessions with a run that has been started and has not ended.
     """
-    at_work = {one.place.name for one in looks if one.is_at_work} | set(busy)
-    waiting = [one for one in looks if one.has_work(watch, now) and one.place.name not in at_work]
+    at_work = {one.session.name for one in looks if one.is_at_work} | set(busy)
+    waiting = [one for one in looks if one.has_work(watch, now) and one.session.name not in at_work]
 
     def turn(one: SessionLook) -> tuple[bool, str]:
         complete = [one.sights.tomograms[name].complete for name in one.ready]

@@ -21,17 +21,17 @@ from tomoseg.pipeline.session import (
     process_tomogram,
     session_address,
 )
-from tomoseg.service.arrivals import DIED, FAILED, RUNNING, Works, iso
+from tomoseg.service.arrivals import DIED, FAILED, RUNNING, SessionWork, iso
 from tomoseg.service.watching.looks import SessionLook, look_at, with_losses
-from tomoseg.service.watching.places import Place, place_of
+from tomoseg.service.watching.run import Process, SessionRun
+from tomoseg.service.watching.sessions import WatchedSession, find_session
 from tomoseg.service.watching.settings import Watch
-from tomoseg.service.watching.work import Process, Work
 
 
 @contextmanager
-def opened_work(
+def opened_run(
     watch: Watch, name: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-) -> Iterator[Work]:
+) -> Iterator[SessionRun]:
     """Hold a session's output and yield what is to be done, checked as ``validate`` does.
 
     Parameters
@@ -46,29 +46,29 @@ def opened_work(
     ResourceError
         If the disk is too full or the cluster is not there; recorded, and tried after a pause.
     """
-    place = place_of(watch, name)
+    session = find_session(watch, name)
     with explaining(), ExitStack() as stack:
         claim, waits = None, ""
         try:
-            claim = stack.enter_context(claimed(place.results))
+            claim = stack.enter_context(claimed(session.results))
         except ClaimError as error:
             waits = error.message
         if claim is None:
-            yield Work(watch, SessionLook(place), None, None, clock, waits=waits)
+            yield SessionRun(watch, SessionLook(session), None, None, clock, waits=waits)
             return
         now = clock()
-        seen = look_at(watch, place, now, is_mine=True)
+        seen = look_at(watch, session, now, is_mine=True)
         if not seen.is_held:
             seen = with_losses(seen, seen.comparable(now), now, is_mine=True)
-        work = Work(watch, seen, None, claim, clock, seen.works)
-        work.waits = next((each.say for each in seen.hindrances if each.kind != "recipe"), "")
-        with recording(work):
-            work.session = _planned(watch, seen)
-        yield work
+        run = SessionRun(watch, seen, None, claim, clock, seen.work)
+        run.waits = next((each.say for each in seen.hindrances if each.kind != "recipe"), "")
+        with recording(run):
+            run.session = _planned(watch, seen)
+        yield run
 
 
 @contextmanager
-def recording(work: Work) -> Iterator[None]:
+def recording(run: SessionRun) -> Iterator[None]:
     """Record what goes wrong in the block as trouble of the whole session, and raise it."""
     try:
         with explaining():
@@ -76,11 +76,11 @@ def recording(work: Work) -> Iterator[None]:
     except ClaimError:
         raise
     except TomosegError as error:
-        work.refuse(error)
+        run.refuse(error)
         raise
 
 
-def note_death(place: Place, why: str, now: datetime) -> None:
+def note_death(session: WatchedSession, why: str, now: datetime) -> None:
     """Record that the process of a session's run died: what it had in work has failed once.
 
     Raises
@@ -88,13 +88,13 @@ def note_death(place: Place, why: str, now: datetime) -> None:
     ClaimError
         If another run works on it.
     """
-    with explaining(), claimed(place.results):
-        works = Works.read(place.results)
-        for name, row in works.tomograms.items():
+    with explaining(), claimed(session.results):
+        work = SessionWork.read(session.results)
+        for name, row in work.tomograms.items():
             if row.state == RUNNING:
                 dead = replace(row, state=FAILED, finished=iso(now), error=f"{DIED}: {why}")
-                works = works.with_one(name, dead)
-        works.write(place.results)
+                work = work.with_one(name, dead)
+        work.write(session.results)
 
 
 def _planned(watch: Watch, seen: SessionLook) -> Session | None:
@@ -110,7 +110,7 @@ def _planned(watch: Watch, seen: SessionLook) -> Session | None:
 
 
 @contextmanager
-def cluster_of(work: Work) -> Iterator[tuple[str | None, str]]:
+def cluster_of(run: SessionRun) -> Iterator[tuple[str | None, str]]:
     """Start or reach the workers of a session; yield the scheduler's address and its dashboard.
 
     Raises
@@ -118,24 +118,24 @@ def cluster_of(work: Work) -> Iterator[tuple[str | None, str]]:
     ResourceError
         If that is not possible; recorded, and tried after a pause.
     """
-    session = work.session
+    session = run.session
     if session is None:
         yield None, ""
         return
-    with recording(work), session_address(session) as address:
+    with recording(run), session_address(session) as address:
         with runner_at(address, session.recipe.compute) as runner:
             dashboard = runner.dashboard
         yield address, dashboard
 
 
-def processing(work: Work, address: str | None) -> Process:
+def processing(run: SessionRun, address: str | None) -> Process:
     """Return what takes a tomogram through the stages in this process."""
-    session = work.session
+    session = run.session
     assert session is not None
 
     def process(found: Found, records: Records) -> dict[str, Any]:
         with runner_at(address, session.recipe.compute) as runner:
-            run_stage = session.stages_on(runner, lambda *progress: work.claim.check())
+            run_stage = session.stages_on(runner, lambda *progress: run.claim.check())
             return process_tomogram(session, found, run_stage, records)
 
     return process

@@ -13,7 +13,7 @@ from tomoseg.io.stores import Entry, Folder, checked_url, digest, is_folder
 from tomoseg.nets.card import SHIPPED_MODELS
 from tomoseg.recipe.plain_yaml import yaml_mapping
 from tomoseg.recipe.recipe import Recipe, load_recipe, recipe_from
-from tomoseg.service.watching.places import Place, check_root, is_match
+from tomoseg.service.watching.sessions import WatchedSession, check_root, is_match
 from tomoseg.service.watching.settings import Watch, at_scheduler
 
 OWN = "tomoseg.yaml"
@@ -52,14 +52,16 @@ class SessionRecipe:
         return self.recipe
 
 
-def session_recipe(watch: Watch, place: Place, entries: Sequence[Entry]) -> SessionRecipe:
+def session_recipe(
+    watch: Watch, session: WatchedSession, entries: Sequence[Entry]
+) -> SessionRecipe:
     """Return a session's recipe: ``tomoseg.yaml`` in its folder, or that of the first rule.
 
     A session's own recipe says nothing of where blocks run: who may write tomograms could start
     programs. What it names must lie below the watch's roots.
     """
     try:
-        recipe = _recipe(watch, place, any(entry.name == OWN for entry in entries))
+        recipe = _recipe(watch, session, any(entry.name == OWN for entry in entries))
     except RequestError as error:
         return SessionRecipe(digest(str(error)), error=error)
     # Without defaults: a new version has other keys, and what is done stays done.
@@ -76,32 +78,32 @@ def missing_model(recipe: SessionRecipe | None) -> str:
     return next((place for place in places if not is_folder(place)), "")
 
 
-def _recipe(watch: Watch, place: Place, is_own: bool) -> Recipe:
-    rule = next((rule for rule in watch.recipes if is_match(place.url, rule.sessions)), None)
+def _recipe(watch: Watch, session: WatchedSession, is_own: bool) -> Recipe:
+    rule = next((rule for rule in watch.recipes if is_match(session.url, rule.sessions)), None)
     if rule is None and not is_own:
         raise RequestError(
-            f"no recipe is known for {place.url}",
+            f"no recipe is known for {session.url}",
             remedy=f"Put a {OWN} beside the tomograms, or a rule into the watch's file.",
         )
     given = load_recipe(rule.recipe) if rule else Recipe()
     if is_own:
-        values = _own_values(place)
-        _check_places(recipe_from(values), place, watch)
+        values = _own_values(session)
+        _check_places(recipe_from(values), session, watch)
     else:
         values = given.model_dump(mode="json")
     compute = (watch.compute or given.compute).model_dump(mode="json")
     values["compute"] = at_scheduler(compute, watch.scheduler)
-    names = {**(values.get("session") or {}), "input": place.url, "output": place.output}
+    names = {**(values.get("session") or {}), "input": session.url, "output": session.output}
     recipe = recipe_from({**values, "session": names})
     # The watch's own section names its scheduler as well.
     is_at_scheduler = watch.scheduler is not None and watch.compute is not None
     return recipe.saying(without_scheduler(compute) if is_at_scheduler else compute)
 
 
-def _own_values(place: Place) -> dict[str, Any]:
-    name = f"{place.url}/{OWN}"
+def _own_values(session: WatchedSession) -> dict[str, Any]:
+    name = f"{session.url}/{OWN}"
     try:
-        values = yaml_mapping(Folder(place.url).read(OWN), name)
+        values = yaml_mapping(Folder(session.url).read(OWN), name)
     except StoreError as error:
         raise RequestError(error.message) from error
     if "compute" in values:
@@ -109,11 +111,11 @@ def _own_values(place: Place) -> dict[str, Any]:
             f"{name}: a session's own recipe cannot say where blocks run",
             remedy="Remove compute there; set it in the watch's file or in a rule's recipe.",
         )
-    _place_beside(values, place)
+    _place_beside(values, session)
     return values
 
 
-def _place_beside(values: dict[str, Any], place: Place) -> None:
+def _place_beside(values: dict[str, Any], session: WatchedSession) -> None:
     """Take relative places of a recipe from the session's folder, in place."""
     segment, source = values.get("segment"), values.get("source")
     networks = segment.get("networks") if isinstance(segment, Mapping) else None
@@ -121,18 +123,18 @@ def _place_beside(values: dict[str, Any], place: Place) -> None:
     holders += [(one, "model") for one in networks] if isinstance(networks, list) else []
     for holder, key in holders:
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
-            holder[key] = _beside(holder[key], place)
+            holder[key] = _beside(holder[key], session)
 
 
-def _beside(name: str, place: Place) -> str:
+def _beside(name: str, session: WatchedSession) -> str:
     is_placed = "://" in name or name in SHIPPED_MODELS or name.startswith("{folder}")
-    return name if is_placed or Path(name).is_absolute() else f"{place.url}/{name}"
+    return name if is_placed or Path(name).is_absolute() else f"{session.url}/{name}"
 
 
-def _check_places(recipe: Recipe, place: Place, watch: Watch) -> None:
+def _check_places(recipe: Recipe, session: WatchedSession, watch: Watch) -> None:
     models = [choice.model for choice in recipe.segment.choices]
     named = [model for model in models if model not in SHIPPED_MODELS]
     if recipe.source.mask:
-        named.append(recipe.source.mask.replace("{folder}", place.url).replace("{name}", "name"))
+        named.append(recipe.source.mask.replace("{folder}", session.url).replace("{name}", "name"))
     for name in named:
         check_root(name, watch.roots)

@@ -29,7 +29,7 @@ def shown(one: SessionLook) -> SessionSeen:
     kinds = {each.kind for each in one.account.hindrances}
     found = (state for kind, state in SESSIONS.items() if kind in kinds)
     state: SessionState = "unreadable" if one.problem else next(found, "seen")
-    return SessionSeen(one.place.name, state, times(one), incomplete_since(one.account))
+    return SessionSeen(one.session.name, state, times(one), incomplete_since(one.account))
 
 
 def show(
@@ -53,6 +53,6 @@ def show(
         )
     )
     for one in looks:
-        if one.place.results.is_local:
-            show_disk(one.place.results.path)
+        if one.session.results.is_local:
+            show_disk(one.session.results.path)
     return still

@@ -15,9 +15,9 @@ from tomoseg.io.stores import Entry, Folder, fingerprint, open_file
 from tomoseg.io.volumes.compressed import compression_of
 from tomoseg.io.volumes.sources import Found, kind_of, named, open_source
 from tomoseg.recipe.recipe import Recipe
-from tomoseg.service.arrivals import DONE, Seen, Sights, Works, iso, observed
-from tomoseg.service.watching.places import Place
+from tomoseg.service.arrivals import DONE, Seen, SessionWork, Sights, iso, observed
 from tomoseg.service.watching.recipes import SessionRecipe
+from tomoseg.service.watching.sessions import WatchedSession
 from tomoseg.service.watching.settings import Watch
 
 FORGOTTEN = timedelta(days=3)
@@ -26,18 +26,18 @@ FORGOTTEN = timedelta(days=3)
 log = logging.getLogger("tomoseg.service.watching.looks")
 
 
-def entries_of(place: Place) -> list[Entry]:
+def entries_of(session: WatchedSession) -> list[Entry]:
     """Return what stands in a session's folder, without links to what is not there."""
-    folder = Folder(place.url)
+    folder = Folder(session.url)
     return [one for one in folder.entries() if one.size or one.is_folder or folder.exists(one.name)]
 
 
 def is_there(url: str) -> bool:
     """Tell whether a tomogram's file is there, on a drive or in a store that answers."""
-    place, _, name = url.rpartition("/")
+    folder, _, name = url.rpartition("/")
     try:
         with explaining():
-            if not Folder(place).exists(name):
+            if not Folder(folder).exists(name):
                 return False
             if kind_of(url) != "zarr":
                 with open_file(url) as file:
@@ -60,8 +60,8 @@ def seen_gone(old: Sights, now: datetime) -> Sights:
 
 def seen_there(
     watch: Watch,
-    place: Place,
-    known: tuple[Sights, Works],
+    session: WatchedSession,
+    known: tuple[Sights, SessionWork],
     recipe: SessionRecipe,
     entries: Sequence[Entry],
     now: datetime,
@@ -73,8 +73,8 @@ def seen_there(
     known
         What was before.
     """
-    old, works = known
-    urls = {f"{place.url}/{entry.name}": entry for entry in entries}
+    old, work = known
+    urls = {f"{session.url}/{entry.name}": entry for entry in entries}
     beside = {entry.name for entry in entries}
     rows = {}
     among, found = _found(recipe, urls)
@@ -89,7 +89,7 @@ def seen_there(
             incomplete=_asking(watch, one, entry, beside),
         )
     for name, seen in old.tomograms.items():
-        worked = works.tomograms.get(name)
+        worked = work.tomograms.get(name)
         is_done = worked is not None and worked.state == DONE
         # What is there and no tomogram any more is so by another recipe.
         if name not in rows and seen.url not in urls and _is_kept(seen, now, is_done=is_done):

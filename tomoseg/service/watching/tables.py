@@ -43,7 +43,7 @@ def table(
     ]
     rows = [("session", *columns)]
     rows += [
-        (one.place.name, *(str(row[each] or "-") for each in columns))
+        (one.session.name, *(str(row[each] or "-") for each in columns))
         for one, row in zip(looks, found, strict=True)
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -56,8 +56,8 @@ def table(
 
 def _why(one: SessionLook, now: datetime) -> list[str]:
     """Return what a person should know of a session: what hinders it, is missing, or failed."""
-    name, hindrances = one.place.name, one.account.hindrances
-    lines = [f"{name}: {told(each, now, one.place.results)}" for each in hindrances]
+    name, hindrances = one.session.name, one.account.hindrances
+    lines = [f"{name}: {told(each, now, one.session.results)}" for each in hindrances]
     if one.problem and not any(each.kind == "unreadable" for each in hindrances):
         lines.append(f"{name}: {one.problem}")
     if left_out := told_left_out(one.sights.left_out, is_watched=True):
@@ -88,9 +88,9 @@ def standstill_of(
     """
     if every is None:
         every = looks_of(next((one.sights.watch for one in looks if one.sights.watch), ""))
-    return standstill({one.place.name: one.account for one in looks}, now, every)
+    return standstill({one.session.name: one.account for one in looks}, now, every)
 
 
 def times(one: SessionLook) -> list[Times]:
     """Return when what happened to the tomograms of a session that are complete."""
-    return account_times(one.account, one.place.name)
+    return account_times(one.account, one.session.name)

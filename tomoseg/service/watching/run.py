@@ -34,9 +34,9 @@ from tomoseg.service.arrivals import (
     REFUSED,
     RUNNING,
     SPARED,
+    SessionWork,
     Sights,
-    Worked,
-    Works,
+    TomogramWork,
     iso,
     stopped,
 )
@@ -82,8 +82,8 @@ class Outcome:
 
 
 @dataclass
-class Work:
-    """A run's hold on a session, from :func:`tomoseg.service.watching.opening.opened_work`.
+class SessionRun:
+    """A run's hold on a session, from :func:`tomoseg.service.watching.opening.opened_run`.
 
     Parameters
     ----------
@@ -100,9 +100,9 @@ class Work:
     session: Session | None
     held: Claim | None
     clock: Callable[[], datetime]
-    works: Works = field(default_factory=Works)
+    work: SessionWork = field(default_factory=SessionWork)
     waits: str = ""
-    before: dict[str, Worked | None] = field(default_factory=dict)
+    before: dict[str, TomogramWork | None] = field(default_factory=dict)
     """What was known of each tomogram that is in work."""
 
     @property
@@ -188,13 +188,13 @@ class Work:
 
     def _give_back(self, journal: Journal) -> None:
         """Leave what is in work as it was found: a run that is told to end was no attempt."""
-        rows = {**self.works.tomograms, **self.before}
+        rows = {**self.work.tomograms, **self.before}
         kept = {name: row for name, row in rows.items() if row is not None}
-        self.works = replace(self.works, tomograms=kept)
+        self.work = replace(self.work, tomograms=kept)
         try:
             with explaining():
                 self.claim.check()
-                self.works.write(self.seen.place.results)
+                self.work.write(self.seen.session.results)
                 for name in self.before:
                     journal.note({"name": name, "state": "waiting"})
         except TomosegError as error:
@@ -203,14 +203,14 @@ class Work:
             self.claim.give_up()
 
     def _begin(self, name: str, journal: Journal) -> None:
-        seen, old = self.seen.sights.tomograms[name], self.works.tomograms.get(name)
+        seen, old = self.seen.sights.tomograms[name], self.work.tomograms.get(name)
         digest = self._digest
         is_again = old is not None and old.counts(seen, digest)
         attempts = old.attempts + 1 if old and is_again else 1
         self.before[name] = old
         self._note(
             name,
-            Worked(
+            TomogramWork(
                 seen.size, seen.version, digest, RUNNING, attempts,
                 seen.first_seen, seen.complete, iso(self.clock()),
                 spared=old.spared if old and is_again else 0,
@@ -222,7 +222,7 @@ class Work:
         self, future: Future[dict[str, Any]], found: Found, records: Records, journal: Journal
     ) -> tuple[dict[str, Any], TomosegError | None]:
         """Write what became of a tomogram; return its row and error."""
-        begun = self.works.tomograms[found.name]
+        begun = self.work.tomograms[found.name]
         done = replace(begun, finished=iso(self.clock()))
         error: TomosegError | None = None
         try:
@@ -245,7 +245,7 @@ class Work:
         return row, error
 
     def _spared(
-        self, found: Found, done: Worked, error: TomosegError, *, is_there: bool
+        self, found: Found, done: TomogramWork, error: TomosegError, *, is_there: bool
     ) -> dict[str, Any]:
         """Note that a tomogram waits without fault of its own; return its row."""
         why = error.message if is_there else f"{found.url} is not there"
@@ -258,14 +258,14 @@ class Work:
         return {"name": found.name, "state": "waiting", "notes": [f"waits: {why}"]}
 
     def _failed(
-        self, found: Found, done: Worked, error: TomosegError, records: Records
+        self, found: Found, done: TomogramWork, error: TomosegError, records: Records
     ) -> dict[str, Any]:
         """Note a tomogram's failure; return its row."""
         # What is missing beside a tomogram, such as its mask, may come.
         is_wrong = isinstance(error, WRONG) and not isinstance(error, MissingError)
         done = replace(done, spared=0)
         if not isinstance(error, ResourceError):
-            self.works = replace(self.works, trouble=None)
+            self.work = replace(self.work, trouble=None)
         self._note(found.name, replace(done, state=REFUSED if is_wrong else FAILED))
         return failed_row(found.name, error, records) | {
             "attempts": done.attempts,
@@ -276,37 +276,37 @@ class Work:
         """Take note of what is gone meanwhile; if it cannot be, the next look does."""
         try:
             with explaining():
-                look_at(self.watch, self.seen.place, self.clock(), is_mine=True)
+                look_at(self.watch, self.seen.session, self.clock(), is_mine=True)
         except TomosegError as error:
-            log.warning("%s: %s", self.seen.place.name, error)
+            log.warning("%s: %s", self.seen.session.name, error)
 
     def _why_to_wait(self) -> str:
         """Say why nothing more is to be begun now; empty if nothing hinders."""
-        place = self.seen.place
+        session = self.seen.session
         try:
             with explaining():
-                entries = entries_of(place)
-                sights = Sights.read(place.results)
-                found = paused(self.watch, place, sights, entries, self.clock())
+                entries = entries_of(session)
+                sights = Sights.read(session.results)
+                found = paused(self.watch, session, sights, entries, self.clock())
         except TomosegError as error:
             return error.message
         if found:
             return f"paused: {found[0].say}"
-        return "" if has_tomograms(entries) else f"{place.url} is empty or gone"
+        return "" if has_tomograms(entries) else f"{session.url} is empty or gone"
 
-    def _note(self, name: str, worked: Worked) -> None:
+    def _note(self, name: str, worked: TomogramWork) -> None:
         """Write a tomogram's row; one that is done shows that there is no trouble any more."""
         self.claim.check()
-        works = self.works.with_one(name, worked)
-        self.works = replace(works, trouble=None) if worked.state == DONE else works
-        _patiently(lambda: self.works.write(self.seen.place.results))
+        work = self.work.with_one(name, worked)
+        self.work = replace(work, trouble=None) if worked.state == DONE else work
+        _patiently(lambda: self.work.write(self.seen.session.results))
 
     def _stop(self, error: TomosegError, *, is_refusal: bool = False, missing: str = "") -> None:
-        now, output = self.clock(), self.seen.place.results
-        trouble = stopped(self.works.trouble, error, self._digest, now)
+        now, output = self.clock(), self.seen.session.results
+        trouble = stopped(self.work.trouble, error, self._digest, now)
         trouble = replace(trouble, is_refusal=is_refusal, missing=missing)
-        self.works = replace(self.works, trouble=trouble)
-        _patiently(lambda: self.works.write(output))
+        self.work = replace(self.work, trouble=trouble)
+        _patiently(lambda: self.work.write(output))
         _patiently(lambda: note_trouble(output, error, now, is_refusal=is_refusal))
 
     @property

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Place:
+class WatchedSession:
     """One session: its name, the URL of its folder, and of its results."""
 
     name: str
@@ -35,12 +35,12 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Ground:
+class FoundSessions:
     """What a look finds of the sessions' folders.
 
     Parameters
     ----------
-    places
+    sessions
         The sessions, by name.
     missing
         Names of those that were known before, and that no pattern finds any more.
@@ -48,12 +48,12 @@ class Ground:
         What is wrong with a pattern, and its remedy: such as that it matches nothing.
     """
 
-    places: tuple[Place, ...]
+    sessions: tuple[WatchedSession, ...]
     missing: frozenset[str] = frozenset()
     warnings: tuple[tuple[str, str], ...] = ()
 
 
-def ground_of(watch: Watch, known: Mapping[str, Known]) -> Ground:
+def find_sessions(watch: Watch, known: Mapping[str, Known]) -> FoundSessions:
     """Find the sessions; of those known before, also those whose folder no pattern finds now.
 
     Raises
@@ -61,34 +61,34 @@ def ground_of(watch: Watch, known: Mapping[str, Known]) -> Ground:
     RequestError
         If two would have one output, or one lies outside of the roots.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, WatchedSession] = {}
     warnings = []
     for pattern in watch.sessions:
         matches, warning = _found(pattern)
         warnings += [warning] if warning else []
         for name, url in matches:
-            place = _placed(watch, name, url)
-            other = found.setdefault(place.output, place)
-            if other.url != place.url:
+            session = _placed(watch, name, url)
+            other = found.setdefault(session.output, session)
+            if other.url != session.url:
                 raise RequestError(
-                    f"{other.url} and {place.url} would both write to {place.output}",
+                    f"{other.url} and {session.url} would both write to {session.output}",
                     remedy="Change sessions or output in the watch's file.",
                 )
-    names = {place.name for place in found.values()}
+    names = {session.name for session in found.values()}
     missing = {
         name: _placed(watch, name, one.url)
         for name, one in known.items()
         if name not in names and any(_fits(name, one.url, each) for each in watch.sessions)
     }
-    for place in missing.values():
-        found.setdefault(place.output, place)
-    places = sorted(found.values(), key=lambda place: place.name)
-    return Ground(tuple(places), frozenset(missing), tuple(warnings))
+    for session in missing.values():
+        found.setdefault(session.output, session)
+    sessions = sorted(found.values(), key=lambda session: session.name)
+    return FoundSessions(tuple(sessions), frozenset(missing), tuple(warnings))
 
 
-def places_of(watch: Watch) -> list[Place]:
-    """Return the sessions that there are, and those known before, by name; raise as ground_of."""
-    return list(ground_of(watch, remembered(presences_of(watch))).places)
+def sessions_of(watch: Watch) -> list[WatchedSession]:
+    """Return the sessions that there are, and those known before, by name; raise as find_sessions."""
+    return list(find_sessions(watch, remembered(presences_of(watch))).sessions)
 
 
 def presence_of(watch: Watch) -> Presence:
@@ -149,11 +149,11 @@ def _found(pattern: str) -> tuple[list[tuple[str, str]], tuple[str, str] | None]
     return matches, None
 
 
-def _placed(watch: Watch, name: str, url: str) -> Place:
-    place = Place(name, url, checked_url(watch.output.replace("{session}", name)))
-    for where in (place.url, place.output):
+def _placed(watch: Watch, name: str, url: str) -> WatchedSession:
+    session = WatchedSession(name, url, checked_url(watch.output.replace("{session}", name)))
+    for where in (session.url, session.output):
         check_root(where, watch.roots)
-    return place
+    return session
 
 
 def _fits(name: str, url: str, pattern: str) -> bool:
@@ -167,7 +167,7 @@ def _fits(name: str, url: str, pattern: str) -> bool:
     return is_match and name == ("/".join(matched) or parts[-1])
 
 
-def place_of(watch: Watch, name: str) -> Place:
+def find_session(watch: Watch, name: str) -> WatchedSession:
     """Return a session by its name or URL.
 
     Raises
@@ -175,9 +175,9 @@ def place_of(watch: Watch, name: str) -> Place:
     RequestError
         If there is none.
     """
-    for place in places_of(watch):
-        if name in (place.name, place.url):
-            return place
+    for session in sessions_of(watch):
+        if name in (session.name, session.url):
+            return session
     raise RequestError(
         f"there is no session {name!r}", remedy=f"Look below {', '.join(watch.sessions)}."
     )
