@@ -213,9 +213,9 @@ def test_table_survives_a_sidecar(tmp_path_factory: pytest.TempPathFactory) -> N
     labels = local_components(volume)
     table = object_table(labels, volume, begin=(10, 20, 30), volume_shape=(50, 50, 50))
     path = tmp_path_factory.mktemp("sidecar") / "block.npz"
-    np.savez(path, **table.as_arrays(), **faces(labels))
+    np.savez(path, **table.as_dict(), **faces(labels))
     with np.load(path) as arrays:
-        back = ObjectTable.from_arrays(arrays)
-    for name, values in table.as_arrays().items():
+        back = ObjectTable.from_dict(arrays)
+    for name, values in table.as_dict().items():
         np.testing.assert_array_equal(getattr(back, name), values)
     assert len(pickle.loads(pickle.dumps(table))) == len(table)

@@ -242,7 +242,7 @@ def test_blocks_leave_no_trace(block, thickness):
     how = {"sampling": sampling, "settings": settings}
     one, other = (
         sample_surfaces(connected_surfaces(each, **how), name="m", **how)
-        for each in (whole, parts.taken(rng.permutation(len(parts))))
+        for each in (whole, parts.select(rng.permutation(len(parts))))
     )
     np.testing.assert_array_equal(one.particles.orientations, other.particles.orientations)
     np.testing.assert_array_equal(one.particles.points_angstrom, other.particles.points_angstrom)

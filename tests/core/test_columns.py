@@ -31,8 +31,8 @@ def test_rows_are_joined_and_taken_in_the_order_asked_for():
     table = Picks.concatenate([picks(1, 2), Picks.none(), picks(3)])
     assert table.score.tolist() == [1, 2, 3]
     assert table.index[:, 0].tolist() == [0, 1, 0]
-    assert table.taken(np.array([2, 0])).score.tolist() == [3, 1]
-    assert table.taken(table.score > 1).index.tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert table.select(np.array([2, 0])).score.tolist() == [3, 1]
+    assert table.select(table.score > 1).index.tolist() == [[1, 1, 1], [0, 0, 0]]
 
 
 def test_a_file_with_more_columns_is_read_and_one_with_fewer_refused(tmp_path):

@@ -16,9 +16,9 @@ the blocks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 import cc3d
 import numpy as np
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from tomoseg.core.columns import Columns, column
 from tomoseg.core.sampling import Shape, as_shape
 
 Connectivity = Literal[6, 26]
@@ -37,7 +38,7 @@ AXES = "zyx"
 
 
 @dataclass(frozen=True, eq=False)
-class ObjectTable:
+class ObjectTable(Columns):
     """What is known of each object of a block or a volume; row ``i`` is label ``i + 1``.
 
     Parameters
@@ -54,43 +55,17 @@ class ObjectTable:
         int64, shape (n,): the value that its voxels have in the volume.
     """
 
-    voxels: Ints
-    centre_sum: Ints
-    begin: Ints
-    end: Ints
-    first: Ints
-    value: Ints
-
-    def __len__(self) -> int:
-        """Return the number of objects."""
-        return len(self.voxels)
+    voxels: Ints = column(np.int64)
+    centre_sum: Ints = column(np.int64, 3)
+    begin: Ints = column(np.int64, 3)
+    end: Ints = column(np.int64, 3)
+    first: Ints = column(np.int64)
+    value: Ints = column(np.int64)
 
     @property
     def centres(self) -> NDArray[np.float64]:
         """Centres of mass, float64, shape (n, 3), zyx, voxels."""
         return np.asarray(self.centre_sum / self.voxels[:, None])
-
-    def take(self, rows: NDArray[Any]) -> ObjectTable:
-        """Return the objects at these rows (indices or flags)."""
-        return ObjectTable(**{name: values[rows] for name, values in self.as_arrays().items()})
-
-    def as_arrays(self) -> dict[str, Ints]:
-        """Return the columns by name, for an ``.npz`` sidecar."""
-        return {column.name: getattr(self, column.name) for column in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ObjectTable:
-        """Return the table that :meth:`as_arrays` described; other entries are ignored."""
-        return cls(**{f.name: np.asarray(arrays[f.name], np.int64) for f in fields(cls)})
-
-    @classmethod
-    def concatenate(cls, tables: Sequence[ObjectTable]) -> ObjectTable:
-        """Return the rows of all tables, in order."""
-        if not tables:
-            none, points = np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
-            return cls(none, points, points, points, none, none)
-        columns = [table.as_arrays() for table in tables]
-        return cls(**{name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +101,7 @@ class Merged:
     def select(self, keep: NDArray[np.bool_]) -> Merged:
         """Drop the objects whose flag is false, and number the others 1..n in the same order."""
         renumber = np.concatenate([[0], np.cumsum(keep) * keep]).astype(np.uint32)
-        return Merged(renumber[self.lookups], self.offsets, self.table.take(keep))
+        return Merged(renumber[self.lookups], self.offsets, self.table.select(keep))
 
 
 def local_components(volume: Mask, *, connectivity: Connectivity = 26) -> Labels:
@@ -277,7 +252,7 @@ def merge(tables: Sequence[ObjectTable], pairs: Ints) -> Merged:
     return Merged(
         lookups=np.concatenate([[0], rank[owner] + 1]).astype(np.uint32),
         offsets=provisional_offsets(tables),
-        table=joined.take(order),
+        table=joined.select(order),
     )
 
 
@@ -332,7 +307,7 @@ def _gather(pieces: ObjectTable, owner: Ints) -> ObjectTable:
     """Sum and bound the rows of each owner 0..n-1; none is without a row."""
     order = np.argsort(owner, kind="stable")
     starts = np.flatnonzero(np.diff(owner[order], prepend=-1))
-    rows = pieces.take(order)
+    rows = pieces.select(order)
     if not len(rows):
         return rows
     return ObjectTable(

@@ -48,6 +48,6 @@ class Columns:
         tables = [part.as_dict() for part in parts or [cls.none()]]
         return cls(**{name: np.concatenate([t[name] for t in tables]) for name in tables[0]})
 
-    def taken(self, rows: NDArray[np.generic]) -> Self:
+    def select(self, rows: NDArray[np.generic]) -> Self:
         """Return some rows, by number or flagged, in that order."""
         return type(self)(**{name: values[rows] for name, values in self.as_dict().items()})

@@ -63,7 +63,7 @@ class Ridge:
         """Sort the points of a volume, whatever order the blocks came in."""
         keys = (points.index.astype(np.int64) + PADDING) @ _strides(sampling)
         order = np.argsort(keys)
-        kept = points.taken(order)
+        kept = points.select(order)
         return cls(
             sampling,
             np.append(keys[order], ABSENT),

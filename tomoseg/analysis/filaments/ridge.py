@@ -110,7 +110,7 @@ def ridge_points(
     )
     radii = aside * (unit / settings.radius_angstrom)
     points = _owned(block, around, strength, (index, direction, radii))
-    return points.taken(~_along_border(points, sampling.binned(factor), settings))
+    return points.select(~_along_border(points, sampling.binned(factor), settings))
 
 
 def _along_border(

@@ -38,7 +38,7 @@ class Picks:
         """Return the number of particles kept."""
         return len(self.particles)
 
-    def keep(self, is_kept: NDArray[np.bool_], reason: str) -> Picks:
+    def select(self, is_kept: NDArray[np.bool_], reason: str) -> Picks:
         """Leave out the particles for which a bool array, shape (n,), is false."""
         gone = int(np.count_nonzero(~is_kept))
         left_out = {**self.left_out, reason: gone} if gone else self.left_out
@@ -49,13 +49,13 @@ def limited(picks: Picks, *, sampling: Sampling, settings: PickingSettings) -> P
     """Apply the limits that a particle's own numbers and its place in the volume decide."""
     least, most = settings.volumes_nm3(sampling)
     # Peaks have no volume: what is not known is not compared.
-    picks = picks.keep(~(picks.volumes_nm3 < least), "too small")
-    picks = picks.keep(~(picks.volumes_nm3 > most), "too large")
-    picks = picks.keep(picks.particles.scores >= settings.minimum_score, "score too low")
+    picks = picks.select(~(picks.volumes_nm3 < least), "too small")
+    picks = picks.select(~(picks.volumes_nm3 > most), "too large")
+    picks = picks.select(picks.particles.scores >= settings.minimum_score, "score too low")
     if settings.border == "keep":
         return picks
     near = near_border(picks.particles.points_angstrom, sampling, settings.radius_angstrom)
-    return picks.keep(~near, "at the border")
+    return picks.select(~near, "at the border")
 
 
 def apart(picks: Picks, settings: PickingSettings) -> Picks:
@@ -65,7 +65,7 @@ def apart(picks: Picks, settings: PickingSettings) -> Picks:
     found, is_kept = picks.particles, np.zeros(len(picks), bool)
     rows = suppress(found.points_angstrom, found.scores, settings.minimum_distance_angstrom)
     is_kept[rows] = True
-    return picks.keep(is_kept, "too near to a better one")
+    return picks.select(is_kept, "too near to a better one")
 
 
 def are_best(particles: Particles, number: int) -> NDArray[np.bool_]:

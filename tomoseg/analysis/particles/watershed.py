@@ -12,8 +12,7 @@ integers, which the blocks add up to whatever the blocks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from math import ceil
 from typing import Any
@@ -27,6 +26,7 @@ from tomoseg.analysis.binning import BinnedBlock, binned_block, binning_factor
 from tomoseg.analysis.particles.limits import Picks, Values, solid, suppress
 from tomoseg.analysis.particles.settings import PickingSettings
 from tomoseg.core.blocks import Box
+from tomoseg.core.columns import Columns, column
 from tomoseg.core.coordinates import Particles
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Sampling, Shape, Triple, as_shape
@@ -46,7 +46,7 @@ RADIUS_BINS, LEAST_BINS = 8.0, 3.0
 
 
 @dataclass(frozen=True, eq=False)
-class Basins:
+class Basins(Columns):
     """Parts of basins: what the voxels of some blocks belong to.
 
     Parameters
@@ -63,26 +63,11 @@ class Basins:
         bool, shape (n,): whether the top is one of a particle.
     """
 
-    tops: Ints
-    heights: Values
-    is_particle: NDArray[np.bool_]
-    bins: Ints
-    centre_sum: Ints
-
-    def as_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the columns by name, for an ``.npz`` sidecar."""
-        return {column.name: getattr(self, column.name) for column in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Basins:
-        """Return what :meth:`as_arrays` described."""
-        return cls(**arrays)
-
-    @classmethod
-    def none(cls) -> Basins:
-        """Return no basins."""
-        numbers, points = np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
-        return cls(points, np.zeros(0), np.zeros(0, bool), numbers, points)
+    tops: Ints = column(np.int64, 3)
+    heights: Values = column(np.float64)
+    is_particle: NDArray[np.bool_] = column(np.bool_)
+    bins: Ints = column(np.int64)
+    centre_sum: Ints = column(np.int64, 3)
 
     def gathered(self, owner: Ints, heads: Ints, rows: NDArray[Any] | slice = ALL) -> Basins:
         """Add up the parts at some rows by owner 0..n-1, whose top is at row ``heads[owner]``."""
@@ -212,8 +197,7 @@ def pick_basins(
     highest stands; the basins of all other tops go to the nearest one within 1.5 radii.
     """
     grid = sampling.binned(basin_factor(settings, sampling))
-    parts = [each.as_arrays() for each in (Basins.none(), *found)]
-    every = Basins(**{key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+    every = Basins.concatenate(found)
     _, heads, owner = np.unique(every.tops, axis=0, return_index=True, return_inverse=True)
     basins = every.gathered(owner.reshape(-1), heads)
     points = grid.to_angstrom(basins.tops)

@@ -130,7 +130,7 @@ def sample_surfaces(
     keys = np.ravel_multi_index(tuple(places.index.T.astype(np.int64)), grid.shape)
     rows = thinned(found, scattered(keys), settings.spacing_angstrom)
     owner = owners(found, rows)
-    chosen, shares = places.taken(rows), places.area_angstrom2.astype(np.float64)
+    chosen, shares = places.select(rows), places.area_angstrom2.astype(np.float64)
     area = np.asarray(np.bincount(owner, shares, minlength=len(rows)), np.float64)
     volume = np.bincount(owner, shares * places.thickness_angstrom, minlength=len(rows))
     turn = np.zeros(len(rows))

@@ -74,7 +74,7 @@ def contacts(name: str, surfaces: Mapping[str, Surfaces], *, within_angstrom: fl
                 away[mine.number == number] = np.inf
             parts.append(_pairs(mine, away, other_class, number))
     table = Contacts.concatenate(parts)
-    return table.taken(np.argsort(table.surface, kind="stable"))
+    return table.select(np.argsort(table.surface, kind="stable"))
 
 
 def _distances(at: Floats, other: Floats, within: float) -> Floats:

@@ -44,9 +44,9 @@ class Surfaces:
     places: SheetPoints
     number: Index
 
-    def taken(self, is_kept: NDArray[np.bool_]) -> Surfaces:
+    def select(self, is_kept: NDArray[np.bool_]) -> Surfaces:
         """Return the places for which a bool array, shape (n,), is true."""
-        return Surfaces(self.places.taken(is_kept), self.number[is_kept])
+        return Surfaces(self.places.select(is_kept), self.number[is_kept])
 
 
 def connect(
@@ -91,15 +91,15 @@ def connect(
 
 def _strong(points: SheetPoints, settings: SurfaceSettings) -> SheetPoints:
     """Sort the places and drop what is weak or as thick as two sheets."""
-    points = points.taken(np.lexsort(points.index.T[::-1]))
+    points = points.select(np.lexsort(points.index.T[::-1]))
     if not len(points):
         return points
     level = np.clip(np.percentile(points.strength, LEVEL_PERCENTILE), *LEVEL_BOUNDS)
-    points = points.taken(points.strength >= settings.threshold * level)
+    points = points.select(points.strength >= settings.threshold * level)
     thickness = points.thickness_angstrom
     measured = np.isfinite(thickness)
     usual = np.median(thickness[measured]) if measured.any() else 0.0
-    return points.taken(measured & (thickness <= MERGED_THICKNESSES * usual))
+    return points.select(measured & (thickness <= MERGED_THICKNESSES * usual))
 
 
 def _links(places: SheetPoints, settings: SurfaceSettings, bin_angstrom: float) -> Index:
@@ -131,7 +131,7 @@ def _large(
     number = number[part]
     row = np.cumsum(number > 0) - 1
     return (
-        places.taken(number > 0),
+        places.select(number > 0),
         number[number > 0],
         row[links[number[links[:, 0]] > 0]],
     )

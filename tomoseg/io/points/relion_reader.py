@@ -32,7 +32,7 @@ from tomoseg.io.points.relion_columns import (
     turned_shifts,
     with_optics,
 )
-from tomoseg.io.points.rows import Rows, finite, joined, points_of, said_of_merits, whole
+from tomoseg.io.points.rows import Rows, finite, points_of, said_of_merits, whole
 
 CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
 PIXELS = [f"rlnCoordinate{axis}" for axis in "XYZ"]
@@ -107,7 +107,7 @@ def read_relion(
         parts.append(shared_rows(rows, number, points, helical=TUBE in table))
         merit = said_of_merits(parts[-1].scores)
         says.append(tuple(filter(None, (said, owners.says[place], unit, merit))))
-    found = points_of(joined(parts), contexts, name)
+    found = points_of(Rows.concatenate(parts), contexts, name)
     return [replace(one, says=each) for one, each in zip(found, says, strict=True)]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tomoseg.core.columns import Columns, column
 from tomoseg.core.coordinates import Filament, Particles, Points, tangents
 from tomoseg.core.errors import FormatError, RequestError
 from tomoseg.io.points.dialects import TomoContext, TomogramPoints, WriteOptions, segments
@@ -21,7 +22,7 @@ _ALONG_DEGREES = 30.0
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Rows(Columns):
     """Points of one class in any number of tomograms, a row a particle or segment.
 
     Parameters
@@ -42,45 +43,18 @@ class Rows:
         bool, shape (n,).
     """
 
-    tomogram: Integers
-    points_angstrom: Points
-    orientations: Points
-    scores: Points
-    filament: Integers
-    track_angstrom: Points
-    polarity_known: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.tomogram)
+    tomogram: Integers = column(np.int64)
+    points_angstrom: Points = column(np.float64, 3)
+    orientations: Points = column(np.float64, 3, 3)
+    scores: Points = column(np.float64)
+    filament: Integers = column(np.int64)
+    track_angstrom: Points = column(np.float64)
+    polarity_known: NDArray[np.bool_] = column(np.bool_)
 
     @property
     def has_scores(self) -> bool:
         """Whether the score is known in every row."""
         return len(self) > 0 and bool(np.isfinite(self.scores).all())
-
-    def select(self, is_kept: NDArray[np.bool_] | Integers) -> Rows:
-        """Return the rows where a bool array is true, or those at the places given."""
-        return Rows(**{name: values[is_kept] for name, values in vars(self).items()})
-
-
-def joined(parts: Sequence[Rows]) -> Rows:
-    """Return the rows of all parts, in order."""
-    parts = [_NO_ROWS, *parts]
-    return Rows(
-        **{name: np.concatenate([getattr(p, name) for p in parts]) for name in vars(_NO_ROWS)}
-    )
-
-
-_NO_ROWS = Rows(
-    np.empty(0, np.int64),
-    np.empty((0, 3)),
-    np.empty((0, 3, 3)),
-    np.empty(0),
-    np.empty(0, np.int64),
-    np.empty(0),
-    np.empty(0, np.bool_),
-)
 
 
 def rows_of(tomograms: Sequence[TomogramPoints], options: WriteOptions) -> Rows:
@@ -99,7 +73,7 @@ def rows_of(tomograms: Sequence[TomogramPoints], options: WriteOptions) -> Rows:
             for line in points.filaments
         ]
         parts += [_particle_rows(place, particles) for particles in points.particles]
-    return joined(parts)
+    return Rows.concatenate(parts)
 
 
 def half_sets(tomogram: NDArray[np.generic], filament: Integers) -> Integers:

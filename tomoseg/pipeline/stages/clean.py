@@ -82,7 +82,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     _relabel(context, ledger, objects, kept, grid)
     classes = {name: kept.table.value == context.label(name) for name in settings}
     for name, rows in classes.items():
-        table = kept.table.take(rows)
+        table = kept.table.select(rows)
         context.records.write_arrays(
             f"objects/{name}.npz",
             {
@@ -107,7 +107,7 @@ def _kept(
     keep = np.zeros(len(table), np.bool_)
     for name, one in settings.items():
         rows = table.value == context.label(name)
-        keep[rows] = cleanup.kept_objects(table.take(rows), one, context.sampling())
+        keep[rows] = cleanup.kept_objects(table.select(rows), one, context.sampling())
     return keep
 
 
@@ -265,7 +265,7 @@ class Components:
                 begin=block.write.begin,
                 volume_shape=self.source.shape,
             )
-            columns |= {f"{name}.{key}": column for key, column in table.as_arrays().items()}
+            columns |= {f"{name}.{key}": column for key, column in table.as_dict().items()}
             if len(table):
                 planes |= {f"{name}.{key}": plane for key, plane in labels.faces(found).items()}
         self.ledger.write_arrays(receipt_name(self.label, block), columns)
@@ -278,7 +278,7 @@ class Components:
         names = (receipt_name(self.label, block) for block in grid)
         for arrays in map(self._by_part, self.ledger.read_all_arrays(names)):
             for name, columns in arrays.items():
-                found[name].append(labels.ObjectTable.from_arrays(columns))
+                found[name].append(labels.ObjectTable.from_dict(columns))
         return found
 
     def planes(self, block: Block) -> dict[str, dict[str, NDArray[Any]]]:

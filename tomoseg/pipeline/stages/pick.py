@@ -42,7 +42,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for (name, settings), end in zip(_picked(context).items(), ends.tolist(), strict=True):
         rows = np.arange(end - len(found[name]), end)
-        summary[name] = _finish(context, name, found[name], around.take(rows), settings)
+        summary[name] = _finish(context, name, found[name], around.select(rows), settings)
     return {**summary, "notes": [note for name in summary if (note := _note(name, summary[name]))]}
 
 
@@ -50,7 +50,7 @@ def _inside(context: Context, ledger: Ledger, name: str, settings: PickingSettin
     """Pick a class's particles and keep those that the mask allows."""
     picks = PICKERS[settings.method](context, ledger, name, settings)
     codes = codes_at(context, picks.particles.points_angstrom)
-    return picks.keep(codes == INSIDE, "outside the mask")
+    return picks.select(codes == INSIDE, "outside the mask")
 
 
 def _finish(
@@ -59,12 +59,12 @@ def _finish(
     """Leave out what is near other classes, and all but the best; write the rest."""
     for other, angstrom in settings.exclude.items():
         is_far = ~(around.objects[other].nearest.angstrom < angstrom)
-        picks = picks.keep(is_far, f"nearer than {angstrom:g} Å to {other}")
-        around = around.take(np.flatnonzero(is_far))
+        picks = picks.select(is_far, f"nearer than {angstrom:g} Å to {other}")
+        around = around.select(np.flatnonzero(is_far))
     if settings.top_n is not None:
         is_best = particles.are_best(picks.particles, settings.top_n)
-        picks = picks.keep(is_best, f"beyond the best {settings.top_n}")
-        around = around.take(np.flatnonzero(is_best))
+        picks = picks.select(is_best, f"beyond the best {settings.top_n}")
+        around = around.select(np.flatnonzero(is_best))
     found = picks.particles
     arrays = {
         "points_angstrom": found.points_angstrom,
@@ -127,12 +127,12 @@ def _pick_basins(context: Context, ledger: Ledger, name: str, settings: PickingS
     place = evidence(context, name)
     work = FindPoints(ledger, f"basins-{name}", *place, sampling, settings, _basins)
     receipts = context.run_pass(ledger, work.label, work, _blocks(context, halo, factor))
-    found = [particles.Basins.from_arrays(arrays) for arrays in ledger.read_all_arrays(receipts)]
+    found = [particles.Basins.from_dict(arrays) for arrays in ledger.read_all_arrays(receipts)]
     return particles.pick_basins(found, name=name, sampling=sampling, settings=settings)
 
 
 def _basins(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
-    return particles.candidate_basins(*block, **how).as_arrays()
+    return particles.candidate_basins(*block, **how).as_dict()
 
 
 def _blocks(context: Context, halo: tuple[int, int, int], factor: int) -> BlockGrid:

@@ -48,7 +48,7 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
         summary[name] = _sample(context, name, found, settings)
         if any(one.contact_angstrom for one in wanted.values()):
             codes = codes_at(context, found.places.points_angstrom)
-            near[name] = found.taken(codes == INSIDE)
+            near[name] = found.select(codes == INSIDE)
     for name, settings in wanted.items():
         if settings.contact_angstrom:
             table = contacts(name, near, within_angstrom=settings.contact_angstrom)

@@ -51,7 +51,7 @@ class Objects:
     nearest: Nearest
     here: Ints
 
-    def take(self, rows: Ints) -> Objects:
+    def select(self, rows: Ints) -> Objects:
         """Return those around the points at these rows."""
         near = Nearest(self.nearest.angstrom[rows], self.nearest.numbers[rows])
         return Objects(near, self.here[rows])
@@ -76,10 +76,10 @@ class Around:
     membranes: tuple[str, ...] = ()
     walls: Mapping[str, tuple[Enclosures, Ints]] = field(default_factory=dict)
 
-    def take(self, rows: Ints) -> Around:
+    def select(self, rows: Ints) -> Around:
         """Return what lies around the points at these rows."""
         return Around(
-            {name: one.take(rows) for name, one in self.objects.items()},
+            {name: one.select(rows) for name, one in self.objects.items()},
             self.membranes,
             {name: (found, part[rows]) for name, (found, part) in self.walls.items()},
         )

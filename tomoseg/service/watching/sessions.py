@@ -87,7 +87,7 @@ def find_sessions(watch: Watch, known: Mapping[str, Known]) -> FoundSessions:
 
 
 def sessions_of(watch: Watch) -> list[WatchedSession]:
-    """Return the sessions that there are, and those known before, by name; raise as find_sessions."""
+    """Return the sessions that there are, and those known before, by name; raise alike."""
     return list(find_sessions(watch, remembered(presences_of(watch))).sessions)
 
 
