@@ -19,7 +19,7 @@ from tomoseg.analysis.filaments import (
     tracing_halo,
     working_factor,
 )
-from tomoseg.analysis.filaments.picks import PickTubes, between_picks, pick_axes
+from tomoseg.analysis.filaments.pick_axes import PickTubes, between_picks, pick_axes
 from tomoseg.core.blocks import BlockGrid, Box
 from tomoseg.core.coordinates import Filament, Particles, numbered
 from tomoseg.core.errors import RequestError

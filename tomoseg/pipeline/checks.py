@@ -28,7 +28,7 @@ from tomoseg.io.volumes.sources import (
 from tomoseg.io.volumes.turns import Axes
 from tomoseg.pipeline.session import Session
 from tomoseg.pipeline.stages.fit import check_recipe
-from tomoseg.pipeline.stages.masks import check_mask
+from tomoseg.pipeline.stages.input_mask import check_mask
 from tomoseg.pipeline.stages.networks import check_fit
 from tomoseg.recipe.recipe import Recipe
 from tomoseg.recipe.source import SourceSection

@@ -35,7 +35,7 @@ from tomoseg.pipeline.stages.context import (
     pyramid,
     receipt_name,
 )
-from tomoseg.pipeline.stages.masks import OUTSIDE, stored_mask
+from tomoseg.pipeline.stages.input_mask import OUTSIDE, stored_mask
 
 SMOOTHED = f"{WORK}/smoothed"
 FILLED = f"{WORK}/filled"

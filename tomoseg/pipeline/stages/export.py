@@ -23,9 +23,9 @@ from tomoseg.io.points.measures import measures_csv
 from tomoseg.io.points.registry import DIALECTS
 from tomoseg.io.points.star import write_star
 from tomoseg.io.stores import Ledger
+from tomoseg.pipeline.stages.class_files import mask_pieces, mesh_pieces
 from tomoseg.pipeline.stages.context import Context, Piece, Stage
 from tomoseg.pipeline.stages.files import make_files
-from tomoseg.pipeline.stages.mask_files import mask_pieces, mesh_pieces
 from tomoseg.pipeline.stages.pick import read_particles, read_surroundings
 from tomoseg.pipeline.stages.points import (
     FoundPoints,

@@ -38,7 +38,7 @@ from tomoseg.pipeline.stages.context import (
     receipt_name,
 )
 from tomoseg.pipeline.stages.fit import check_recipe
-from tomoseg.pipeline.stages.masks import is_inside, mask_settings, store_mask, stored_mask
+from tomoseg.pipeline.stages.input_mask import is_inside, mask_settings, store_mask, stored_mask
 
 # As float32 a few slices are little beside the voxels that they come from; an even number.
 HALVED_SLICES = 8

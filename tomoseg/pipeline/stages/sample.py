@@ -27,7 +27,7 @@ from tomoseg.core.coordinates import Particles
 from tomoseg.io.stores import Ledger
 from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages.context import Context, Stage
-from tomoseg.pipeline.stages.masks import INSIDE, codes_at
+from tomoseg.pipeline.stages.input_mask import INSIDE, codes_at
 from tomoseg.pipeline.stages.segment import evidence
 from tomoseg.pipeline.stages.trace import FindPoints
 

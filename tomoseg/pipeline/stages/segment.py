@@ -30,7 +30,7 @@ from tomoseg.io.stores import Ledger, Volume
 from tomoseg.nets.doubts import coverage_note
 from tomoseg.nets.options import PredictionOptions
 from tomoseg.pipeline.stages.context import RAW_LABELS, Context, Stage
-from tomoseg.pipeline.stages.masks import is_inside, stored_mask
+from tomoseg.pipeline.stages.input_mask import is_inside, stored_mask
 from tomoseg.pipeline.stages.networks import (
     AppliedNetwork,
     FittedNetwork,

@@ -25,7 +25,7 @@ from tomoseg.core.sampling import Sampling
 from tomoseg.io.stores import Ledger, Volume
 from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages.context import Context, Stage, receipt_name
-from tomoseg.pipeline.stages.masks import OUTSIDE, codes_at, inside_parts
+from tomoseg.pipeline.stages.input_mask import OUTSIDE, codes_at, inside_parts
 from tomoseg.pipeline.stages.segment import evidence, read_evidence
 
 

@@ -20,7 +20,7 @@ from tomoseg.core.blocks import Box
 from tomoseg.io.stores import Ledger
 from tomoseg.io.volumes.sources import open_source
 from tomoseg.pipeline.session import plan_session
-from tomoseg.pipeline.stages import mask_files, run_stage
+from tomoseg.pipeline.stages import class_files, run_stage
 from tomoseg.recipe.recipe import recipe_from
 
 COPICK_PYTHON = os.environ.get("TOMOSEG_COPICK_PYTHON")
@@ -159,9 +159,9 @@ def test_copick_reads_the_segmentations(exported):
     assert len(found) == 7
 
 
-@pytest.mark.parametrize("largest", [mask_files.LARGEST_MESH_VOXELS, 20_000])
+@pytest.mark.parametrize("largest", [class_files.LARGEST_MESH_VOXELS, 20_000])
 def test_surfaces_lie_on_the_tomogram(exported, monkeypatch, largest):
-    monkeypatch.setattr(mask_files, "LARGEST_MESH_VOXELS", largest)
+    monkeypatch.setattr(class_files, "LARGEST_MESH_VOXELS", largest)
     context, labels, files = exported(masks=[], meshes=["obj", "stl"])
     assert len(files) == 12
     centre = (np.argwhere(labels == 1).mean(axis=0) * 12)[::-1] + np.array([1000, 200, -30])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tomoseg.analysis.filaments import tracing_defaults
-from tomoseg.analysis.filaments.picks import (
+from tomoseg.analysis.filaments.pick_axes import (
     PickAxes,
     PickTubes,
     between_picks,

@@ -19,7 +19,7 @@ from tomoseg.pipeline.checks import check_session
 from tomoseg.pipeline.session import plan_session, run_session
 from tomoseg.pipeline.stages import run_stage, segment
 from tomoseg.pipeline.stages.context import RAW_LABELS
-from tomoseg.pipeline.stages.masks import codes_at, inside_parts, open_mask
+from tomoseg.pipeline.stages.input_mask import codes_at, inside_parts, open_mask
 from tomoseg.recipe.recipe import recipe_from
 from tomoseg.recipe.source import MaskValues, SourceSection
 from tomoseg.service.status import session_status
