@@ -14,17 +14,6 @@ from tomoseg.compute.monitoring.logs import is_json
 
 PLAIN_SECONDS = 10.0
 
-STAGE_SHARES = {
-    "ingest": 0.03,
-    "segment": 0.41,
-    "clean": 0.09,
-    "trace": 0.32,
-    "pick": 0.06,
-    "sample": 0.0,
-    "export": 0.08,
-    "report": 0.01,
-}
-"""Of the time of a tomogram, as measured on a large one with six classes: a first guess."""
 SMALLEST_SHARE = 0.05
 """Before so much of the first tomogram is done, no time is said."""
 
@@ -41,7 +30,10 @@ class Remaining:
     def __init__(
         self, tomograms: Sequence[str], clock: Callable[[], float] = time.monotonic
     ) -> None:
+        from tomoseg.pipeline.stages import STAGES
+
         self._places = {name: place for place, name in enumerate(tomograms)}
+        self._shares = {name: stage.share for name, stage in STAGES.items()}
         self._clock = clock
         self._seconds: list[float] = []
         self._current = ""
@@ -70,10 +62,10 @@ class Remaining:
         if self._seconds:
             return sum(self._seconds) / len(self._seconds)
         stage = work.partition(" ")[0]
-        before = list(STAGE_SHARES).index(stage)
-        share = sum(list(STAGE_SHARES.values())[:before])
+        before = list(self._shares).index(stage)
+        share = sum(list(self._shares.values())[:before])
         if stage == "segment":  # others are several passes, of unknown shares
-            share += STAGE_SHARES[stage] * done / max(1, total)
+            share += self._shares[stage] * done / max(1, total)
         return spent / share if share >= SMALLEST_SHARE else None
 
 

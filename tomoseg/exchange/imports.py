@@ -16,7 +16,7 @@ from tomoseg.exchange.masks import count, opened_on, reading, rule_of
 from tomoseg.exchange.tomograms import TomogramGroup, tomograms_at
 from tomoseg.io.points.dialects import READ_AS_IS, Origin, ReadOptions, TomogramPoints
 from tomoseg.io.points.picks import read_clicks, read_points
-from tomoseg.io.points.registry import DIALECTS, dialect_of, reader
+from tomoseg.io.points.registry import DIALECTS, Asked, dialect_of, reader
 from tomoseg.io.points.star import decoded
 from tomoseg.io.stores import Folder, checked_url, fingerprint, read_file
 from tomoseg.io.volumes.sources import (
@@ -224,7 +224,7 @@ def _read(request: ImportRequest, dialect: str, group: TomogramGroup) -> list[To
         read = read_clicks if request.filaments else read_points
         return read(data, request.url, contexts, request.options)
     options = replace(request.options, file=request.url)
-    known = reader(dialect, doc=_doc(request), origin=request.origin, options=options)
+    known = reader(dialect, Asked(_doc(request), request.origin, options))
     found = _named(request.url, lambda: known.read(data, contexts, name=request.name))
     by_name = {points.context.tomo_name: points for points in found}
     return [by_name.get(one.tomo_name, TomogramPoints(one)) for one in contexts]

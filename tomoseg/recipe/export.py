@@ -13,21 +13,6 @@ Spacing = Annotated[float, Field(ge=1, le=100_000)]
 SizeXyz = Annotated[tuple[Pixels, ...], Field(min_length=2, max_length=3)]
 MaskFormat = Literal["mrc", "tiff", "ome_zarr", "copick"]
 MeshFormat = Literal["obj", "stl"]
-DialectName = Literal[
-    "relion5",
-    "relion4",
-    "warp",
-    "dynamo",
-    "stopgap",
-    "av3",
-    "imod",
-    "amira",
-    "eman2",
-    "copick",
-    "portal",
-    "csv",
-    "tardis",
-]
 
 
 class ExportSection(Section):
@@ -61,7 +46,7 @@ class ExportSection(Section):
 
     masks: tuple[MaskFormat, ...] = ("mrc",)
     meshes: tuple[MeshFormat, ...] = ()
-    dialects: tuple[DialectName, ...] = ("relion5", "csv")
+    dialects: tuple[str, ...] = ("relion5", "csv")
     spacing_angstrom: dict[str, Spacing] = Field(default_factory=dict)
     tilt_series_pixel_size_angstrom: VoxelSize | None = None
     tilt_series_size_xyz: SizeXyz | None = None
@@ -96,6 +81,15 @@ class ExportSection(Section):
     @classmethod
     def _one_or_many_dialects(cls, value: Any) -> Any:
         return () if value is False else _one_or_many(value)
+
+    @field_validator("dialects")
+    @classmethod
+    def _known_dialects(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from tomoseg.io.points.registry import DIALECTS
+
+        if unknown := [name for name in names if name not in DIALECTS]:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(DIALECTS)}")
+        return names
 
 
 def _one_or_many(value: Any) -> tuple[Any, ...]:

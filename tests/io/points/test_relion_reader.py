@@ -16,7 +16,7 @@ from tomoseg.core.sampling import Sampling
 from tomoseg.evaluation import Options
 from tomoseg.evaluation.tables import read_table
 from tomoseg.exchange.imports import ImportRequest, import_file
-from tomoseg.io.points.dialects import READ_AS_IS, ReadOptions, TomoContext, TomogramPoints
+from tomoseg.io.points.dialects import ReadOptions, TomoContext, TomogramPoints
 from tomoseg.io.points.picks import read_points
 from tomoseg.io.points.registry import dialect_of, reader
 from tomoseg.io.points.relion_columns import PARTICLE_ANGLES, SHIFTS, SUBTOMOGRAM_ANGLES
@@ -282,5 +282,5 @@ def test_whose_table_it_is(blocks: dict[str, pd.DataFrame], dialect: str | None)
 @pytest.mark.parametrize("dialect", ["relion4", "warp"])
 def test_dialects_that_count_in_pixels_read_the_same(dialect: str) -> None:
     data = write_star({**STACKS, "particles": table(rlnOpticsGroup=1)}).encode()
-    [found] = reader(dialect, options=READ_AS_IS).read(data, [TS_01], name="x")
+    [found] = reader(dialect).read(data, [TS_01], name="x")
     assert found.points_angstrom.tolist() == [[200, 800, 400]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -27,57 +27,11 @@ from tomoseg.io.volumes.em_volume import is_motive_list
 
 
 @dataclass(frozen=True)
-class Known:
-    """A dialect, in a line what it is for a person, and whether it has a place for particles."""
-
-    dialect: Dialect
-    about: str
-    has_particles: bool = True
-
-
-_ALL = (
-    Known(Relion5(), "RELION 5: .star, with tables of the tomograms and an optimisation set"),
-    Known(Relion4(), "RELION 4: .star, pixels of the unbinned tilt series"),
-    Known(Warp(), "Warp and M: .star, pixels of the tomogram"),
-    Known(Dynamo(), "Dynamo: .tbl, and .doc with the tomograms' numbers"),
-    Known(Stopgap(), "STOPGAP: __motl.star, and .doc with the tomograms' numbers"),
-    Known(Av3(), "AV3 and TOM: __motl.em, and .doc with the tomograms' numbers"),
-    Known(Imod(), "IMOD: .mod, a model a tomogram; no orientations, no scores"),
-    Known(Amira(), "Amira: .am, a SpatialGraph a tomogram; no orientations"),
-    Known(Eman2(), "EMAN2: _info.json, boxes and curves a tomogram; no orientations"),
-    Known(Copick(), "copick: an overlay with picks, filaments and config.json"),
-    Known(Portal(), "CryoET Data Portal: .ndjson, and .json that describes it; no scores"),
-    Known(Csv(), "tomoseg's own tables: .csv, voxels and Å"),
-    Known(Tardis(), "TARDIS: .csv, filaments alone", has_particles=False),
-)
-DIALECTS: Mapping[str, Known] = {known.dialect.name: known for known in _ALL}
-
-# A file of more bytes is not looked through to tell what it is.
-_LARGEST_GUESSED_BYTES = 256 * 2**20
-# Of a block, they tell what it holds.
-_FIRST_LINES = MOST_COLUMNS + 10
-
-
-_STAR: Mapping[str, type[Relion5 | Relion4 | Warp]] = {
-    "relion5": Relion5,
-    "relion4": Relion4,
-    "warp": Warp,
-}
-
-
-def reader(
-    name: str,
-    *,
-    doc: str = "",
-    origin: Origin = "corner",
-    options: ReadOptions = READ_AS_IS,
-) -> Dialect:
-    """Return a dialect as a file is read in.
+class Asked:
+    """What a person says of a file that is read.
 
     Parameters
     ----------
-    name
-        One of :data:`DIALECTS`.
     doc
         The text that says which number is which tomogram, of a program that numbers them.
     origin
@@ -85,14 +39,50 @@ def reader(
     options
         How a table in STAR is read.
     """
-    if name in _STAR:
-        return _STAR[name](options)
-    tomo_names = read_doc(doc)
-    if name == "dynamo":
-        return Dynamo(tomo_names, origin)
-    if name == "stopgap":
-        return Stopgap(tomo_names)
-    return Av3(tomo_names) if name == "av3" else DIALECTS[name].dialect
+
+    doc: str = ""
+    origin: Origin = "corner"
+    options: ReadOptions = READ_AS_IS
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that is known of a dialect: a new one is a line of :data:`DIALECTS`.
+
+    Parameters
+    ----------
+    dialect
+        As it is written, and read where nothing is asked.
+    about
+        In a line what it is for a person.
+    suffix
+        Of its files, in small letters.
+    tell
+        Returns the dialect of a file with that suffix by its content; None: every one is of it.
+    asked
+        Returns it as a person asks for it; None: nothing can be asked.
+    has_particles
+        Whether it has a place for them.
+    """
+
+    dialect: Dialect
+    about: str
+    suffix: str
+    tell: Callable[[bytes], str | None] | None = None
+    asked: Callable[[Asked], Dialect] | None = None
+    has_particles: bool = True
+
+
+# A file of more bytes is not looked through to tell what it is.
+_LARGEST_GUESSED_BYTES = 256 * 2**20
+# Of a block, they tell what it holds.
+_FIRST_LINES = MOST_COLUMNS + 10
+
+
+def reader(name: str, asked: Asked = Asked()) -> Dialect:
+    """Return a dialect, one of :data:`DIALECTS`, as a file is read in."""
+    known = DIALECTS[name]
+    return known.dialect if known.asked is None else known.asked(asked)
 
 
 def dialect_of(data: bytes, name: str) -> str | None:
@@ -104,11 +94,10 @@ def dialect_of(data: bytes, name: str) -> str | None:
         If it is called as a STAR file and is none.
     """
     suffix = PurePosixPath(name.lower()).suffix
-    if len(data) > _LARGEST_GUESSED_BYTES:
+    known = [one for one in DIALECTS.values() if one.suffix == suffix]
+    if not known or len(data) > _LARGEST_GUESSED_BYTES:
         return None
-    if suffix in _BY_CONTENT:
-        return _BY_CONTENT[suffix](data)
-    return {".tbl": "dynamo", ".mod": "imod", ".ndjson": "portal"}.get(suffix)
+    return known[0].dialect.name if known[0].tell is None else known[0].tell(data)
 
 
 def _star_dialect(data: bytes) -> str | None:
@@ -156,10 +145,61 @@ def _em_dialect(data: bytes) -> str | None:
     return "av3" if is_motive_list(data) else None
 
 
-_BY_CONTENT = {
-    ".em": _em_dialect,
-    ".star": _star_dialect,
-    ".csv": _table_dialect,
-    ".json": _json_dialect,
-    ".am": _amira_dialect,
-}
+_ALL = (
+    Known(
+        Relion5(),
+        "RELION 5: .star, with tables of the tomograms and an optimisation set",
+        ".star", _star_dialect, lambda asked: Relion5(asked.options),
+    ),
+    Known(
+        Relion4(),
+        "RELION 4: .star, pixels of the unbinned tilt series",
+        ".star", _star_dialect, lambda asked: Relion4(asked.options),
+    ),
+    Known(
+        Warp(),
+        "Warp and M: .star, pixels of the tomogram",
+        ".star", _star_dialect, lambda asked: Warp(asked.options),
+    ),
+    Known(
+        Dynamo(),
+        "Dynamo: .tbl, and .doc with the tomograms' numbers",
+        ".tbl", None, lambda asked: Dynamo(read_doc(asked.doc), asked.origin),
+    ),
+    Known(
+        Stopgap(),
+        "STOPGAP: __motl.star, and .doc with the tomograms' numbers",
+        ".star", _star_dialect, lambda asked: Stopgap(read_doc(asked.doc)),
+    ),
+    Known(
+        Av3(),
+        "AV3 and TOM: __motl.em, and .doc with the tomograms' numbers",
+        ".em", _em_dialect, lambda asked: Av3(read_doc(asked.doc)),
+    ),
+    Known(Imod(), "IMOD: .mod, a model a tomogram; no orientations, no scores", ".mod"),
+    Known(
+        Amira(), "Amira: .am, a SpatialGraph a tomogram; no orientations", ".am", _amira_dialect
+    ),
+    Known(
+        Eman2(),
+        "EMAN2: _info.json, boxes and curves a tomogram; no orientations",
+        ".json", _json_dialect,
+    ),
+    Known(
+        Copick(),
+        "copick: an overlay with picks, filaments and config.json",
+        ".json", _json_dialect,
+    ),
+    Known(
+        Portal(),
+        "CryoET Data Portal: .ndjson, and .json that describes it; no scores",
+        ".ndjson",
+    ),
+    Known(Csv(), "tomoseg's own tables: .csv, voxels and Å", ".csv", _table_dialect),
+    Known(
+        Tardis(),
+        "TARDIS: .csv, filaments alone",
+        ".csv", _table_dialect, has_particles=False,
+    ),
+)  # fmt: skip
+DIALECTS: Mapping[str, Known] = {known.dialect.name: known for known in _ALL}

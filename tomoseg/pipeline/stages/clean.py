@@ -443,4 +443,6 @@ def _thin(block: Block, *, pairs: tuple[tuple[Volume, Volume], ...]) -> Mapping[
 
 
 OWNS = ("labels/", SMOOTHED, FILLED)
-CLEAN = Stage("clean", ("segment",), _settings, _run, OWNS, begin=_begin, arrays=_arrays)
+CLEAN = Stage(
+    "clean", ("segment",), _settings, _run, OWNS, begin=_begin, arrays=_arrays, share=0.09
+)

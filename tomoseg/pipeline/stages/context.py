@@ -281,6 +281,9 @@ class Stage:
         Does the work and returns a small summary. It may be called again after a crash.
     question
         What workers are asked before it begins, if it applies networks.
+    share
+        Of the time of a tomogram, as measured on a large one with six classes: a first guess of
+        how long a run still takes.
     """
 
     name: str
@@ -291,3 +294,4 @@ class Stage:
     begin: Callable[[Context], None] = lambda context: None
     arrays: Callable[[Context], tuple[str, ...]] = lambda context: ()
     question: Callable[[Context], Question] | None = None
+    share: float = 0.0

@@ -178,4 +178,4 @@ def _csv_files(context: Context, stem: str, text: str) -> dict[str, bytes]:
     return {f"{stem}.csv": text.encode()} if CSV in context.recipe.export.dialects else {}
 
 
-EXPORT = Stage("export", ("clean", "trace", "pick", "sample"), _settings, _run)
+EXPORT = Stage("export", ("clean", "trace", "pick", "sample"), _settings, _run, share=0.08)

@@ -312,4 +312,4 @@ def _strip(shape: Shape, block: Shape) -> Shape:
 
 
 # Whatever is an array while it works is its own: nothing was there before.
-INGEST = Stage("ingest", (), _settings, _run, owns=("",), arrays=lambda context: ("0",))
+INGEST = Stage("ingest", (), _settings, _run, owns=("",), arrays=lambda context: ("0",), share=0.03)

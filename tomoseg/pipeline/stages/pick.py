@@ -168,4 +168,4 @@ def read_surroundings(context: Context, name: str) -> Table | None:
     return context.records.read_arrays(f"surroundings/{name}.npz")
 
 
-PICK = Stage("pick", ("clean",), _settings, _run)
+PICK = Stage("pick", ("clean",), _settings, _run, share=0.06)

@@ -129,4 +129,4 @@ def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     return {"files": make_files(context, ledger, [Piece(OVERVIEW, _draw)])}
 
 
-REPORT = Stage("report", ("clean", "trace", "pick", "sample"), _settings, _run)
+REPORT = Stage("report", ("clean", "trace", "pick", "sample"), _settings, _run, share=0.01)

@@ -358,5 +358,13 @@ def read_evidence(volume: Volume, label: int | None, box: Box) -> NDArray[np.flo
 
 OWNS = (RAW_LABELS, SCORES)
 SEGMENT = Stage(
-    "segment", ("ingest",), _settings, _run, OWNS, _begin, arrays=_arrays, question=_question
+    "segment",
+    ("ingest",),
+    _settings,
+    _run,
+    OWNS,
+    _begin,
+    arrays=_arrays,
+    question=_question,
+    share=0.41,
 )

@@ -140,4 +140,4 @@ def read_filaments(results: Results, name: str) -> list[Filament]:
     ]
 
 
-TRACE = Stage("trace", ("clean",), _trace_settings, _trace)
+TRACE = Stage("trace", ("clean",), _trace_settings, _trace, share=0.32)
