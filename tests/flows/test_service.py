@@ -44,7 +44,7 @@ HALTED_SECONDS = 20
 def tomograms(tmp_path_factory):
     """Five files of 12 Å a voxel and one of 9 Å, by name."""
     folder = tmp_path_factory.mktemp("arriving")
-    family = {"shape": (24, 96, 96)}
+    family = {"shape": (16, 48, 96)}
     usual = PhantomParameters(**family, voxel_size_angstrom=12.0, seed=600)
     finer = PhantomParameters(**family, voxel_size_angstrom=9.0, seed=700)
     for base, number in ((usual, 5), (finer, 1)):
