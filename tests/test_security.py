@@ -33,10 +33,12 @@ SOURCES = {
 BANNED_MODULES = {
     *("pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib", "pty"),
     *("urllib.request", "http.client", "requests", "httpx", "aiohttp", "ftplib", "telnetlib"),
+    "markupsafe",  # to call a text markup, which no template then escapes
 }
 MODULES = {
     "fsspec": {"tomoseg/io/stores/folders.py", "tomoseg/io/stores/systems.py"},
     "zarr": {"tomoseg/io/stores"},
+    "jinja2": {"tomoseg/report/markup.py"},  # whose templates escape
     "ctypes": {"tomoseg/nets/device.py", "tomoseg/compute/devices.py"},  # to tune malloc
     "socket": {
         "tomoseg/io/stores/lives.py",
@@ -59,7 +61,6 @@ FILES = {
     "tomoseg/nets/checkpoint.py": "a model's folder",
     "tomoseg/nets/train.py": "the folder of the model that is trained",
     "tomoseg/training/report.py": "the folder of the model that is trained",
-    "tomoseg/report/markup.py": "style sheets of the package",
     "tomoseg/core/version.py": "the checkout that the package lies in, and the processor's name",
 }
 OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "open_array"}

@@ -77,6 +77,13 @@ class Example:
             )
 
     @property
+    def place(self) -> str:
+        """Where it lies, in words."""
+        z, y, x = self.begin
+        rows, columns = self.image.shape
+        return f"z = {z}, y = {y}–{y + rows - 1}, x = {x}–{x + columns - 1}"
+
+    @property
     def counted(self) -> Labels:
         """What was found, without the classes that nobody judged here."""
         return np.where(np.isin(self.found, self.judged), self.found, 0).astype(np.uint8)

@@ -1,7 +1,7 @@
 """What every page is made of: one HTML file that needs no other file, no script and no network.
 
-Every text from outside that goes into a page, or into a table of Prefect's pages, is escaped here,
-in :func:`escaped`, :func:`link` and :func:`markdown`, and nowhere else.
+Every text from outside that goes into a page is escaped by the templates, whoever writes one;
+what goes into a table of Prefect's pages by :func:`markdown`.
 """
 
 from __future__ import annotations
@@ -10,66 +10,24 @@ import base64
 import html
 import json
 import re
-from importlib.resources import files
+from functools import cache
+from math import prod
 from typing import Any
 from urllib.parse import quote
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-def document(title: str, body: str, *, styles: tuple[str, ...] = ("page.css",)) -> str:
-    """Return a whole HTML document.
-
-    Parameters
-    ----------
-    title
-        Not yet escaped.
-    body
-        Markup.
-    styles
-        Files of this package, in the order in which they apply.
-    """
-    folder = files(__package__)
-    rules = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in styles)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{escaped(title)}</title>
-<style>
-{rules}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+from tomoseg.report.summary import counts, course, described, numbered, readable
 
 
-def section(title: str, body: str, *, kind: str) -> str:
-    """Put entries under a title, if there are any."""
-    return f'<h2>{title}</h2>\n<div class="{kind}">\n{body}</div>' if body else ""
+def rendered(template: str, **values: Any) -> str:
+    """Return what a file of ``templates`` makes of some values, which are not yet escaped."""
+    return _templates().get_template(template).render(values)
 
 
-def tally(boxes: list[tuple[str, str, str]]) -> str:
-    """Return a row of boxes of (kind, value, label): the few numbers to see first."""
-    items = "".join(
-        f'<li class="{escaped(kind)}"><b>{escaped(value)}</b>{escaped(label)}</li>'
-        for kind, value, label in boxes
-    )
-    return f'<ul class="tally">{items}</ul>'
-
-
-def swatch(colour: str) -> str:
-    """Return a small square of a colour, ``"#rrggbb"``."""
-    return f'<span class="swatch" style="background:{colour}"></span>'
-
-
-def jpeg(picture: bytes, *, alternative: str) -> str:
-    """Return an image with the bytes of a JPEG in it."""
-    code = base64.b64encode(picture).decode("ascii")
-    return f'<img alt="{escaped(alternative)}" src="data:image/jpeg;base64,{code}">'
+def data_url(jpeg: bytes) -> str:
+    """Return the address of an image that is the JPEG itself."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
 
 
 def plain(value: Any) -> str:
@@ -91,11 +49,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def escaped(value: str) -> str:
-    """Escape text for an element or a quoted attribute."""
-    return html.escape(value, quote=True)
-
-
 def markdown(value: str) -> str:
     r"""Escape text for a cell of a Markdown table: it cannot be markup, nor end the cell.
 
@@ -112,3 +65,19 @@ def link(path: str) -> str:
     The dot in front keeps a path such as ``//host/x`` or ``javascript:x`` from leaving the folder.
     """
     return "./" + quote(path, safe="/")
+
+
+@cache
+def _templates() -> Environment:
+    """Return the templates: all text is escaped, and a name that nobody gave is an error."""
+    environment = Environment(
+        loader=PackageLoader("tomoseg.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,  # a service that is updated while it runs keeps to its own
+    )
+    words = (counts, course, data_url, described, duration, link, numbered, plain, prod, readable)
+    environment.filters |= {one.__name__: one for one in words}
+    return environment
