@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
+from matplotlib.ticker import LogLocator, MaxNLocator
+
 LEFT, RIGHT, TOP, BOTTOM = 52, 144, 12, 40
 """Pixels between the border and the plot; names of lines, where there are any, on the right."""
 UNNAMED_RIGHT = 20
 LINE_OF_TEXT = 15
+ROUND = (1, 2, 5)
 
 Point = tuple[float, float]
 
@@ -66,12 +69,17 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """The round values to write at the axis."""
-        if not self.logarithmic:
-            return _round_values(self.low, self.high)
-        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        values = (step * 10.0**power for power in powers for step in (1, 2, 5))
-        return [value for value in values if self.low <= value <= self.high]
+        """The round values to write at the axis.
+
+        >>> Axis(30.0, 1200.0, 0, 100).ticks
+        [200.0, 400.0, 600.0, 800.0, 1000.0, 1200.0]
+        >>> Axis(30.0, 1200.0, 0, 100, logarithmic=True).ticks
+        [50.0, 100.0, 200.0, 500.0, 1000.0]
+        """
+        few = LogLocator(subs=ROUND) if self.logarithmic else MaxNLocator(6, steps=[*ROUND, 10])
+        begin, end = sorted((self.begin_px, self.end_px))
+        values = [float(value) for value in few.tick_values(self.low, self.high)]
+        return [value for value in values if begin <= self.place(value) <= end]
 
 
 @dataclass(frozen=True)
@@ -144,16 +152,3 @@ class Chart:
 def _spread(low: float, high: float) -> tuple[float, float]:
     """Return a range that is not empty."""
     return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _round_values(low: float, high: float) -> list[float]:
-    """Return multiples of 1, 2 or 5 × 10^k between two values, six at most.
-
-    >>> _round_values(0.0, 1.0), _round_values(30.0, 1200.0)
-    ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [200.0, 400.0, 600.0, 800.0, 1000.0, 1200.0])
-    """
-    least = (high - low) / 6
-    power = 10.0 ** math.floor(math.log10(least))
-    step = next(size * power for size in (1, 2, 5, 10) if size * power >= least)
-    begin, end = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [float(f"{number * step:.12g}") for number in range(begin, end + 1)]
