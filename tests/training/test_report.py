@@ -166,7 +166,7 @@ def test_places_of_tiles_are_tiles(untrained):
 )
 def test_a_quarter_of_the_places_has_no_class(painted, empty, chosen):
     truths = [np.array([[[255, 0, 1]]])] * painted + [np.array([[[255, 0]]])] * empty
-    places = [training_report._Place(None, None, truth.astype(np.uint8)) for truth in truths]
+    places = [training_report._Crop(None, None, truth.astype(np.uint8)) for truth in truths]
     found = Counter(place.is_painted for place in training_report._chosen(places, 8))
     assert (found[True], found[False]) == chosen
 
