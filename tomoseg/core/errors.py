@@ -120,6 +120,10 @@ class StoreError(TomosegError):
     """A store refused a read or a write (unaligned, missing, corrupt)."""
 
 
+class AbsentError(StoreError):
+    """A file that was to be read is not there."""
+
+
 class AwayError(StoreError):
     """A drive or a store does not answer, which passes: no fault of what was read or written."""
 

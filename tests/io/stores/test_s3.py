@@ -1,5 +1,6 @@
 """Folders, volumes and tomograms in object storage, against a server on this machine."""
 
+import contextlib
 import importlib.util
 import os
 import shlex
@@ -35,6 +36,8 @@ from tomoseg.service.usage import disk_of
 
 if any(importlib.util.find_spec(name) is None for name in ("s3fs", "moto")):
     pytest.skip("s3fs or moto is not installed", allow_module_level=True)
+
+from aiobotocore.client import AioBaseClient
 
 GRID = Sampling((40, 64, 48), (13.68, 13.68, 13.68))
 
@@ -268,6 +271,38 @@ def test_a_tomogram_is_read_by_ranges(bucket, folder, monkeypatch):
         box = Box((10, 0, 0), (13, 64, 48))
         assert np.array_equal(source.read(box), voxels[box.slices])
     assert fetched == [HEADER_BYTES, box.size * 4]
+
+
+def test_a_name_is_asked_about_once(folder, monkeypatch):
+    """Each request takes some hundredths of a second, and a session asks thousands of times."""
+    asked = []
+    honest = AioBaseClient._make_api_call
+
+    async def noted(self, operation, given):
+        asked.append(operation)
+        return await honest(self, operation, given)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", noted)
+
+    def asks(what):
+        asked.clear()
+        with contextlib.suppress(StoreError):
+            what()
+        return asked
+
+    for name in ("a.json", "b/c/d.json", "b/c/e.json", "b.json"):
+        folder.write_json(name, {})
+    for name in ("a.json", "b", "b/c/d.json", "none", "b/none"):
+        assert asks(lambda name=name: folder.exists(name)) == ["ListObjectsV2"]
+        assert asks(lambda name=name: folder.is_file(name)) == ["HeadObject"]
+        assert asks(lambda name=name: folder.size(name)) == ["HeadObject"]
+        assert asks(lambda name=name: folder.read(name)) == ["GetObject"]
+    there = [folder.exists(name) for name in ("a.json", "b", "b/c", "a", "b/c/", "none")]
+    assert there == [True, True, True, False, True, False]
+    assert asks(lambda: folder.remove("none")) == ["ListObjectsV2"]
+    assert asks(lambda: folder.remove("a.json")) == ["ListObjectsV2", "DeleteObject"]
+    assert asks(lambda: folder.remove("b")) == ["ListObjectsV2"] * 2 + ["DeleteObjects"]
+    assert folder.names() == ["b.json"]
 
 
 def test_a_session_runs_from_a_bucket_into_a_bucket(client, bucket, tiny_model, tiny_session):

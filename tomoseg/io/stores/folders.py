@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import hashlib
 import json
 import os
@@ -18,9 +17,19 @@ from typing import Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 
-from tomoseg.core.errors import MissingError, RequestError, StoreError
+from tomoseg.core.errors import AbsentError, MissingError, RequestError, StoreError
 from tomoseg.io.stores.arrays import npz_arrays, npz_bytes
-from tomoseg.io.stores.systems import linked, located, part_of, remove_tree, sync
+from tomoseg.io.stores.systems import (
+    file_size,
+    has_any,
+    has_file,
+    linked,
+    located,
+    part_of,
+    remove_objects,
+    remove_tree,
+    sync,
+)
 from tomoseg.io.stores.urls import checked_url, inside
 from tomoseg.io.stores.written import note_write
 
@@ -97,14 +106,15 @@ class Folder:
 
         Raises
         ------
-        StoreError
+        AbsentError
             If it is not there.
         """
         system, path = located(inside(self.url, name))
         try:
-            return cast(bytes, system.cat_file(path))
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise StoreError(f"there is no file {self}/{name}") from error
+            # Several requests at once would want the size before, by one more.
+            return cast(bytes, system.cat_file(path, max_concurrency=1))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise AbsentError(f"there is no file {self}/{name}") from error
 
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file; a reader sees all of it or nothing."""
@@ -192,20 +202,17 @@ class Folder:
     def exists(self, name: str) -> bool:
         """Tell whether there is a file or a folder of that name."""
         system, path = located(inside(self.url, name))
-        return bool(system.exists(path))
+        return has_any(system, path)
 
     def is_file(self, name: str) -> bool:
         """Tell whether there is a file of that name."""
         system, path = located(inside(self.url, name))
-        return bool(system.isfile(path))
+        return has_file(system, path)
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file; None if it is not there."""
         system, path = located(inside(self.url, name))
-        try:
-            return int(system.info(path)["size"])
-        except FileNotFoundError:
-            return None
+        return file_size(system, path)
 
     def names(self, below: str = "") -> list[str]:
         """Return the names directly in this folder or one below, sorted; empty if absent."""
@@ -243,10 +250,8 @@ class Folder:
         system, path = located(inside(self.url, name))
         if self.is_local:
             remove_tree(Path(path))
-            return
-        # Object stores take a name as a pattern: "[1]" must not remove what is called "1".
-        with contextlib.suppress(FileNotFoundError):
-            system.rm(glob.escape(path), recursive=True)
+        else:
+            remove_objects(system, path)
 
     def write_json(self, name: str, values: Any) -> None:
         """Write values as readable JSON."""
@@ -262,7 +267,7 @@ class Folder:
         Raises
         ------
         StoreError
-            If it is not there, or is cut.
+            If it is not there (AbsentError), or is cut.
         """
         try:
             return json.loads(self.read(name))

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tomoseg.core.errors import StoreError
+from tomoseg.core.errors import AbsentError, StoreError
 from tomoseg.core.overlap import overlapped
 from tomoseg.io.stores.folders import Folder
 from tomoseg.io.stores.moves import discard
@@ -95,9 +95,9 @@ class Ledger:
         name = f"{self.place}/{block}.json"
         try:
             return dict(self.folder.read_json(name))
+        except AbsentError:
+            raise
         except StoreError as error:
-            if not self.folder.exists(name):
-                raise
             self.folder.remove(name)
             raise StoreError(
                 f"the receipt of {block} was cut ({error.message}) and is removed",
@@ -171,7 +171,7 @@ class Ledger:
         """
         if not self.has_begun:
             self.remove()
-        elif self.folder.exists(f"{self.stage}.json"):
+        elif self.folder.is_file(f"{self.stage}.json"):
             discard(self.folder, f"{STAGED}/{self.place}")
 
     def own(self, written: Mapping[str, int]) -> dict[str, int]:
@@ -210,7 +210,7 @@ class Ledger:
 
     def has(self, mark: str) -> bool:
         """Tell whether a mark stands: ``begun``, ``publishing`` or ``reopened``."""
-        return self.folder.exists(f"{self.place}/{mark}")
+        return self.folder.is_file(f"{self.place}/{mark}")
 
     def mark(self, mark: str, values: Mapping[str, Any]) -> None:
         """Set a mark."""
@@ -238,7 +238,10 @@ def ledgers(folder: Folder, stage: str) -> Iterator[Ledger]:
 
 
 def _generations(folder: Folder) -> dict[str, int]:
-    return dict(folder.read_json(GENERATIONS)) if folder.exists(GENERATIONS) else {}
+    try:
+        return dict(folder.read_json(GENERATIONS))
+    except AbsentError:
+        return {}
 
 
 def begun(folder: Folder, stage: str) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tomoseg.core.errors import StoreError
+from tomoseg.core.errors import AbsentError, StoreError
 from tomoseg.core.overlap import overlapped
 from tomoseg.io.stores.folders import Folder
 from tomoseg.io.stores.systems import located, part_of, remove_tree, sync
@@ -27,10 +27,10 @@ COPIES = 16
 def is_array(folder: Folder, name: str) -> bool:
     """Tell whether a zarr array stands in a folder under a name; one of cut metadata does not."""
     v3, v2 = (f"{name}/{metadata}" for metadata in METADATA)
-    if not folder.exists(v3):
-        return folder.exists(v2)
     try:
         return bool(folder.read_json(v3).get("node_type") == "array")
+    except AbsentError:
+        return folder.is_file(v2)
     except StoreError:
         return False
 
@@ -84,6 +84,8 @@ def discard(folder: Folder, name: str) -> None:
 
     An array's metadata goes first: whatever interrupts this, what is left is no array.
     """
+    if not folder.is_local and not folder.exists(name):
+        return
     for metadata in METADATA if not folder.is_file(name) else ():
         folder.remove(f"{name}/{metadata}")
     folder.remove(name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,82 @@ def located(url: str) -> tuple[Any, str]:
     """
     protocol, _, path = url.partition("://")
     return fsspec.filesystem(protocol, use_listings_cache=False), path
+
+
+def has_file(system: Any, path: str) -> bool:
+    """Tell whether a file of that name stands; of an object one request.
+
+    fsspec asks about what is no object once more, whether it is a folder.
+    """
+    return bool(system.isfile(path)) if _has_names(system) else _headed(system, path) is not None
+
+
+def file_size(system: Any, path: str) -> int | None:
+    """Return the bytes of a file, None if it is not there; of an object one request."""
+    if not _has_names(system):
+        found = _headed(system, path)
+        return None if found is None else int(found["ContentLength"])
+    try:
+        return int(system.info(path)["size"])
+    except FileNotFoundError:
+        return None
+
+
+def has_any(system: Any, path: str) -> bool:
+    """Tell whether a file or a folder of that name stands; of objects one request."""
+    return bool(system.exists(path)) if _has_names(system) else any(_standing(system, path))
+
+
+def remove_objects(system: Any, path: str) -> None:
+    """Remove an object and all below it, if they are there: a request more than thousands."""
+    if _has_names(system):
+        # Such systems take a name as a pattern: "[1]" must not remove what is called "1".
+        with contextlib.suppress(FileNotFoundError):
+            system.rm(glob.escape(path), recursive=True)
+        return
+    is_file, is_folder = _standing(system, path)
+    bucket, key, _ = system.split_path(path)
+    if is_file:
+        system.call_s3("delete_object", system.kwargs, Bucket=bucket, Key=key)
+    for page in _pages(system, bucket, Prefix=f"{key}/") if is_folder else ():
+        below = [{"Key": item["Key"]} for item in page.get("Contents", ())]
+        answer = system.call_s3("delete_objects", system.kwargs, Bucket=bucket,
+                                Delete={"Objects": below, "Quiet": True})  # fmt: skip
+        if errors := answer.get("Errors"):
+            raise OSError(errno.EIO, f"{errors[0].get('Message')}: {bucket}/{errors[0]['Key']}")
+
+
+def _has_names(system: Any) -> bool:
+    """Tell whether fsspec's own ways are used: of all that is not S3."""
+    return not hasattr(system, "call_s3")
+
+
+def _headed(system: Any, path: str) -> Any | None:
+    bucket, key, _ = system.split_path(path)
+    try:
+        return system.call_s3("head_object", system.kwargs, Bucket=bucket, Key=key)
+    except FileNotFoundError:
+        return None
+
+
+def _standing(system: Any, path: str) -> tuple[bool, bool]:
+    """Tell whether an object, and a folder of objects, of that name stand."""
+    bucket, key, _ = system.split_path(path)
+    is_file = False
+    for page in _pages(system, bucket, Prefix=key, Delimiter="/"):
+        is_file |= any(item["Key"] == key for item in page.get("Contents", ()))
+        if any(item["Prefix"] == f"{key}/" for item in page.get("CommonPrefixes", ())):
+            return is_file, True
+    return is_file, False
+
+
+def _pages(system: Any, bucket: str, **what: str) -> Iterator[Any]:
+    while True:
+        page = system.call_s3("list_objects_v2", system.kwargs, Bucket=bucket, **what)
+        yield page
+        if not page.get("IsTruncated"):
+            return
+        what["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def remove_tree(place: Path) -> None:

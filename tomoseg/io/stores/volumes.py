@@ -117,7 +117,7 @@ class Volume:
     @property
     def exists(self) -> bool:
         """Whether the array's metadata is there."""
-        return self.folder.exists(f"{self.path}/zarr.json")
+        return self.folder.is_file(f"{self.path}/zarr.json")
 
     @property
     def shape(self) -> Shape:
@@ -249,4 +249,6 @@ def zarr_store(folder: Folder) -> Any:
     """Return the zarr store of a folder."""
     if folder.is_local:
         return zarr.storage.LocalStore(folder.path)
-    return zarr.storage.FsspecStore.from_url(folder.url)
+    # s3fs would ask how large each object is before it reads it: it may want it in parts at once.
+    options = {"max_concurrency": 1} if folder.url.startswith("s3://") else {}
+    return zarr.storage.FsspecStore.from_url(folder.url, storage_options=options)

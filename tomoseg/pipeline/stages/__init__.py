@@ -69,7 +69,8 @@ def run_stage(context: Context, name: str) -> dict[str, Any]:
     """
     stage, record = STAGES[name], _record_there(context, name)
     terms, facts = settle(context, stage, record)
-    context, wanted = replace(context, terms=terms), digest(facts)
+    header = context.header() if stage.needs else None
+    context, wanted = replace(context, terms=terms, source_header=header), digest(facts)
     ledger = Ledger.of(context.records, name, wanted)
     if record is not None and record["digest"] == wanted:
         if is_whole(context, ledger, record):

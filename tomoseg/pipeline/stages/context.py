@@ -17,7 +17,7 @@ from tomoseg.core.blocks import Block, BlockGrid, Box
 from tomoseg.core.errors import StoreError
 from tomoseg.core.events import untold, working
 from tomoseg.core.layout import IMAGE, WORK
-from tomoseg.core.sampling import Sampling, Shape, as_shape
+from tomoseg.core.sampling import Header, Sampling, Shape, as_shape
 from tomoseg.io.stores import WRITTEN, Folder, Ledger, Volume, noted_writes
 from tomoseg.pipeline.progress import Progress
 from tomoseg.pipeline.results import Results
@@ -90,6 +90,8 @@ class Context(Results):
         On which the stage that runs is made; None outside of one.
     staging
         Of the stage that works; None between stages.
+    source_header
+        The source's header while a stage works that comes after ingest: blocks need not read it.
     """
 
     networks: tuple[AppliedNetwork, ...]
@@ -98,6 +100,11 @@ class Context(Results):
     waits: Callable[[str], None] = untold
     terms: Terms | None = None
     staging: Staging | None = None
+    source_header: Header | None = None
+
+    def header(self) -> Header:
+        """Return the source's header, once ingested."""
+        return self.source_header or super().header()
 
     @property
     def staged(self) -> Folder:
