@@ -31,6 +31,30 @@ RowsOfOption = Annotated[
         "--rows-of", metavar="NAME", help="What the table calls the tomogram; * takes all rows."
     ),
 ]
+IntoOption = Annotated[
+    str,
+    typer.Option(metavar="PLACE", help="OUTPUT/TOMOGRAM, OUTPUT, a tomogram, or a folder of them."),
+]
+DialectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="NAME",
+        help="Dialect (tomoseg export --to list), picks or mask, where it is not certain.",
+    ),
+]
+DocOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Says which number of a table (Dynamo, STOPGAP, AV3) is which tomogram; else the .doc "
+        "beside it.",
+    ),
+]
+SpacingOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CLASS=Å", help="Distance of segments along filaments; repeatable."),
+]
 
 
 def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
@@ -56,10 +80,7 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         bool | None,
         typer.Option(help="The program has the slices in the opposite order; else as the recipe."),
     ] = None,
-    spacing: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CLASS=Å", help="Distance of segments along filaments; repeatable."),
-    ] = None,
+    spacing: SpacingOption = None,
     origin: Annotated[
         Literal["corner", "centre"] | None,
         typer.Option(help="From where Dynamo counts in the first voxel; else as the recipe."),
@@ -108,21 +129,9 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     file: Annotated[
         str, typer.Argument(help="Points in any dialect, or a volume: MRC, TIFF, OME-Zarr.")
     ],
-    into: Annotated[
-        str,
-        typer.Option(
-            metavar="PLACE", help="OUTPUT/TOMOGRAM, OUTPUT, a tomogram, or a folder of them."
-        ),
-    ],
+    into: IntoOption,
     name: Annotated[str, typer.Option("--as", metavar="CLASS", help="Class that it becomes.")],
-    dialect: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="NAME",
-            help="Dialect (tomoseg export --to list), picks or mask, where it is not certain.",
-        ),
-    ] = None,
+    dialect: DialectOption = None,
     only: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Of a file of several classes, this one.")
     ] = None,
@@ -146,14 +155,7 @@ def import_(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     block: BlockOption = None,
     pixel_size: PixelSizeOption = None,
     rows_of: RowsOfOption = None,
-    doc: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Says which number of a table (Dynamo, STOPGAP, AV3) is which tomogram; else the "
-            ".doc beside it.",
-        ),
-    ] = None,
+    doc: DocOption = None,
     filaments: Annotated[
         bool,
         typer.Option("--filaments", help="The points of a table were clicked along filaments."),

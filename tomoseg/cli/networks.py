@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from tomoseg.evaluation import Scores
     from tomoseg.nets.settings import TrainingProgress
 
+ParticlesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--particle",
+        metavar="NAME=RADIUS[,WEIGHT]",
+        help="Radius in Å and weight for that, beside the challenge's own; repeatable.",
+    ),
+]
+ValuesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--value",
+        metavar="N=CLASS",
+        help="What a value of a volume is: a class, background, not_annotated; repeatable.",
+    ),
+]
+
 
 def train(recipe: Annotated[Path, typer.Argument(help="YAML recipe of a training.")]) -> None:
     """Train a network from annotated tomograms; killed and called again, it goes on."""
@@ -66,25 +83,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option on the command line
     czii: Annotated[
         bool, typer.Option("--czii", help="Score particles as the CZII challenge does.")
     ] = False,
-    particles: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--particle",
-            metavar="NAME=RADIUS[,WEIGHT]",
-            help="Radius in Å and weight for that, beside the challenge's own; repeatable.",
-        ),
-    ] = None,
+    particles: ParticlesOption = None,
     classes: Annotated[
         str | None, typer.Option(metavar="A,B", help="Names of labels 1, 2, … or of a STAR file.")
     ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--value",
-            metavar="N=CLASS",
-            help="What a value of a volume is: a class, background, not_annotated; repeatable.",
-        ),
-    ] = None,
+    values: ValuesOption = None,
     threshold: Annotated[
         float | None,
         typer.Option(help="Of masks with soft edges: the class is where it is above this."),
