@@ -58,7 +58,7 @@ def candidates(score, settings=RIBOSOME, block=None, voxel=(VOXEL,) * 3):
 
 def picked(score, settings=RIBOSOME, block=None, voxel=(VOXEL,) * 3):
     return pick_peaks(
-        candidates(score, settings, block, voxel),
+        Peaks.concatenate(candidates(score, settings, block, voxel)),
         name="ribosome",
         sampling=Sampling(score.shape, voxel),
         settings=settings,
@@ -210,8 +210,7 @@ def test_suppression_keeps_the_best_and_no_two_near(count, seed):
 
 def test_no_candidates_give_no_particles():
     sampling = Sampling((40, 40, 40), (VOXEL,) * 3)
-    for none in ([], [Peaks(np.zeros((0, 3)), np.zeros(0))]):
-        assert len(pick_peaks(none, name="r", sampling=sampling, settings=RIBOSOME)) == 0
+    assert len(pick_peaks(Peaks.none(), name="r", sampling=sampling, settings=RIBOSOME)) == 0
 
 
 def test_components_large_enough_are_particles_in_angstrom():

@@ -13,6 +13,7 @@ from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
 from tomoseg.analysis.particles import (
+    Basins,
     PickingSettings,
     basin_factor,
     basin_halo,
@@ -49,7 +50,8 @@ def picked(label, settings=RIBOSOME, block=None, voxel=(VOXEL,) * 3):
         )
         for b in BlockGrid(label.shape, block or label.shape, halo, (factor,) * 3)
     ]
-    return pick_basins(found, name="ribosome", sampling=sampling, settings=settings)
+    every = Basins.concatenate(found)
+    return pick_basins(every, name="ribosome", sampling=sampling, settings=settings)
 
 
 def away_from(picks, centres_angstrom):

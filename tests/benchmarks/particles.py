@@ -76,14 +76,14 @@ def peaks(score: Score, sampling: Sampling) -> Points:
     """Return the picks of the blob filter, Å."""
     how = {"sampling": sampling, "settings": _settings("peaks")}
     found = particles.candidate_peaks(score, Box.whole(score.shape), begin=(0, 0, 0), **how)
-    return particles.pick_peaks([found], name="ball", **how).particles.points_angstrom
+    return particles.pick_peaks(found, name="ball", **how).particles.points_angstrom
 
 
 def basins(score: Score, sampling: Sampling) -> Points:
     """Return the picks of the watershed, Å."""
     how = {"sampling": sampling, "settings": _settings("watershed")}
     found = particles.candidate_basins(score, Box.whole(score.shape), begin=(0, 0, 0), **how)
-    return particles.pick_basins([found], name="ball", **how).particles.points_angstrom
+    return particles.pick_basins(found, name="ball", **how).particles.points_angstrom
 
 
 def components(score: Score, sampling: Sampling) -> Points:

@@ -13,6 +13,7 @@ from tomoseg.analysis.binning import BinnedBlock, binned_block, binning_factor
 from tomoseg.analysis.particles.limits import Picks, Values, limited, suppress
 from tomoseg.analysis.particles.settings import PickingSettings, dimensions
 from tomoseg.core.blocks import Box
+from tomoseg.core.columns import Columns, column
 from tomoseg.core.coordinates import Particles, Points
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Sampling, Shape, as_shape
@@ -27,7 +28,7 @@ RADIUS_BINS = 4.0
 
 
 @dataclass(frozen=True, eq=False)
-class Peaks:
+class Peaks(Columns):
     """Maxima of the blob filter.
 
     Parameters
@@ -38,8 +39,8 @@ class Peaks:
         float64, shape (n,): the filter's answer, 1 for an ideal ball.
     """
 
-    points_angstrom: Points
-    scores: Values
+    points_angstrom: Points = column(np.float64, 3)
+    scores: Values = column(np.float64)
 
 
 def picking_factor(settings: PickingSettings, sampling: Sampling) -> int:
@@ -125,7 +126,7 @@ def candidate_peaks(
 
 
 def pick_peaks(
-    candidates: list[Peaks], *, name: str, sampling: Sampling, settings: PickingSettings
+    candidates: Peaks, *, name: str, sampling: Sampling, settings: PickingSettings
 ) -> Picks:
     """Pick the particles of a volume from the peaks of all its blocks.
 
@@ -133,8 +134,7 @@ def pick_peaks(
     -------
     Particles, best first; the score is the filter's answer, at most 1.
     """
-    points = np.concatenate([np.zeros((0, 3)), *(each.points_angstrom for each in candidates)])
-    scores = np.concatenate([np.zeros(0), *(each.scores for each in candidates)])
+    points, scores = candidates.points_angstrom, candidates.scores
     kept = suppress(points, scores, settings.distance_angstrom)
     picked = Particles.at(name, points[kept], np.minimum(scores[kept], 1.0))
     unknown = np.full(len(kept), np.nan)

@@ -186,7 +186,7 @@ def candidate_basins(
 
 
 def pick_basins(
-    found: list[Basins], *, name: str, sampling: Sampling, settings: PickingSettings
+    found: Basins, *, name: str, sampling: Sampling, settings: PickingSettings
 ) -> Picks:
     """Pick the particles of a volume from the basins of all its blocks.
 
@@ -197,9 +197,8 @@ def pick_basins(
     highest stands; the basins of all other tops go to the nearest one within 1.5 radii.
     """
     grid = sampling.binned(basin_factor(settings, sampling))
-    every = Basins.concatenate(found)
-    _, heads, owner = np.unique(every.tops, axis=0, return_index=True, return_inverse=True)
-    basins = every.gathered(owner.reshape(-1), heads)
+    _, heads, owner = np.unique(found.tops, axis=0, return_index=True, return_inverse=True)
+    basins = found.gathered(owner.reshape(-1), heads)
     points = grid.to_angstrom(basins.tops)
     particles = np.flatnonzero(basins.is_particle)
     apart = APART_RADII * settings.label_angstrom

@@ -12,18 +12,30 @@ from numpy.typing import NDArray
 from tomoseg.analysis import particles
 from tomoseg.analysis.particles import PickingSettings, Picks
 from tomoseg.analysis.particles.surroundings import neighbours
-from tomoseg.core.blocks import BlockGrid
 from tomoseg.core.coordinates import Particles
 from tomoseg.io.stores import Ledger
 from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages.context import Context, Stage
+from tomoseg.pipeline.stages.finders import Finder, find_points
 from tomoseg.pipeline.stages.input_mask import INSIDE, codes_at
-from tomoseg.pipeline.stages.segment import evidence
 from tomoseg.pipeline.stages.surroundings import Around, look_around
-from tomoseg.pipeline.stages.trace import FindPoints
 
 Table = dict[str, NDArray[Any]]
 NEIGHBOURHOOD_RADII = 3
+PEAKS = Finder(
+    "peaks",
+    particles.candidate_peaks,
+    particles.Peaks,
+    particles.picking_factor,
+    particles.picking_halo,
+)
+BASINS = Finder(
+    "basins",
+    particles.candidate_basins,
+    particles.Basins,
+    particles.basin_factor,
+    particles.basin_halo,
+)
 
 
 def _settings(context: Context) -> Any:
@@ -107,37 +119,13 @@ def _note(name: str, summary: Mapping[str, Any]) -> str:
 
 
 def _pick_peaks(context: Context, ledger: Ledger, name: str, settings: PickingSettings) -> Picks:
-    sampling = context.sampling()
-    halo = particles.picking_halo(settings, sampling)
-    factor = particles.picking_factor(settings, sampling)
-    work = FindPoints(ledger, f"peaks-{name}", *evidence(context, name), sampling, settings, _peaks)
-    receipts = context.run_pass(ledger, work.label, work, _blocks(context, halo, factor))
-    found = [particles.Peaks(**arrays) for arrays in ledger.read_all_arrays(receipts)]
-    return particles.pick_peaks(found, name=name, sampling=sampling, settings=settings)
-
-
-def _peaks(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
-    return vars(particles.candidate_peaks(*block, **how))
+    found = find_points(context, ledger, PEAKS, name, settings)
+    return particles.pick_peaks(found, name=name, sampling=context.sampling(), settings=settings)
 
 
 def _pick_basins(context: Context, ledger: Ledger, name: str, settings: PickingSettings) -> Picks:
-    sampling = context.sampling()
-    halo = particles.basin_halo(settings, sampling)
-    factor = particles.basin_factor(settings, sampling)
-    place = evidence(context, name)
-    work = FindPoints(ledger, f"basins-{name}", *place, sampling, settings, _basins)
-    receipts = context.run_pass(ledger, work.label, work, _blocks(context, halo, factor))
-    found = [particles.Basins.from_dict(arrays) for arrays in ledger.read_all_arrays(receipts)]
-    return particles.pick_basins(found, name=name, sampling=sampling, settings=settings)
-
-
-def _basins(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
-    return particles.candidate_basins(*block, **how).as_dict()
-
-
-def _blocks(context: Context, halo: tuple[int, int, int], factor: int) -> BlockGrid:
-    shape, block = context.sampling().shape, context.recipe.blocks.compact
-    return BlockGrid(shape, block, halo=halo, stride=(factor,) * 3)
+    found = find_points(context, ledger, BASINS, name, settings)
+    return particles.pick_basins(found, name=name, sampling=context.sampling(), settings=settings)
 
 
 def _pick_components(

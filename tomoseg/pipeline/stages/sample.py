@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,16 +21,15 @@ from tomoseg.analysis.surfaces import (
     surface_factor,
     surface_halo,
 )
-from tomoseg.core.blocks import BlockGrid
 from tomoseg.core.coordinates import Particles
 from tomoseg.io.stores import Ledger
 from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages.context import Context, Stage
+from tomoseg.pipeline.stages.finders import Finder, find_points
 from tomoseg.pipeline.stages.input_mask import INSIDE, codes_at
-from tomoseg.pipeline.stages.segment import evidence
-from tomoseg.pipeline.stages.trace import FindPoints
 
 NM2 = 100.0
+SHEETS = Finder("sheets", sheet_points, SheetPoints, surface_factor, surface_halo)
 
 
 def _settings(context: Context) -> Any:
@@ -76,25 +74,8 @@ def _sample(
 
 
 def _connected(context: Context, ledger: Ledger, name: str, settings: SurfaceSettings) -> Surfaces:
-    sampling = context.sampling()
-    work = FindPoints(
-        ledger, f"sheets-{name}", *evidence(context, name), sampling, settings, _sheets
-    )
-    grid = BlockGrid(
-        sampling.shape,
-        context.recipe.blocks.compact,
-        halo=surface_halo(settings, sampling),
-        stride=(surface_factor(settings, sampling),) * 3,
-    )
-    receipts = context.run_pass(ledger, work.label, work, grid)
-    points = SheetPoints.concatenate(
-        [SheetPoints.from_dict(arrays) for arrays in ledger.read_all_arrays(receipts)]
-    )
-    return connected_surfaces(points, sampling=sampling, settings=settings)
-
-
-def _sheets(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
-    return sheet_points(*block, **how).as_dict()
+    points = find_points(context, ledger, SHEETS, name, settings)
+    return connected_surfaces(points, sampling=context.sampling(), settings=settings)
 
 
 def _as_arrays(found: SurfaceSamples) -> dict[str, NDArray[Any]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,14 @@ from tomoseg.analysis.filaments import (
     tracing_halo,
     working_factor,
 )
-from tomoseg.core.blocks import Block, BlockGrid
 from tomoseg.core.coordinates import Filament, Points, numbered
-from tomoseg.core.sampling import Sampling
-from tomoseg.io.stores import Ledger, Volume
+from tomoseg.io.stores import Ledger
 from tomoseg.pipeline.results import Results
-from tomoseg.pipeline.stages.context import Context, Stage, receipt_name
+from tomoseg.pipeline.stages.context import Context, Stage
+from tomoseg.pipeline.stages.finders import Finder, find_points
 from tomoseg.pipeline.stages.input_mask import OUTSIDE, codes_at, inside_parts
-from tomoseg.pipeline.stages.segment import evidence, read_evidence
+
+RIDGES = Finder("ridge", ridge_points, RidgePoints, working_factor, tracing_halo)
 
 
 def _trace_settings(context: Context) -> Any:
@@ -68,56 +67,14 @@ def measured(context: Context, name: str, lines: list[Filament]) -> list[Filamen
     return measure(lines, is_inside, radius_angstrom=settings.radius_angstrom)
 
 
-@dataclass(frozen=True)
-class FindPoints:
-    """Look for points of one class in one block and keep them as a sidecar."""
-
-    ledger: Ledger
-    label: str
-    volume: Volume
-    value: int | None
-    sampling: Sampling
-    settings: Any
-    find: Callable[..., Mapping[str, NDArray[Any]]]
-
-    def __call__(self, block: Block) -> Mapping[str, Any]:
-        """Write a block's sidecar; the receipt counts its points."""
-        arrays = self.find(
-            read_evidence(self.volume, self.value, block.read),
-            block.core,
-            begin=block.read.begin,
-            sampling=self.sampling,
-            settings=self.settings,
-        )
-        self.ledger.write_arrays(receipt_name(self.label, block), arrays)
-        return {"points": len(next(iter(arrays.values())))}
-
-
 def _trace_class(
     context: Context, ledger: Ledger, name: str, settings: TracingSettings
 ) -> list[Filament]:
-    sampling = context.sampling()
-    work = FindPoints(
-        ledger, f"ridge-{name}", *evidence(context, name), sampling, settings, _ridges
-    )
-    grid = BlockGrid(
-        sampling.shape,
-        context.recipe.blocks.compact,
-        halo=tracing_halo(settings, sampling),
-        stride=(working_factor(settings, sampling),) * 3,
-    )
-    receipts = context.run_pass(ledger, work.label, work, grid)
-    points = RidgePoints.concatenate(
-        [RidgePoints.from_dict(arrays) for arrays in ledger.read_all_arrays(receipts)]
-    )
-    lines = trace(points, name=name, sampling=sampling, settings=settings)
+    points = find_points(context, ledger, RIDGES, name, settings)
+    lines = trace(points, name=name, sampling=context.sampling(), settings=settings)
     shortest = settings.minimum_length_angstrom
     parts = [p for line in lines for p in inside_parts(context, line, minimum_angstrom=shortest)]
     return numbered(sorted(parts, key=lambda part: -part.length_angstrom))
-
-
-def _ridges(*block: Any, **how: Any) -> Mapping[str, NDArray[Any]]:
-    return ridge_points(*block, **how).as_dict()
 
 
 def _as_arrays(lines: list[Filament]) -> dict[str, np.ndarray[Any, Any]]:
