@@ -10,12 +10,10 @@ from hypothesis import settings
 
 from tomoseg.analysis import intensity
 from tomoseg.core.classes import COLOURS
-from tomoseg.core.errors import ResourceError
 from tomoseg.io.stores import Folder
 from tomoseg.nets.architecture import build_network
 from tomoseg.nets.card import Architecture, ModelCard
 from tomoseg.nets.checkpoint import save_model
-from tomoseg.nets.engines import CACHE_VARIABLE, check_engine
 from tomoseg.simulation import PhantomParameters
 from tomoseg.simulation.sessions import simulated_session
 
@@ -65,28 +63,6 @@ def tiny_session(tmp_path_factory):
     for _ in simulated_session(Folder(str(folder)), base, tomograms=2, density=3.0):
         pass
     return folder
-
-
-@pytest.fixture(scope="session")
-def compiled_cache(tmp_path_factory):
-    """Folder of what is compiled, empty at first; without a compiler the test is skipped."""
-    folder = tmp_path_factory.mktemp("cache") / "compiled"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(folder))
-        try:
-            check_engine("compiled")
-        except ResourceError as error:
-            pytest.skip(str(error))
-        yield folder
-
-
-@pytest.fixture
-def no_compiler():
-    """A machine without a C++ compiler, for torch."""
-    from torch._inductor import config
-
-    with config.patch({"cpp.cxx": ("/no/such/compiler",)}):
-        yield
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -8,7 +8,6 @@ the machine, versions and date. Peers that are not installed are left out and na
 
 end-to-end    a whole session, copy to masks, against the bare network on the same core
 workers       two workers against one
-engines       compiled passes against one operation after the other, and what compiling takes
 prices        what score maps, mirror images and int8 take, labels alone taking 1
 windows       blocks with a halo against MONAI's sliding windows: time, and what seams change
 scheduler     a block's share of scheduling and of the driver's memory, at 10³ and 10⁴ empty blocks
@@ -40,9 +39,9 @@ import cc3d
 import numpy as np
 import psutil
 import torch
-from engines import engines, prices
 from large import write_tiled
 from numpy.typing import NDArray
+from prices import prices
 from rows import Row, normalised, share, timed
 
 from tomoseg.analysis import labels
@@ -409,7 +408,6 @@ def tomoseg(*words: object) -> None:
 BENCHMARKS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "end-to-end": end_to_end,
     "workers": workers,
-    "engines": lambda folder, repeats: engines(folder / f"{NAME}.mrc", repeats),
     "prices": lambda folder, repeats: prices(folder / f"{NAME}.mrc", repeats),
     "windows": windows,
     "scheduler": scheduler,

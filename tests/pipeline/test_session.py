@@ -12,6 +12,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from tomoseg import cli
@@ -20,6 +21,7 @@ from tomoseg.core.errors import ClaimError, ModelError, RequestError, ResourceEr
 from tomoseg.core.version import code_version
 from tomoseg.io.stores import Claim
 from tomoseg.io.volumes.sources import Found
+from tomoseg.nets.int8 import check_int8
 from tomoseg.pipeline.checks import check_session
 from tomoseg.pipeline.session import plan_session, run_session, session_address
 from tomoseg.recipe.recipe import load_recipe, recipe_from
@@ -438,12 +440,17 @@ def test_status_of_a_session_that_was_interrupted(values):
     assert state["headline"].endswith("not finished, and nobody is at work: run it again")
 
 
-def test_a_compiled_session_is_made_anew_with_the_same_labels(
-    copy_of_reference, reference, tiny_session, compiled_cache
+def test_a_session_in_bytes_is_made_anew_from_its_networks_on(
+    copy_of_reference, reference, tiny_session, monkeypatch, tmp_path
 ):
+    try:
+        check_int8("")
+    except ResourceError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     values, (output, _) = copy_of_reference, reference
     values["session"]["input"] = str(tiny_session / f"{NAMES[0]}.mrc")
-    values["segment"]["engine"] = "compiled"
+    values["segment"]["engine"] = "int8"
     result = process(values)
     assert states_of(result) == {NAMES[0]: "done", NAMES[1]: "done"}
     noted = [[n for n in row["notes"] if "another recipe" in n] for row in result["tomograms"]]
@@ -452,24 +459,26 @@ def test_a_compiled_session_is_made_anew_with_the_same_labels(
     before, after = (
         json.loads((one / NAMES[0] / "manifest.json").read_text()) for one in (output, folder)
     )
-    assert after["recipe"]["segment"]["engine"] == "compiled"
+    assert after["recipe"]["segment"]["engine"] == "int8"
     changed = [s for s in STAGES if before["stages"][s]["digest"] != after["stages"][s]["digest"]]
     assert changed[0] == "segment"
     assert before["stages"]["ingest"] == after["stages"]["ingest"]
     path = f"{NAMES[0]}/tomogram.zarr/labels/semantic/0"
     expected, found = (zarr.open_array(one / path, mode="r")[:] for one in (output, folder))
     assert len(np.unique(expected)) > 3
-    assert (expected != found).mean() < 1e-4
+    # Random weights decide by little: trained ones change 2 in 1000 (test_int8.py), these 53.
+    assert 0 < (expected != found).mean() < 0.06
 
 
 @pytest.mark.parametrize("is_elsewhere", [False, True])
-def test_an_engine_without_its_compiler_is_told_before_any_work(values, no_compiler, is_elsewhere):
-    values["segment"]["engine"] = "compiled"
+def test_an_engine_without_its_processor_is_told_before_any_work(values, monkeypatch, is_elsewhere):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    values["segment"]["engine"] = "int8"
     if is_elsewhere:
         values["compute"] = {"address": "tcp://10.0.0.1:8786"}
         assert {check.problem for check in check_session(plan_session(recipe_from(values)))} == {""}
         return
-    with pytest.raises(ResourceError, match=r"needs a C\+\+ compiler.* Install g\+\+"):
+    with pytest.raises(ResourceError, match=r"one of avx512_vnni.*engine: torch"):
         check_session(plan_session(recipe_from(values)))
 
 

@@ -67,6 +67,10 @@ def test_an_empty_file_is_the_default_recipe(written):
         ),
         ({"trace": ["actin"]}, "trace: .*dictionary"),
         ({"trace": {"actin": 35}}, r"trace\.actin"),
+        (
+            {"segment": {"engine": "compiled"}},
+            r"segment\.engine: Input should be 'torch' or 'int8', not 'compiled'",
+        ),
         ({"session": 5}, "session: "),
     ],
 )

@@ -7,10 +7,10 @@ What bytes stand for is in :mod:`tomoseg.nets.byte_lines`. Their products are su
 numbers, exactly: no order of summation changes a bit.
 
 The operations are oneDNN's as torch's own compiler uses them (``torch.ops.onednn``): nothing has to
-be installed, and nothing is compiled for a shape. On one core with AVX-512 VNNI a pass of 512×512
-took 0.64 to 0.70 of the time of bfloat16, with OpenVINO 2026.4 and the same lines 0.64. Beside
-float32, 0.20% of the labels of ``shipped`` and 0.15% of ``shipped-accurate`` differ on a crowded
-simulation that nothing was measured on (bfloat16: 0.05 and 0.02%).
+be installed. On one core with AVX-512 VNNI a pass of 512×512 took 0.64 to 0.70 of the time of
+bfloat16, with OpenVINO 2026.4 and the same lines 0.64. Beside float32, 0.20% of the labels of
+``shipped`` and 0.15% of ``shipped-accurate`` differ on a crowded simulation that nothing was
+measured on (bfloat16: 0.05 and 0.02%).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tomoseg.nets.card import ModelCard
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Engine = Literal["torch", "compiled", "int8"]
+Engine = Literal["torch", "int8"]
 Mirrored = Literal[1, 4, 8]
 CalibrationVolumes = Callable[[ModelCard], Iterator[NDArray[np.float32]]]
 
@@ -34,7 +34,7 @@ class PredictionOptions:
         How many mirror images of every pass are predicted and averaged, which takes as many times
         longer: 1 is none, 4 mirrors x and y, 8 all axes.
     engine
-        ``"torch"``; ``"compiled"`` once for each shape of a pass; or ``"int8"``, on a CPU.
+        ``"torch"``, or ``"int8"`` on a CPU.
     calibration_volumes
         Gives the volumes, zyx, normalised as a card says, on which ``"int8"`` measures what its
         bytes stand for; nothing else needs them.

@@ -325,10 +325,9 @@ def said(device: torch.device, dtype: torch.dtype, engine: str) -> str:
     """
     numbers = str(dtype).removeprefix("torch.")
     numbers = f"int8 and {numbers}" if engine == "int8" else numbers
-    compiled = ", compiled" if engine == "compiled" else ""
     if device.type == "cuda":
-        return f"{numbers} on {torch.cuda.get_device_name(device)}{compiled}"
-    return f"{numbers} on {device.type} {torch.backends.cpu.get_cpu_capability()}{compiled}"
+        return f"{numbers} on {torch.cuda.get_device_name(device)}"
+    return f"{numbers} on {device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def cached_predictor(folder: Path, options: PredictionOptions = USUAL) -> Predictor:

@@ -159,9 +159,8 @@ class SegmentSection(Section):
         Test-time augmentation: mirror images of every block are averaged. 4 mirrors x and y and
         takes 4.1 to 4.5 times as long; 8 all axes, 8.5 to 9.1 times; 1 is none.
     engine
-        ``torch``; ``compiled``: 7% less time for ``shipped`` on a CPU, after 15 s for each shape of
-        a pass, kept in ``~/.cache/tomoseg``, with g++ and Python's headers; ``int8``: a third less
-        time for 0.1 to 0.2% of labels changed (bfloat16 0.05%), on CPUs with VNNI or AMX.
+        ``torch``; or ``int8``: a third less time for 0.1 to 0.2% of labels changed (bfloat16
+        0.05%), on CPUs with VNNI or AMX.
     """
 
     model: str = SHIPPED
@@ -173,7 +172,7 @@ class SegmentSection(Section):
     score_maps: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     tta: Literal[1, 4, 8] = 1
-    engine: Literal["torch", "compiled", "int8"] = "torch"
+    engine: Literal["torch", "int8"] = "torch"
 
     @model_validator(mode="after")
     def _one_way_or_the_other(self) -> Self:

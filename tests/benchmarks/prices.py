@@ -1,14 +1,11 @@
-"""What engines and options of prediction take, beside the plain pass of the same network."""
+"""What options of prediction take, beside the plain pass of the same network."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from rows import Row, normalised, share, timed
 
 from tomoseg.core.blocks import Box
@@ -46,32 +43,3 @@ def prices(path: Path, repeats: int, *, slices: int = 64) -> Iterator[Row]:
             )
             what = f"{model}, {name}, {share(found != expected):.2g} of labels differ"
             yield Row(what, said, told, seconds / spent)
-
-
-def engines(path: Path, repeats: int) -> Iterator[Row]:
-    """Compare compiled passes with torch's operations one after the other."""
-    volume = normalised(path)[:32]
-    whole = Box.whole(volume.shape)
-    for model in (SHIPPED, SHIPPED_ACCURATE):
-        eager = Predictor.open(model_folder(model), PredictionOptions(device="cpu"))
-        expected = eager.predict_labels(volume, whole)
-        spent, told = timed(lambda p=eager: p.predict_labels(volume, whole), repeats)
-        with tempfile.TemporaryDirectory() as cache:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-            setups = []
-            for _ in ("cold", "cached"):
-                torch.compiler.reset()
-                compiled = Predictor.open(
-                    model_folder(model), PredictionOptions(device="cpu", engine="compiled")
-                )
-                began = sum(os.times()[:4])
-                found = compiled.predict_labels(volume, whole)
-                setups.append(sum(os.times()[:4]) - began)
-            seconds, said = timed(lambda p=compiled: p.predict_labels(volume, whole), repeats)
-        changed = share(found != expected)
-        rate = volume.size / 1e6 / seconds
-        what = f"{model}, compiled, {rate:.3g} Mvoxel/s, {changed:.2g} of labels differ"
-        yield Row(what, said, told, spent / seconds)
-        cold, cached = (max(setup - seconds, 0) for setup in setups)
-        what = f"{model}, CPU seconds to compile a shape, from the cache against from nothing"
-        yield Row(what, f"{cached:.2g} s", f"{cold:.2g} s", cold / max(cached, 0.01))
