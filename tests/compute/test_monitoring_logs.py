@@ -185,7 +185,7 @@ def test_other_processes_are_told_what_is_set(monkeypatch):
 def test_importing_configures_nothing():
     code = (
         "import logging, tomoseg.pipeline.session, tomoseg.compute.monitoring; "
-        "import tomoseg.compute.monitoring.metrics, tomoseg.compute.monitoring.panel; "
+        "import tomoseg.compute.monitoring.metrics; "
         "assert not logging.getLogger('tomoseg').handlers; "
         "assert logging.getLogger('tomoseg').level == 0 and not logging.root.handlers"
     )

@@ -298,11 +298,3 @@ def test_the_example_of_the_workers_finds_the_worker(stack):
     found = json.loads(answer(f"http://{stack.scheduler}/{place.split('/', 3)[3]}"))
     assert found == [{"targets": [stack.worker], "labels": {}}]
     assert stack.worker.startswith("127.0.0.1:")
-
-
-def test_the_worker_shows_its_page_beside_those_of_dask(stack):
-    pytest.importorskip("bokeh", reason="bokeh is not installed (tomoseg[dashboard])")
-    page = answer(f"http://{stack.worker}/tomoseg")
-    assert "<title>tomoseg worker</title>" in page
-    assert "Bokeh" in page
-    assert "Dask Diagnostic UI" in answer(f"http://{stack.worker}/status")

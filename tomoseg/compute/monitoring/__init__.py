@@ -41,11 +41,9 @@ def dask_setup(server: Any) -> None:
 
     if isinstance(server, Worker):
         from tomoseg.compute.monitoring.metrics import show_disk
-        from tomoseg.compute.monitoring.panel import add_panel
 
         configure_logs(worker=server.address)
         show_disk(server.local_directory)
-        add_panel(server)
     else:
         configure_logs()
     if isinstance(server, Scheduler):
