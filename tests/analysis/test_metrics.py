@@ -9,7 +9,6 @@ from sklearn.metrics import fbeta_score, jaccard_score, precision_recall_fscore_
 
 from tomoseg.analysis.metrics import (
     PickCounts,
-    cl_dice,
     class_scores,
     confusion,
     czii_counts,
@@ -109,19 +108,6 @@ def test_tolerant_f1_of_empty_masks(found, truth, f1):
     masks = np.full((3, 3, 3), found), np.full((3, 3, 3), truth)
     counts = tolerant_counts(*masks, Box.whole((3, 3, 3)), tolerance_voxels=2)
     assert same(tolerant_f1(counts), f1)
-
-
-def test_cl_dice_by_hand():
-    truth = np.zeros((9, 9, 40), bool)
-    truth[3:6, 3:6, 2:38] = True
-    half = truth.copy()
-    half[:, :, 20:] = False
-    assert cl_dice(truth, truth) == 1
-    # The whole skeleton of the half lies in the truth, and about half of the truth's in the half.
-    assert cl_dice(half, truth) == pytest.approx(2 / 3, abs=0.05)
-    assert cl_dice(np.roll(truth, 3, axis=0), truth) < 0.2
-    assert cl_dice(np.zeros_like(truth), truth) == 0
-    assert np.isnan(cl_dice(np.zeros_like(truth), np.zeros_like(truth)))
 
 
 def line(*points, number=1):

@@ -131,8 +131,6 @@ def test_labels_follow_the_card():
     assert (card.label("tube"), card.label("blob")) == (1, 2)
     with pytest.raises(ModelError, match="no class 'actin', only tube, blob"):
         card.label("actin")
-    assert card.halo_is_exact
-    assert not make_card(halo=(1, 0, 8)).halo_is_exact
 
 
 def test_a_card_survives_json(tmp_path):
@@ -231,7 +229,6 @@ def test_settings_know_the_colours_and_the_card():
     )
     card = settings.card({}, {})
     assert card.colours == ("#005c31", "#e69f00")
-    assert card.halo_is_exact
+    assert card.halo == card.architecture.receptive_halo
     less = settings.model_copy(update={"halo": 32}).card({}, {})
     assert less.halo == (4, 32, 32)
-    assert not less.halo_is_exact

@@ -14,8 +14,9 @@ from tomoseg.io.points.dialects import READ_AS_IS, TomoContext
 from tomoseg.io.points.relion_reader import read_relion
 from tomoseg.io.points.tables import read_particles_csv
 from tomoseg.pipeline.session import plan_session
-from tomoseg.pipeline.stages import digest_of, run_stage
+from tomoseg.pipeline.stages import STAGES, run_stage
 from tomoseg.pipeline.stages.sample import read_contacts, read_samples
+from tomoseg.pipeline.stages.terms import settle
 from tomoseg.recipe.recipe import load_recipe, recipe_from
 
 SHAPE, VOXEL = (48, 72, 80), 12.0
@@ -146,7 +147,7 @@ def test_sidecars_that_lack_a_column_are_not_those_of_this_code(
     tmp_path, tiny_model, monkeypatch, stage, table
 ):
     context = planted(tmp_path, tiny_model, (48, 72, 80))
-    now = digest_of(context, stage)
-    assert now == digest_of(context, stage)
+    _, now = settle(context, STAGES[stage], None)
+    assert settle(context, STAGES[stage], None)[1] == now
     monkeypatch.setattr(table, "names", classmethod(lambda cls: ["index", "strength"]))
-    assert now != digest_of(context, stage)
+    assert settle(context, STAGES[stage], None)[1] != now

@@ -9,14 +9,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tomoseg import cli
-from tomoseg.compute.monitoring.capacity import Times
 from tomoseg.core.errors import RequestError
 from tomoseg.io.stores import Folder, Owner, claimed
 from tomoseg.pipeline.progress import note_waiting, read_progress
 from tomoseg.pipeline.progress import noted as progress_noted
 from tomoseg.service.arrivals import Hindrance, Seen, SessionWork, Sights, Trouble
 from tomoseg.service.arrivals.presence import announced, presence_here
-from tomoseg.service.status import session_status, status_of, tomogram_times
+from tomoseg.service.status import session_status, status_of
 
 
 def ago(hours):
@@ -262,10 +261,3 @@ def test_what_a_watch_said_that_has_ended_is_old(tmp_path):
         watched(root, warnings=(gone,), looked=ago(looked), owner=owner)
         state = status_of(str(tmp_path))
         assert (bool(state["hindrances"]), state["is_well"]) == (is_told, not is_told)
-
-
-def test_times_are_those_of_the_journal(sessions):
-    a, _, c = tomogram_times(Folder(str(sessions / "monday")), "monday")
-    assert (a.name, a.state) == ("monday/a", "done")
-    assert a.finished - a.started == timedelta(hours=1)
-    assert c == Times("monday/c", "waiting")

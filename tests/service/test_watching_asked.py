@@ -60,7 +60,7 @@ def test_a_file_beside_the_tomograms_pauses(site):
 def test_any_file_of_that_name_pauses(site, content):
     site.put("s1", "a.mrc")
     site.put("s1", "tomoseg.pause", content)
-    assert site.settle()["s1"].is_paused
+    assert [each.kind for each in site.settle()["s1"].hindrances] == ["paused"]
     assert "\x1b" not in table([site.look()["s1"]])
 
 
@@ -128,7 +128,7 @@ def test_a_paused_session_of_a_wrong_recipe_is_not_begun(site):
     site.put("s1", "a.mrc")
     site.put("s1", "tomoseg.yaml", b"segment: {modle: x}")
     site.put("s1", "tomoseg.pause", b"")
-    assert site.settle()["s1"].is_paused
+    assert "paused" in {each.kind for each in site.settle()["s1"].hindrances}
     assert site.orders() == []
 
 

@@ -66,12 +66,6 @@ def listen(listener: Listener) -> None:
         _listeners.append(listener)
 
 
-def stop_listening(listener: Listener) -> None:
-    """Let a listener hear no more."""
-    if listener in _listeners:
-        _listeners.remove(listener)
-
-
 def untold(*told: Any) -> None:
     """Stand in for whoever is told how work goes on."""
 

@@ -313,12 +313,6 @@ class ModelCard(BaseModel):
             raise ValueError(f"calibration of {unknown}, which are not among the classes")
         return self
 
-    @property
-    def halo_is_exact(self) -> bool:
-        """Whether the halo covers all that the network can see."""
-        reach = self.architecture.receptive_halo
-        return all(have >= need for have, need in zip(self.halo, reach, strict=True))
-
     def disagreement(self, halo: Shape) -> float | None:
         """Return the largest measured share of voxels that blocks with a halo, zyx, change.
 

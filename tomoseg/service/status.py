@@ -185,11 +185,6 @@ def session_status(output: str, now: datetime | None = None) -> dict[str, Any]:
     return _told(state, still, now)
 
 
-def tomogram_times(output: Folder, session: str = "") -> list[Times]:
-    """Return when what happened to the tomograms of a session; a watch knows when they came."""
-    return _State.read(output, datetime.now(UTC)).times(session)
-
-
 def _check_session(folder: Folder) -> None:
     if not _is_session(folder):
         raise RequestError(

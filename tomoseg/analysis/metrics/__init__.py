@@ -24,7 +24,6 @@ from tomoseg.analysis.metrics.surfaces import (
 )
 from tomoseg.analysis.metrics.voxels import (
     ClassScore,
-    cl_dice,
     class_scores,
     confusion,
     tolerant_counts,
@@ -40,7 +39,6 @@ __all__ = [
     "Overlaps",
     "ParticleScore",
     "PickCounts",
-    "cl_dice",
     "class_scores",
     "confusion",
     "czii_counts",

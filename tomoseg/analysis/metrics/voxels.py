@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
-from skimage.morphology import skeletonize
 
 from tomoseg.analysis.metrics.shares import f_beta, share
 from tomoseg.core.blocks import Box
@@ -151,30 +150,4 @@ def tolerant_f1(counts: Counts) -> float:
     precision, recall = (share(near, whole) for near, whole in counts)
     if not counts[:, 1].all():
         return 0.0 if counts[:, 1].any() else float("nan")
-    return f_beta(precision, recall, beta=1)
-
-
-def cl_dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Compare two masks of thin things by their skeletons.
-
-    Parameters
-    ----------
-    found, truth
-        bool, one shape (z, y, x). Skeletons of blocks are not pieces of the volume's skeleton, so
-        that this is for boxes that are scored as a whole, as in validation.
-
-    Returns
-    -------
-    0..1: harmonic mean of the share of the found skeleton that lies in the true mask and of the
-    share of the true skeleton that lies in the found mask; NaN if both masks are empty.
-
-    Notes
-    -----
-    Shit et al., "clDice - a novel topology-preserving loss function", CVPR 2021.
-    """
-    skeletons = skeletonize(found), skeletonize(truth)
-    hits = (skeletons[0] & truth).sum(), (skeletons[1] & found).sum()
-    if not (found.any() and truth.any()):
-        return 0.0 if found.any() or truth.any() else float("nan")
-    precision, recall = hits[0] / skeletons[0].sum(), hits[1] / skeletons[1].sum()
     return f_beta(precision, recall, beta=1)

@@ -1,7 +1,7 @@
 """Counts of what happens, as Prometheus reads them; no name of a tomogram or block among them.
 
 Blocks are counted where they run: in Dask workers, whose own ``/metrics`` shows them, or in the
-process itself. Stages are counted where the flow runs, tomograms where the sessions are watched.
+process itself; tomograms and their stages where the sessions are watched.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from tomoseg.compute.devices import memory_bytes
 from tomoseg.compute.monitoring.disks import Disks
-from tomoseg.compute.monitoring.tomograms import STAGE_SECONDS, LookSeen, TomogramMetrics
+from tomoseg.compute.monitoring.tomograms import LookSeen, TomogramMetrics
 from tomoseg.core.errors import RequestError
 from tomoseg.core.events import Listener, Span, listen
 from tomoseg.core.version import code_version
@@ -36,7 +36,7 @@ OUTCOMES = ("done", "failed")
 
 
 class WorkMetrics(Listener):
-    """Blocks and stages that are worked on in this process.
+    """Blocks that are worked on in this process.
 
     Parameters
     ----------
@@ -55,31 +55,21 @@ class WorkMetrics(Listener):
         self._block_seconds = Histogram(
             "tomoseg_block_seconds", "Seconds a block done.", buckets=BLOCK_SECONDS, **by_stage
         )
-        self._stages = Counter("tomoseg_stages", "Stages of tomograms that ended.", **by_outcome)
-        self._stage_seconds = Histogram(
-            "tomoseg_stage_seconds",
-            "Seconds a stage of a tomogram that was done.",
-            buckets=STAGE_SECONDS,
-            **by_stage,
-        )
 
     def began(self, span: Span) -> None:
         """Count what is in work; what may fail is shown from now on, as 0."""
+        if span.kind != "block":
+            return
         stage = span.scope.stage
-        ends = self._blocks if span.kind == "block" else self._stages
         for outcome in OUTCOMES:
-            ends.labels(stage, outcome)
-        if span.kind == "block":
-            self._in_work.labels(stage).inc()
+            self._blocks.labels(stage, outcome)
+        self._in_span.labels(stage).inc()
 
     def ended(self, span: Span, seconds: float, *, is_done: bool) -> None:
         """Count what ended, and how long it took if it is done."""
-        stage, outcome = span.scope.stage, "done" if is_done else "failed"
-        if span.kind == "stage":
-            self._stages.labels(stage, outcome).inc()
-            if is_done:
-                self._stage_seconds.labels(stage).observe(seconds)
+        if span.kind != "block":
             return
+        stage, outcome = span.scope.stage, "done" if is_done else "failed"
         self._in_work.labels(stage).dec()
         self._blocks.labels(stage, outcome).inc()
         if is_done:

@@ -32,27 +32,13 @@ from tomoseg.pipeline.stages.segment import SEGMENT
 from tomoseg.pipeline.stages.terms import settle
 from tomoseg.pipeline.stages.trace import TRACE
 
-__all__ = ["STAGES", "Context", "Stage", "class_summaries", "digest_of", "run_stage"]
+__all__ = ["STAGES", "Context", "Stage", "class_summaries", "run_stage"]
 
 STAGES: dict[str, Stage] = {
     stage.name: stage for stage in (INGEST, SEGMENT, CLEAN, TRACE, PICK, SAMPLE, EXPORT, REPORT)
 }
 
 log = logging.getLogger(__name__)
-
-
-def digest_of(context: Context, name: str) -> str:
-    """Return the digest of everything that decides a stage's result.
-
-    The stages that it needs count with the digests under which they really ran: if the source
-    changes on the way, what was made from the old one does not pass for what the new one gives.
-
-    Raises
-    ------
-    StoreError
-        If a stage that it needs has not run.
-    """
-    return digest(settle(context, STAGES[name], _record_there(context, name))[1])
 
 
 def run_stage(context: Context, name: str) -> dict[str, Any]:

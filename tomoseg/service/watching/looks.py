@@ -113,11 +113,6 @@ class SessionLook:
         return any(each.kind != "recipe" for each in self.hindrances)
 
     @property
-    def is_paused(self) -> bool:
-        """Whether a person lets it wait."""
-        return any(each.kind == "paused" for each in self.hindrances)
-
-    @property
     def trouble(self) -> Trouble | None:
         """What stopped its last run, if that is not over."""
         trouble = self.work.trouble
