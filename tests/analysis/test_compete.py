@@ -143,7 +143,7 @@ def test_scores_given_are_not_changed():
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
 def test_weights_that_are_none(weight):
-    with pytest.raises(RequestError, match="weight is"):
+    with pytest.raises(RequestError, match="weight: Input should be"):
         network("a", weight=weight)
 
 

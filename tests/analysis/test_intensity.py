@@ -353,13 +353,16 @@ def test_steps_stand_in_a_pydantic_recipe() -> None:
         ({"kind": "gaussian", "sigma": 3}, r"unknown keys \['sigma'\] and lacks \['sigma_angst"),
         ({"kind": "gaussian", "sigma_angstrom": "wide"}, "'wide', not a finite number"),
         ({"kind": "gaussian", "sigma_angstrom": float("nan")}, "nan, not a finite number"),
-        ({"kind": "gaussian", "sigma_angstrom": 0}, "sigma_angstrom > 0"),
-        ({"kind": "unsharp", "sigma_angstrom": 9, "amount": -1}, "amount ≥ 0"),
-        ({"kind": "percentile_clip", "low": 99, "high": 1}, "low < high"),
-        ({"kind": "percentile_clip", "high": 101}, "≤ 100"),
-        ({"kind": "calibrate", "black": 2, "white": 2}, "black ≠ white"),
-        ({"kind": "equalise", "bins": 1}, "bins ≥ 2"),
-        ({"kind": "equalise", "bins": 2.5}, "bins ≥ 2"),
+        ({"kind": "gaussian", "sigma_angstrom": 0}, "step gaussian: sigma_angst.* greater than 0"),
+        (
+            {"kind": "unsharp", "sigma_angstrom": 9, "amount": -1},
+            "step unsharp: amount: .*to 0, not '-1'",
+        ),
+        ({"kind": "percentile_clip", "low": 99, "high": 1}, "low 99 must be below high 1"),
+        ({"kind": "percentile_clip", "high": 101}, "high: .*equal to 100, not '101'"),
+        ({"kind": "calibrate", "black": 2, "white": 2}, "must differ, and both are 2"),
+        ({"kind": "equalise", "bins": 1}, "bins: .*equal to 2"),
+        ({"kind": "equalise", "bins": 2.5}, "bins: .*valid integer, not '2.5'"),
     ],
 )
 def test_bad_steps_are_named(step: dict[str, Any], words: str) -> None:

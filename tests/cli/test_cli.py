@@ -465,10 +465,13 @@ def test_simulate_says_what_it_wrote(tomoseg, tmp_path):
     [
         (["--shape", "3,4"], "--shape 3,4 is not three integers z,y,x"),
         (["--shape", "a,b,c"], "--shape a,b,c is not three integers"),
-        (["--shape", "8,64,64"], "at least 16"),
-        (["--snr", "0"], "phantom.snr is 0"),
-        (["--tilt-max", "90"], "phantom.tilt_max_degrees is 90"),
-        (["--seed", "-1"], "phantom.seed is -1"),
+        (["--shape", "8,64,64"], "shape.0: Input should be greater than or equal to 16, not '8'"),
+        (["--snr", "0"], "snr: Input should be greater than or equal to 0.0001, not '0.0'"),
+        (["--tilt-max", "90"], "tilt_max_degrees: Input should be less than or equal to 75"),
+        (["--tilt-step", "70"], "tilt_step_degrees 70 is above tilt_max_degrees 60"),
+        (["--thickness", "1600"], "thickness_angstrom 1600 is more than the box has, 1536 Å"),
+        (["--voxel-size", "20"], "not in 8..16. Simulate at 8 to 16 Å and rescale."),
+        (["--seed", "-1"], "seed: Input should be greater than or equal to 0, not '-1'"),
     ],
 )
 def test_simulate_refuses_what_cannot_be(tomoseg, tmp_path, options, words):

@@ -114,7 +114,7 @@ def test_a_preset_stands_for_its_numbers_and_others_are_named():
         ({"colours": ("#ff0000",)}, "as many colours"),
         ({"colours": ("red", "#00ff00")}, "pattern"),
         ({"stride": (1, 1, 1)}, "stride"),
-        ({"halo": (-1, 0, 0)}, "negative"),
+        ({"halo": (-1, 0, 0)}, r"halo\.0\s+Input should be greater than or equal to 0"),
         ({"voxel_size_angstrom": 0}, "greater than 0"),
         ({"voxel_size_angstrom": float("nan")}, "finite|greater"),
         ({"weights_sha256": "../x"}, "pattern"),

@@ -8,13 +8,15 @@ from the microtubule network simply because it scores higher there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from tomoseg.core.bounds import check_bounds
 from tomoseg.core.errors import RequestError
 
 # Scores nearer to 0 and 1 count as this, half of one of the 256 bins in which a training counts
@@ -24,6 +26,8 @@ NEAREST = 1 / 512
 SMALLEST_SLOPE = 0.01
 _NEWTON_STEPS = 100
 _CONVERGED = 1e-8
+
+Weight = Annotated[float, Field(gt=0, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -62,22 +66,21 @@ class Competitor:
     calibration
         One for each class.
     weight
-        How much its scores count beside those of others, more than 0.
+        How much its scores count beside those of others.
 
     Raises
     ------
     RequestError
-        If the weight is not positive, or classes and calibrations are not as many.
+        If the weight is out of its bounds, or classes and calibrations are not as many.
     """
 
     classes: tuple[str, ...]
     calibration: tuple[Calibration, ...]
-    weight: float = 1.0
+    weight: Weight = 1.0
 
     def __post_init__(self) -> None:
         """Check the weight and the numbers."""
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise RequestError(f"a network's weight is {self.weight}; it must be more than 0")
+        check_bounds(self)
         if len(self.classes) != len(self.calibration):
             raise RequestError(
                 f"{len(self.classes)} classes need as many calibrations, "

@@ -33,6 +33,7 @@ ClassName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Slope = Annotated[float, Field(gt=0)]
 Length = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Halo = Annotated[int, Field(ge=0)]
 Step = dict[str, Any]
 
 
@@ -205,7 +206,7 @@ class HaloCost(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    halo: Annotated[int, Field(ge=0)]
+    halo: Halo
     voxels: Share
     foreground: Share
     time_ratio: Annotated[float, Field(gt=0)]
@@ -289,7 +290,7 @@ class ModelCard(BaseModel):
     voxel_size_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.1
     contrast: Literal["dark", "bright"] = "dark"
     intensity: tuple[Step, ...] = ()
-    halo: Shape
+    halo: tuple[Halo, Halo, Halo]
     stride: Shape
     training: dict[str, Any] = {}
     scores: dict[str, Any] = {}
@@ -306,8 +307,6 @@ class ModelCard(BaseModel):
             raise ValueError(
                 f"stride {self.stride} is not that of the architecture, {self.architecture.stride}"
             )
-        if min(self.halo) < 0:
-            raise ValueError(f"halo {self.halo} is negative")
         unknown = sorted(self.calibration.keys() - set(self.classes))
         if unknown:
             raise ValueError(f"calibration of {unknown}, which are not among the classes")

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from tomoseg.analysis.cleanup import CleaningSettings, cleaning_defaults
+from tomoseg.analysis.compete import Weight
 from tomoseg.analysis.filaments import TracingSettings, tracing_defaults
 from tomoseg.analysis.particles import PickingSettings
 from tomoseg.analysis.surfaces import SurfaceSettings, surface_defaults
@@ -121,7 +122,7 @@ class NetworkChoice(Section):
     """
 
     model: str
-    weight: float = Field(default=1.0, gt=0, le=1000)
+    weight: Weight = 1.0
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 

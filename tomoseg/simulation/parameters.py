@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
+from tomoseg.core.bounds import CLOSED, SettingError, check_bounds
 from tomoseg.core.classes import FEATURES
-from tomoseg.core.errors import RequestError, VoxelSizeError
-from tomoseg.core.sampling import Sampling, Shape
+from tomoseg.core.errors import VoxelSizeError
+from tomoseg.core.sampling import Sampling
 
 CLASSES = tuple(FEATURES)
+
+Side = Annotated[int, Field(ge=16, le=100_000)]
+Objects = Annotated[int, Field(ge=0, le=100_000)]
 
 # Objects in a cubic micrometre of sample: a crowded edge of a cell, thinned out so that a box
 # holds some of each. Yeast cytosol has about twice the ribosomes.
@@ -33,7 +38,7 @@ class PhantomParameters:
     Parameters
     ----------
     shape
-        Voxels along z, y, x, each at least 16. The beam runs along z, the tilt axis along y.
+        Voxels along z, y, x. The beam runs along z, the tilt axis along y.
     voxel_size_angstrom
         Edge length of a voxel, Å, 8 to 16.
     thickness_angstrom
@@ -47,7 +52,7 @@ class PhantomParameters:
     tilt_max_degrees, tilt_step_degrees
         The tilt series goes from −max to +max in this step.
     amplitude_contrast
-        Share of the contrast that does not oscillate with frequency, 0 to 1. Thin ice has 0.07 to
+        Share of the contrast that does not oscillate with frequency. Thin ice has 0.07 to
         0.1; the default is more, because tomograms at 10 Å are treated so that low frequencies
         keep more, and show the walls of microtubules with fringes no stronger than this leaves.
     jitter_angstrom
@@ -58,62 +63,60 @@ class PhantomParameters:
     carbon
         Whether the rim of a hole in the carbon film crosses the box.
     crowding
-        Share of the cytosol's volume taken by small unlabelled proteins, 0 to 0.3.
+        Share of the cytosol's volume taken by small unlabelled proteins.
     seed
         Same parameters, same voxels, bit for bit.
 
     Raises
     ------
-    RequestError
-        If a number lies outside its range.
+    SettingError
+        If a number is out of its bounds, or two contradict each other.
     VoxelSizeError
         If the voxel size lies outside 8..16 Å.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
 
-    shape: Shape = (128, 512, 512)
+    shape: tuple[Side, Side, Side] = (128, 512, 512)
     voxel_size_angstrom: float = 12.0
-    thickness_angstrom: float | None = None
-    snr: float = 0.5
-    defocus_um: float = 4.0
-    tilt_max_degrees: float = 60.0
-    tilt_step_degrees: float = 3.0
-    amplitude_contrast: float = 0.3
-    jitter_angstrom: float = 5.0
-    microtubules: int | None = None
-    actin_filaments: int | None = None
-    single_membranes: int | None = None
-    double_membranes: int | None = None
-    ribosomes: int | None = None
-    gold_beads: int | None = None
+    thickness_angstrom: Annotated[float, Field(ge=100)] | None = None
+    snr: Annotated[float, Field(ge=1e-4, le=1e4)] = 0.5
+    defocus_um: Annotated[float, Field(ge=0.2, le=20)] = 4.0
+    tilt_max_degrees: Annotated[float, Field(ge=1, le=75)] = 60.0
+    tilt_step_degrees: Annotated[float, Field(ge=0.5)] = 3.0
+    amplitude_contrast: Annotated[float, Field(ge=0, le=1)] = 0.3
+    jitter_angstrom: Annotated[float, Field(ge=0, le=100)] = 5.0
+    microtubules: Objects | None = None
+    actin_filaments: Objects | None = None
+    single_membranes: Objects | None = None
+    double_membranes: Objects | None = None
+    ribosomes: Objects | None = None
+    gold_beads: Objects | None = None
     carbon: bool = True
-    crowding: float = 0.12
-    seed: int = 0
+    crowding: Annotated[float, Field(ge=0, le=0.3)] = 0.12
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
     def __post_init__(self) -> None:
-        """Check every range."""
+        """Check bounds, and the sample and the tilts against what holds them."""
         if not 8 <= self.voxel_size_angstrom <= 16:
             raise VoxelSizeError(
-                f"phantom.voxel_size_angstrom is {self.voxel_size_angstrom}, not in 8..16",
+                f"voxel_size_angstrom is {self.voxel_size_angstrom}, not in 8..16",
                 remedy="Simulate at 8 to 16 Å and rescale.",
             )
-        if len(self.shape) != 3 or min(self.shape) < 16:
-            raise RequestError(f"phantom.shape {self.shape} is not three lengths of at least 16")
+        check_bounds(self)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         box = self.shape[0] * self.voxel_size_angstrom
-        _check("thickness_angstrom", self.slab_angstrom, 100.0, box)
-        _check("snr", self.snr, 1e-4, 1e4)
-        _check("defocus_um", self.defocus_um, 0.2, 20.0)
-        _check("tilt_max_degrees", self.tilt_max_degrees, 1.0, 75.0)
-        _check("tilt_step_degrees", self.tilt_step_degrees, 0.5, self.tilt_max_degrees)
-        _check("amplitude_contrast", self.amplitude_contrast, 0.0, 1.0)
-        _check("jitter_angstrom", self.jitter_angstrom, 0.0, 100.0)
-        _check("crowding", self.crowding, 0.0, 0.3)
-        _check("seed", self.seed, 0, 2**63 - 1)
-        for name in DENSITY_PER_UM3:
-            if getattr(self, name) is not None:
-                _check(name, getattr(self, name), 0, 100_000)
+        if self.slab_angstrom > box:
+            raise SettingError(
+                f"thickness_angstrom {self.slab_angstrom:g} is more than the box has, {box:g} Å",
+                remedy="Simulate a thinner sample or more planes.",
+            )
+        if self.tilt_step_degrees > self.tilt_max_degrees:
+            raise SettingError(
+                f"tilt_step_degrees {self.tilt_step_degrees:g} is above tilt_max_degrees "
+                f"{self.tilt_max_degrees:g}",
+                remedy="Lower the step.",
+            )
 
     @property
     def sampling(self) -> Sampling:
@@ -206,11 +209,3 @@ def widely_varied(seed: int, base: PhantomParameters) -> PhantomParameters:
         draw.uniform(2, 7),
     )
     return replace(varied(seed, other), snr=snr, defocus_um=float(defocus))
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise RequestError(
-            f"phantom.{name} is {value}, not in {low:g}..{high:g}",
-            remedy=f"Choose phantom.{name} in that range.",
-        )

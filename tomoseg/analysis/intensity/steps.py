@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
+from pydantic import ConfigDict, Field
+
+from tomoseg.core.bounds import CLOSED, Length, SettingError, check_bounds
 from tomoseg.core.errors import RequestError
 
-_CONFIG = {"extra": "forbid"}
-
-
-def _require(holds: bool, step: object, bound: str) -> None:
-    if not holds:
-        raise RequestError(f"step {step} {bound}")
+Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
 @dataclass(frozen=True)
 class Invert:
     """Change the sign, so that dark protein turns bright."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _CONFIG
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
     kind: Literal["invert"] = field(default="invert", kw_only=True)
 
 
@@ -32,24 +30,26 @@ class PercentileClip:
     Parameters
     ----------
     low, high
-        Percentiles, 0 ≤ low < high ≤ 100; 0 and 100 limit nothing.
+        Percentiles, low below high; 0 and 100 limit nothing.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _CONFIG
-    low: float = 0.1
-    high: float = 99.9
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
+    low: Percentile = 0.1
+    high: Percentile = 99.9
     kind: Literal["percentile_clip"] = field(default="percentile_clip", kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check the order."""
-        _require(0 <= self.low < self.high <= 100, self, "must obey 0 ≤ low < high ≤ 100")
+        """Check bounds and order."""
+        check_bounds(self)
+        if self.low >= self.high:
+            raise SettingError(f"low {self.low:g} must be below high {self.high:g}")
 
 
 @dataclass(frozen=True)
 class ZScore:
     """Subtract the mean and divide by the standard deviation, both of the whole tomogram."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _CONFIG
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
     kind: Literal["z_score"] = field(default="z_score", kw_only=True)
 
 
@@ -63,14 +63,16 @@ class Calibrate:
         Grey values of the tomogram, as they are after the steps before, that become 0 and 1.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _CONFIG
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
     black: float
     white: float
     kind: Literal["calibrate"] = field(default="calibrate", kw_only=True)
 
     def __post_init__(self) -> None:
         """Check that the references differ."""
-        _require(self.black != self.white, self, "must have black ≠ white")
+        check_bounds(self)
+        if self.black == self.white:
+            raise SettingError(f"black and white must differ, and both are {self.black:g}")
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,13 @@ class Equalise:
         interpolated between, as in ``skimage.exposure.equalize_hist``.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _CONFIG
-    bins: int = 256
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
+    bins: Annotated[int, Field(strict=True, ge=2, le=1 << 20)] = 256
     kind: Literal["equalise"] = field(default="equalise", kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check the number of bins."""
-        _require(isinstance(self.bins, int) and self.bins >= 2, self, "must have bins ≥ 2, whole")
+        """Check bounds."""
+        check_bounds(self)
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,13 @@ class Gaussian:
         Standard deviation of the kernel, Å.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _CONFIG
-    sigma_angstrom: float
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
+    sigma_angstrom: Length
     kind: Literal["gaussian"] = field(default="gaussian", kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check the width."""
-        _require(self.sigma_angstrom > 0, self, "must have sigma_angstrom > 0")
+        """Check bounds."""
+        check_bounds(self)
 
 
 @dataclass(frozen=True)
@@ -121,21 +123,17 @@ class Unsharp:
     sigma_angstrom
         Standard deviation of the blur, Å.
     amount
-        Weight of the fine detail, not negative.
+        Weight of the fine detail.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _CONFIG
-    sigma_angstrom: float
-    amount: float = 1.0
+    __pydantic_config__: ClassVar[ConfigDict] = CLOSED
+    sigma_angstrom: Length
+    amount: Annotated[float, Field(ge=0, le=1000)] = 1.0
     kind: Literal["unsharp"] = field(default="unsharp", kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check width and weight."""
-        _require(
-            self.sigma_angstrom > 0 and self.amount >= 0,
-            self,
-            "must have sigma_angstrom > 0 and amount ≥ 0",
-        )
+        """Check bounds."""
+        check_bounds(self)
 
 
 Filter = Gaussian | Unsharp
@@ -183,7 +181,10 @@ def _parse(step: Mapping[str, Any]) -> Step:
     for name in step.keys() - {"kind"}:
         if not _is_number(step[name]):
             raise RequestError(f"step {kind.kind} has {name} {step[name]!r}, not a finite number")
-    parsed: Step = kind(**step)
+    try:
+        parsed: Step = kind(**step)
+    except SettingError as error:
+        raise RequestError(f"step {kind.kind}: {error.message}") from error
     return parsed
 
 
