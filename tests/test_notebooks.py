@@ -1,13 +1,20 @@
+import base64
+import io
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from nbclient import NotebookClient
+from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
 # How many pictures each draws; a notebook without a number fails the test.
 PICTURES = {"augmentation": 15, "filaments": 7}
+# Charts of lines cover a tenth of their paper and more.
+LEAST_DRAWN = 0.08
 
 
 def outputs(notebook):
@@ -25,6 +32,27 @@ def test_outputs_are_stripped(name):
     assert not any(cell.get("execution_count") for cell in notebook.cells)
 
 
+def opened(data):
+    """The pixels of a picture as a notebook holds it."""
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def drawn_share(pixels):
+    """The share of a picture that is not of its commonest colour, the paper."""
+    _, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    return 1 - counts.max() / counts.sum()
+
+
+def test_axes_without_anything_in_them_are_no_picture():
+    figure = Figure(figsize=(10, 4))
+    for axes in figure.subplots(1, 2):
+        axes.set(title="length", xlabel="nm", ylabel="number")
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    assert 0 < drawn_share(opened(base64.b64encode(file.getvalue()))) < LEAST_DRAWN / 2
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_cell_runs_and_the_pictures_come_out(name, monkeypatch, tmp_path):
@@ -39,6 +67,7 @@ def test_every_cell_runs_and_the_pictures_come_out(name, monkeypatch, tmp_path):
     ).execute()
     kinds = [output.output_type for output in outputs(notebook)]
     assert "stream" not in kinds  # warnings of a kernel are only printed
-    pictures = [output for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    found = [output.get("data", {}).get("image/png") for output in outputs(notebook)]
+    pictures = [opened(data) for data in found if data]
     assert len(pictures) == PICTURES[name]
-    assert all(len(picture.data["image/png"]) > 10_000 for picture in pictures)
+    assert all(drawn_share(picture) > LEAST_DRAWN for picture in pictures)
