@@ -63,7 +63,7 @@ class WorkMetrics(Listener):
         stage = span.scope.stage
         for outcome in OUTCOMES:
             self._blocks.labels(stage, outcome)
-        self._in_span.labels(stage).inc()
+        self._in_work.labels(stage).inc()
 
     def ended(self, span: Span, seconds: float, *, is_done: bool) -> None:
         """Count what ended, and how long it took if it is done."""
