@@ -43,7 +43,7 @@ from tomoseg.io.volumes.amira_lattice import AmiraReader
 from tomoseg.io.volumes.compressed import decompress
 from tomoseg.io.volumes.em import read_em, write_em
 from tomoseg.io.volumes.mrc import MrcReader
-from tomoseg.io.volumes.mrc_header import FIELDS
+from tomoseg.io.volumes.mrc_header import AXES, COUNTS, FIELDS
 from tomoseg.io.volumes.png import PngReader
 from tomoseg.io.volumes.sources import unpacked as unpacked_url
 from tomoseg.io.volumes.tiff import TiffReader
@@ -64,9 +64,9 @@ def zeros_deflated(mib, *, wbits):
 
 
 def mrc():
-    fields = np.zeros(1, FIELDS)
-    fields["n_crs"], fields["mode"], fields["map_crs"] = TEN_TERABYTES[::-1], 0, (1, 2, 3)
-    fields["magic"], fields["machine_stamp"] = b"MAP ", (0x44, 0x44, 0, 0)
+    fields = np.zeros((), FIELDS)
+    fields[COUNTS], fields["mode"], fields[AXES] = TEN_TERABYTES[::-1], 0, (1, 2, 3)
+    fields["map"], fields["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
     return fields.tobytes() + bytes(100)
 
 

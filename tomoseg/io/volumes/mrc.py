@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
+from mrcfile.constants import MAP_ID, VOLUME_SPACEGROUP
+from mrcfile.utils import machine_stamp_from_byte_order, mode_from_dtype
 from numpy.typing import DTypeLike, NDArray
 
 from tomoseg.core.blocks import Box
@@ -17,11 +19,15 @@ from tomoseg.core.sampling import Header, Shape, as_shape
 from tomoseg.core.version import code_version
 from tomoseg.io.volumes.box_reader import BoxReader
 from tomoseg.io.volumes.mrc_header import (
+    AXES,
+    COUNTS,
     FIELDS,
     HEADER_BYTES,
     IMOD_SIGNED_BYTES,
     IMOD_STAMP,
+    INTERVALS,
     MODES,
+    STARTS,
     Integers,
     Layout,
     parse_header,
@@ -238,25 +244,24 @@ class MrcWriter:
         fields = np.zeros((), FIELDS)
         statistics = self._statistics()
         sampling = self._header.sampling
-        fields["mode"] = next(mode for mode, name in MODES.items() if name == self._dtype.name)
-        fields["n_crs"] = fields["intervals_xyz"] = sampling.shape[::-1]
-        fields["start_crs"] = self._header.start_voxels[::-1]
-        fields["cell_xyz"] = np.multiply(sampling.shape, sampling.voxel_size_angstrom)[::-1]
-        fields["cell_angles"] = 90.0
-        fields["map_crs"] = 1, 2, 3
-        fields["minimum"], fields["maximum"] = statistics.minimum, statistics.maximum
-        fields["mean"] = statistics.mean
+        fields["mode"] = mode_from_dtype(self._dtype)
+        fields[COUNTS] = fields[INTERVALS] = sampling.shape[::-1]
+        fields[STARTS] = self._header.start_voxels[::-1]
+        cell = np.multiply(sampling.shape, sampling.voxel_size_angstrom)[::-1]
+        fields["cella"], fields["cellb"] = tuple(cell), (90.0, 90.0, 90.0)
+        fields[AXES] = 1, 2, 3
+        fields["dmin"], fields["dmax"] = statistics.minimum, statistics.maximum
+        fields["dmean"] = statistics.mean
         fields["rms"] = sqrt(statistics.squares / statistics.count)
-        fields["space_group"] = 1
-        fields["origin_xyz"] = stated_origin(self._header)[::-1]
+        fields["ispg"] = VOLUME_SPACEGROUP
+        fields["origin"] = stated_origin(self._header)[::-1]
         if self._header.has_imods_origin:
             fields["imod_stamp"], fields["imod_flags"] = IMOD_STAMP, IMOD_SIGNED_BYTES
         else:
-            fields["version"] = 20141
-        fields["magic"] = b"MAP "
-        fields["machine_stamp"] = 0x44, 0x44, 0, 0
-        fields["label_count"] = 1
-        fields["labels"][0] = self._label.encode("ascii", "replace")[:80]
+            fields["nversion"] = 20141
+        fields["map"], fields["machst"] = MAP_ID, machine_stamp_from_byte_order("<")
+        fields["nlabl"] = 1
+        fields["label"][0] = self._label.encode("ascii", "replace")[:80]
         return fields.tobytes()
 
 

@@ -1,8 +1,8 @@
 """The 1024 bytes at the start of an MRC file, and what they mean.
 
-Source of the fields: Cheng et al., "MRC2014: Extensions to the MRC format header for electron
-cryo-microscopy and tomography", J. Struct. Biol. 192 (2015); of the IMOD words at bytes 152 and
-156: the "MRC file format used by IMOD" page of the IMOD documentation.
+Layout, modes and stamps are those of mrcfile, after Cheng et al., "MRC2014: Extensions to the MRC
+format header for electron cryo-microscopy and tomography", J. Struct. Biol. 192 (2015); the IMOD
+words at bytes 152 and 156 are from the "MRC file format used by IMOD" page of its documentation.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+from mrcfile.utils import dtype_from_mode
 from numpy.typing import NDArray
 
 from tomoseg.analysis.intensity import spreads
@@ -22,41 +24,21 @@ from tomoseg.io.volumes.calibration import calibrate
 from tomoseg.io.volumes.foreign import kind_by_content
 from tomoseg.io.volumes.ranges import StoredArray
 
-HEADER_BYTES = 1024
 Integers = Literal["auto", "signed", "unsigned"]
 
-# crs: along columns, rows and sections of the file; xyz: along the axes of space.
 FIELDS = np.dtype(
-    [
-        ("n_crs", "<i4", 3),
-        ("mode", "<i4"),
-        ("start_crs", "<i4", 3),
-        ("intervals_xyz", "<i4", 3),
-        ("cell_xyz", "<f4", 3),
-        ("cell_angles", "<f4", 3),
-        ("map_crs", "<i4", 3),
-        ("minimum", "<f4"),
-        ("maximum", "<f4"),
-        ("mean", "<f4"),
-        ("space_group", "<i4"),
-        ("extended_bytes", "<i4"),
-        ("unused_96", "V8"),
-        ("extended_type", "S4"),
-        ("version", "<i4"),
-        ("unused_112", "V40"),
-        ("imod_stamp", "<i4"),
-        ("imod_flags", "<i4"),
-        ("unused_160", "V36"),
-        ("origin_xyz", "<f4", 3),
-        ("magic", "S4"),
-        ("machine_stamp", "u1", 4),
-        ("rms", "<f4"),
-        ("label_count", "<i4"),
-        ("labels", "S80", 10),
-    ]
+    {
+        "names": [*HEADER_DTYPE.names, "imod_stamp", "imod_flags"],
+        "formats": [*(HEADER_DTYPE[name] for name in HEADER_DTYPE.names), "<i4", "<i4"],
+        "offsets": [*(HEADER_DTYPE.fields[name][1] for name in HEADER_DTYPE.names), 152, 156],
+    }
 )
-
-MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float16"}
+"""The header as mrcfile has it, and IMOD's words among what is extra there."""
+HEADER_BYTES = FIELDS.itemsize
+# Along columns, rows and sections of the file, and along x, y and z.
+COUNTS, STARTS = ["nx", "ny", "nz"], ["nxstart", "nystart", "nzstart"]
+INTERVALS, AXES = ["mx", "my", "mz"], ["mapc", "mapr", "maps"]
+MODES: dict[int, str] = {mode: dtype_from_mode(mode).name for mode in (0, 1, 2, 6, 12)}
 REFUSED_MODES = {
     3: "complex 16-bit integers",
     4: "complex 32-bit floats",
@@ -138,7 +120,7 @@ def parse_header(
         sampling=_sampling(fields, _to_zyx(shape, axes), override_angstrom, notes),
         dtype=dtype.name,
         origin_angstrom=origin,
-        start_voxels=_to_zyx(_reversed(fields["start_crs"]), axes),
+        start_voxels=_to_zyx(_reversed(fields[STARTS]), axes),
         notes=tuple(notes),
         has_imods_origin=is_imods,
     )
@@ -199,14 +181,14 @@ def _is_old(raw: bytes, file_bytes: int) -> bool:
 
 
 def _is_plausible(fields: Any, file_bytes: int) -> bool:
-    shape, mode = _reversed(fields["n_crs"]), int(fields["mode"])
+    shape, mode = _reversed(fields[COUNTS]), int(fields["mode"])
     if min(shape) < 1 or mode not in MODES.keys() | REFUSED_MODES.keys():
         return False
-    if sorted(fields["map_crs"]) == [1, 2, 3]:
+    if sorted(fields[AXES]) == [1, 2, 3]:
         return True
     voxels = math.prod(shape) * np.dtype(MODES.get(mode, "int8")).itemsize
     rest = file_bytes - HEADER_BYTES - voxels
-    return not any(fields["map_crs"]) and rest in (0, int(fields["extended_bytes"]))
+    return not any(fields[AXES]) and rest in (0, int(fields["nsymbt"]))
 
 
 def _in_its_byte_order(raw: bytes, file_bytes: int) -> tuple[Any, list[str]]:
@@ -217,11 +199,12 @@ def _in_its_byte_order(raw: bytes, file_bytes: int) -> tuple[Any, list[str]]:
     """
     readings = _readings(raw)
     best = max(readings, key=lambda order: _sense(readings[order], file_bytes))
-    stamp = raw[212:216]
     if not _has_stamp(raw):
         return readings[best], [
             f"no MAP stamp: read as an MRC header of old, {best}-endian; its numbers make sense"
         ]
+    stamp = raw[212:216]
+    # mrcfile looks at the second byte as well, where some programs write a blank.
     if best == {0x44: "little", 0x11: "big"}.get(stamp[0]):
         return readings[best], []
     return readings[best], [f"machine stamp {stamp.hex(' ')} is wrong; read as {best}-endian"]
@@ -229,11 +212,11 @@ def _in_its_byte_order(raw: bytes, file_bytes: int) -> tuple[Any, list[str]]:
 
 def _sense(fields: Any, file_bytes: int) -> int:
     """Count what is in order in a header."""
-    counts = [int(n) for n in fields["n_crs"]]
+    counts = [int(n) for n in fields[COUNTS]]
     return sum(
         [
             int(fields["mode"]) in MODES.keys() | REFUSED_MODES.keys(),
-            sorted(fields["map_crs"]) in ([1, 2, 3], [0, 0, 0]),
+            sorted(fields[AXES]) in ([1, 2, 3], [0, 0, 0]),
             min(counts) > 0,
             HEADER_BYTES + math.prod(max(n, 0) for n in counts) <= file_bytes,
         ]
@@ -241,7 +224,7 @@ def _sense(fields: Any, file_bytes: int) -> int:
 
 
 def _file_shape(fields: Any) -> Shape:
-    shape = _reversed(fields["n_crs"])
+    shape = _reversed(fields[COUNTS])
     if min(shape) < 1:
         raise FormatError(
             f"the header announces {shape} sections, rows and columns; each must be at least 1",
@@ -272,7 +255,7 @@ def _voxel_type(
         return np.dtype(f"{kind}{dtype.itemsize}")
     if mode != 0:
         return dtype
-    minimum, maximum = float(fields["minimum"]), float(fields["maximum"])
+    minimum, maximum = float(fields["dmin"]), float(fields["dmax"])
     if by_imod:
         unsigned = not flags & IMOD_SIGNED_BYTES
         told_by = "IMOD's flag says so" if unsigned else ""
@@ -282,7 +265,7 @@ def _voxel_type(
     elif -SIGNED_MOST - 1 <= minimum < 0 <= maximum <= SIGNED_MOST:
         unsigned, told_by = False, ""
     else:
-        begin = HEADER_BYTES + max(0, int(fields["extended_bytes"]))
+        begin = HEADER_BYTES + max(0, int(fields["nsymbt"]))
         found = some_bytes(begin) if some_bytes else np.empty(0, np.uint8)
         unsigned, told_by = _judged(np.bincount(found, minlength=UNSIGNED_MOST + 1))
     if told_by:
@@ -317,7 +300,7 @@ def _place_array(
     fields: Any, shape: Shape, dtype: np.dtype[Any], file_bytes: int, notes: list[str]
 ) -> StoredArray:
     """Find the first voxel and check that the last one is in the file."""
-    extended = int(fields["extended_bytes"])
+    extended = int(fields["nsymbt"])
     wanted = math.prod(shape) * dtype.itemsize
     if extended != 0 and HEADER_BYTES + wanted == file_bytes:
         # Programs copy the header of another file without the extended header it announces.
@@ -339,7 +322,7 @@ def _place_array(
 
 def _axes(fields: Any, notes: list[str]) -> Shape:
     """Return which of z, y, x (0, 1, 2) sections, rows and columns run along."""
-    along = _reversed(fields["map_crs"])
+    along = _reversed(fields[AXES])
     if along == (0, 0, 0):
         return 0, 1, 2
     if sorted(along) != [1, 2, 3]:
@@ -359,15 +342,15 @@ def _to_zyx(values: Shape, axes: Shape) -> Shape:
 
 
 def _sampling(fields: Any, shape: Shape, override: float | None, notes: list[str]) -> Sampling:
-    angles = [float(angle) for angle in fields["cell_angles"]]
+    angles = [float(angle) for angle in fields["cellb"]]
     if any(angle not in (0.0, 90.0) for angle in angles):
         notes.append(f"cell angles are {angles}; the grid is read as rectangular")
     return Sampling(shape, calibrate(_stated_voxel_size(fields, notes), override, notes=notes))
 
 
 def _stated_voxel_size(fields: Any, notes: list[str]) -> Triple | None:
-    x_intervals, y_intervals, z_intervals = (int(n) for n in fields["intervals_xyz"])
-    x_cell, y_cell, z_cell = (float(length) for length in fields["cell_xyz"])
+    x_intervals, y_intervals, z_intervals = (int(n) for n in fields[INTERVALS])
+    x_cell, y_cell, z_cell = (float(length) for length in fields["cella"])
     if min(x_intervals, y_intervals, z_intervals) < 1:
         return None
     y, x = y_cell / y_intervals, x_cell / x_intervals
@@ -380,8 +363,8 @@ def _stated_voxel_size(fields: Any, notes: list[str]) -> Triple | None:
 
 def _origin(fields: Any, notes: list[str]) -> tuple[Triple, bool]:
     """Return where the first voxel is, zyx, Å, and whether the file says it as old IMOD does."""
-    x, y, z = (float(length) for length in fields["origin_xyz"])
-    if not fields["magic"].startswith(b"MAP"):
+    x, y, z = (float(length) for length in fields["origin"])
+    if not fields["map"].startswith(b"MAP"):
         x, y, z = _old_origin(fields, notes)
     if not all(math.isfinite(length) for length in (x, y, z)):
         notes.append(f"origin ({x}, {y}, {z}) is not finite; taken as 0")
@@ -400,9 +383,9 @@ def _old_origin(fields: Any, notes: list[str]) -> Triple:
     """
     order = fields.dtype["mode"].byteorder
     z, x, y = (float(n) for n in np.frombuffer(fields.tobytes()[208:220], f"{order}f4"))
-    now = tuple(float(n) for n in fields["origin_xyz"])
+    now = tuple(float(n) for n in fields["origin"])
     # Letters there are another program's stamp; y alone is the deviation that stands there today.
-    has_moved = (z != 0 or x != 0) and not fields["magic"].isalpha()
+    has_moved = (z != 0 or x != 0) and not fields["map"].isalpha()
     places = ((x, y, z), now) if has_moved else (now,)
     for xyz in places:
         if any(xyz) and all(n == 0 or 1e-3 <= abs(n) <= _FARTHEST_ANGSTROM for n in xyz):
@@ -423,7 +406,7 @@ def _is_imods_origin(fields: Any) -> bool:
     if int(fields["imod_stamp"]) != IMOD_STAMP:
         return False
     is_inverted = int(fields["imod_flags"]) & IMOD_INVERTED_ORIGIN
-    return not is_inverted and int(fields["version"]) not in _MRC2014_VERSIONS
+    return not is_inverted and int(fields["nversion"]) not in _MRC2014_VERSIONS
 
 
 def _reversed(triple: Any) -> Shape:
