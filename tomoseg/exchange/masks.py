@@ -14,9 +14,9 @@ from tomoseg.core.blocks import Box
 from tomoseg.core.errors import RequestError, VoxelSizeError
 from tomoseg.core.sampling import Sampling, as_shape
 from tomoseg.io.stores import Folder, checked_url, scratch_folder
-from tomoseg.io.volumes.calibration import EQUAL_WITHIN
 from tomoseg.io.volumes.sources import Source, open_source, unpacked
 from tomoseg.io.volumes.turns import AXES_KEY, Axes
+from tomoseg.io.voxel_size import EQUAL_WITHIN
 from tomoseg.training.annotations.voxels import strips
 
 Marked = NDArray[np.bool_]

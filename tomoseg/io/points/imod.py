@@ -25,7 +25,7 @@ from tomoseg.io.points.dialects import (
     by_class,
     the_tomogram,
 )
-from tomoseg.io.volumes.calibration import EQUAL_WITHIN
+from tomoseg.io.voxel_size import EQUAL_WITHIN
 
 _ID = b"IMODV1.2"
 # Name; xmax, ymax, zmax, objects; flags; drawing mode, mouse mode, black, white; offset xyz, scale

@@ -16,7 +16,7 @@ from tomoseg.io.stores.folders import Folder
 from tomoseg.io.stores.limits import DAMAGED_METADATA, check_sizes
 from tomoseg.io.stores.unpacking import bounded
 from tomoseg.io.stores.volumes import Volume, zarr_store
-from tomoseg.io.volumes.calibration import calibrate
+from tomoseg.io.voxel_size import decide_voxel_size
 
 ANGSTROM_PER_UNIT = {
     "angstrom": 1.0,
@@ -175,7 +175,7 @@ def _opened(folder: Folder, override: float | None) -> tuple[Volume, Header]:
     axes = _single_volume(array, names, folder)
     volume = Volume(folder, path, axes)
     notes: list[str] = []
-    voxel = calibrate(scale, override, notes=notes, may_differ=True)
+    voxel = decide_voxel_size(scale, override, notes=notes, may_differ=True)
     sampling = Sampling(volume.shape, voxel)
     dtype = np.dtype(array.dtype).name
     return volume, Header(sampling, dtype, origin_angstrom=shift, notes=tuple(notes))

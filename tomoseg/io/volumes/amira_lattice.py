@@ -19,8 +19,8 @@ from tomoseg.io.volumes.amira_header import (
     read_amira_header,
 )
 from tomoseg.io.volumes.box_reader import BoxReader
-from tomoseg.io.volumes.calibration import calibrate
 from tomoseg.io.volumes.ranges import StoredArray, byte_count
+from tomoseg.io.voxel_size import decide_voxel_size
 
 KINDS = ("byte", "sbyte", "short", "ushort", "float")
 # Behind the voxels, where white space ends a file and a mark begins the next section.
@@ -52,7 +52,7 @@ class AmiraReader(BoxReader):
         notes: list[str] = []
         stored = self._stored
         corner, stated = _bounding_box(self._head, stored.shape, notes)
-        size = calibrate(stated, self._override_angstrom, notes=notes)
+        size = decide_voxel_size(stated, self._override_angstrom, notes=notes)
         dtype = stored.dtype.newbyteorder("=").name
         return Header(Sampling(stored.shape, size), dtype, corner, notes=tuple(notes))
 

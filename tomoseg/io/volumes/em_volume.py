@@ -12,9 +12,9 @@ from tomoseg.core.blocks import Box
 from tomoseg.core.errors import FormatError
 from tomoseg.core.sampling import Header, Sampling
 from tomoseg.io.volumes.box_reader import BoxReader
-from tomoseg.io.volumes.calibration import calibrate
 from tomoseg.io.volumes.em import HEADER_BYTES, parse_em_header
 from tomoseg.io.volumes.ranges import StoredArray, byte_count
+from tomoseg.io.voxel_size import decide_voxel_size
 
 # Numbers a particle in a motive list, which is an EM file too.
 MOTIVE_LIST_ROWS = 20
@@ -51,7 +51,7 @@ class EmReader(BoxReader):
         """
         notes: list[str] = []
         stored = self._stored
-        size = calibrate(None, self._override_angstrom, notes=notes)
+        size = decide_voxel_size(None, self._override_angstrom, notes=notes)
         dtype = stored.dtype.newbyteorder("=").name
         return Header(Sampling(stored.shape, size), dtype, notes=tuple(notes))
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from tomoseg.analysis.intensity import spreads
 from tomoseg.core.errors import FormatError
 from tomoseg.core.sampling import Header, Sampling, Shape, Triple
-from tomoseg.io.volumes.calibration import calibrate
 from tomoseg.io.volumes.foreign import kind_by_content
 from tomoseg.io.volumes.ranges import StoredArray
+from tomoseg.io.voxel_size import decide_voxel_size
 
 Integers = Literal["auto", "signed", "unsigned"]
 
@@ -345,7 +345,9 @@ def _sampling(fields: Any, shape: Shape, override: float | None, notes: list[str
     angles = [float(angle) for angle in fields["cellb"]]
     if any(angle not in (0.0, 90.0) for angle in angles):
         notes.append(f"cell angles are {angles}; the grid is read as rectangular")
-    return Sampling(shape, calibrate(_stated_voxel_size(fields, notes), override, notes=notes))
+    return Sampling(
+        shape, decide_voxel_size(_stated_voxel_size(fields, notes), override, notes=notes)
+    )
 
 
 def _stated_voxel_size(fields: Any, notes: list[str]) -> Triple | None:

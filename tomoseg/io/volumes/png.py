@@ -15,8 +15,8 @@ from tomoseg.core.blocks import Box
 from tomoseg.core.errors import FormatError, is_away
 from tomoseg.core.sampling import Header, Sampling
 from tomoseg.io.volumes.box_reader import BoxReader
-from tomoseg.io.volumes.calibration import calibrate
 from tomoseg.io.volumes.ranges import byte_count, read_exactly
+from tomoseg.io.voxel_size import decide_voxel_size
 
 # An image is unpacked as a whole; a larger one is a damaged or hostile header.
 LARGEST_PIXELS = 2**28
@@ -64,7 +64,7 @@ class PngReader(BoxReader):
                 remedy="Copy the file again; it is incomplete",
             )
         notes: list[str] = []
-        size = calibrate(None, self._override_angstrom, notes=notes)
+        size = decide_voxel_size(None, self._override_angstrom, notes=notes)
         return Header(Sampling((1, rows, columns), size), _DTYPES[bits], notes=tuple(notes))
 
     def _read(self, box: Box) -> NDArray[Any]:

@@ -19,10 +19,10 @@ from tomoseg.core.blocks import Box
 from tomoseg.core.errors import FormatError, is_away
 from tomoseg.core.sampling import Header, Sampling, Shape, Triple
 from tomoseg.io.volumes.box_reader import BoxReader
-from tomoseg.io.volumes.calibration import calibrate
 from tomoseg.io.volumes.foreign import kind_by_content
 from tomoseg.io.volumes.ranges import StoredArray, byte_count, read_exactly
 from tomoseg.io.volumes.tiff_segments import check_packing, is_ours, unpacked_page
+from tomoseg.io.voxel_size import decide_voxel_size
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32", "float16")
 # Of labels as other programs save them, and what their voxels are handed out as.
@@ -106,7 +106,7 @@ class TiffReader(BoxReader):
         if dtype in READ_AS:
             notes.append(f"voxels of type {dtype} are read as {READ_AS[dtype]}")
             dtype = READ_AS[dtype]
-        size = calibrate(stated, self._override_angstrom, notes=notes)
+        size = decide_voxel_size(stated, self._override_angstrom, notes=notes)
         return Header(Sampling(shape, size), dtype, notes=tuple(notes))
 
     def _read(self, box: Box) -> NDArray[Any]:

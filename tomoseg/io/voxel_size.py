@@ -13,7 +13,7 @@ LARGEST_ANGSTROM = 1000.0
 EQUAL_WITHIN = 1e-3
 
 
-def calibrate(
+def decide_voxel_size(
     stated_angstrom: Triple | None,
     override_angstrom: float | None,
     *,
