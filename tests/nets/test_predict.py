@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tomoseg.core.blocks import BlockGrid, Box
-from tomoseg.core.errors import ModelError, RequestError, ResourceError
+from tomoseg.core.errors import ModelError, RequestError, ResourceError, UnfitWorkerError
 from tomoseg.nets import predict
 from tomoseg.nets.architecture import SegmentationNetwork, build_network, byte_maps
 from tomoseg.nets.card import PRESETS, Architecture, ModelCard
@@ -339,6 +339,10 @@ def test_precision_follows_the_hardware(monkeypatch):
     assert choose_dtype(cpu, "auto") == torch.bfloat16
 
 
+def cached(folder, digest="of the run", check=lambda card: None):
+    return cached_predictor(folder, digest, PredictionOptions(device="cpu"), check)
+
+
 def test_threads_share_one_predictor_and_its_answers(tmp_path):
     network, card = make_model(SLAB)
     save_model(tmp_path, network, card)
@@ -347,26 +351,36 @@ def test_threads_share_one_predictor_and_its_answers(tmp_path):
     cores = [Box((z, 0, 0), (z + 2, 16, 16)) for z in range(0, 12, 2)] * 3
 
     def predict(core):
-        return cached_predictor(tmp_path, PredictionOptions(device="cpu")).predict_labels(
-            volume, core
-        )
+        return cached(tmp_path).predict_labels(volume, core)
 
     with ThreadPoolExecutor(4) as pool:
         labels = list(pool.map(predict, cores))
-    whole = cached_predictor(tmp_path, PredictionOptions(device="cpu")).predict_labels(
-        volume, Box.whole(volume.shape)
-    )
+    whole = cached(tmp_path).predict_labels(volume, Box.whole(volume.shape))
     assert all((part == whole[core.slices]).all() for part, core in zip(labels, cores, strict=True))
 
 
-def test_a_model_is_loaded_once_and_anew_when_it_changes(tmp_path):
+def test_a_model_is_read_once_by_those_who_mean_it(tmp_path):
     network, card = make_model(SLAB)
     save_model(tmp_path, network, card)
-    first = cached_predictor(tmp_path, PredictionOptions(device="cpu"))
-    assert cached_predictor(tmp_path, PredictionOptions(device="cpu")) is first
+    first = cached(tmp_path)
     network.head.bias.data += 1
     save_model(tmp_path, network, card)
-    assert cached_predictor(tmp_path, PredictionOptions(device="cpu")) is not first
+    assert cached(tmp_path) is first
+    assert cached(tmp_path, "of the next run") is not first
+    (tmp_path / "card.json").unlink()
+    assert cached(tmp_path) is first
+
+
+def test_another_model_than_is_meant_is_not_kept(tmp_path):
+    network, card = make_model(SLAB)
+    save_model(tmp_path, network, card)
+
+    def refuse(card):
+        raise UnfitWorkerError("another")
+
+    with pytest.raises(UnfitWorkerError):
+        cached(tmp_path, check=refuse)
+    assert cached(tmp_path, check=lambda card: None)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

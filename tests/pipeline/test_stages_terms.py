@@ -209,7 +209,7 @@ def test_a_session_says_what_it_was_made_with_and_keeps_to_it(values, monkeypatc
     assert any(f"made with tomoseg {OURS}, not {OTHERS}" in line for line in caplog.messages)
 
 
-def test_a_worker_with_another_model_is_unfit(values, tiny_model, tmp_path):
+def test_a_worker_with_another_model_is_unfit(values, tiny_model, tmp_path, monkeypatch):
     copy = shutil.copytree(tiny_model, tmp_path / "model")
     values["segment"]["model"] = str(copy)
     session = plan_session(recipe_from(values))
@@ -220,10 +220,12 @@ def test_a_worker_with_another_model_is_unfit(values, tiny_model, tmp_path):
     )
     assert question() == {"precision": "float32", "device": "cpu"}
     (network,) = segment_block(context).networks
-    network.predictor()
+    meant = network.predictor()
     other, card = load_network(copy)
     other.head.bias.data += 1
     save_model(copy, other, card)
+    assert network.predictor() is meant, "it was loaded before"
+    monkeypatch.setattr("tomoseg.nets.predict._CACHE", {})
     for asked in (question, network.predictor):
         with pytest.raises(UnfitWorkerError, match="is not the one that the run began with"):
             asked()

@@ -33,7 +33,7 @@ from tomoseg.core.blocks import BlockGrid, Box
 from tomoseg.core.errors import RequestError, ResourceError
 from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.nets.architecture import SegmentationNetwork, fold_norms, set_channels_last
-from tomoseg.nets.card import ModelCard, load_card
+from tomoseg.nets.card import ModelCard
 from tomoseg.nets.checkpoint import load_network
 from tomoseg.nets.device import choose_device, choose_dtype, device_of, keep_freed_memory
 from tomoseg.nets.engines import check_engine, with_engine
@@ -49,7 +49,7 @@ MIRRORED_AXES = {4: (-2, -1), 8: (-3, -2, -1)}
 
 USUAL = PredictionOptions()
 
-_CACHE: dict[tuple[str, PredictionOptions], Predictor] = {}
+_CACHE: dict[tuple[Path, str, PredictionOptions], Predictor] = {}
 _CACHE_LOCK = threading.Lock()
 
 
@@ -330,16 +330,24 @@ def said(device: torch.device, dtype: torch.dtype, engine: str) -> str:
     return f"{numbers} on {device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def cached_predictor(folder: Path, options: PredictionOptions = USUAL) -> Predictor:
+def cached_predictor(
+    folder: Path, digest: str, options: PredictionOptions, check: Callable[[ModelCard], None]
+) -> Predictor:
     """Return this process's predictor for a model, loaded once and shared by its threads.
 
-    The card, which holds the weights' digest, is the key: a model that changes on disk is loaded
-    anew. Raises the errors of :meth:`Predictor.open`.
+    Parameters
+    ----------
+    digest
+        Of the model that is meant, whatever may lie in the folder by now.
+    check
+        Told of the card that is loaded; raises if that is another model, which is not kept.
     """
-    key = load_card(folder).model_dump_json(), options
+    key = folder, digest, options
     with _CACHE_LOCK:
         if key not in _CACHE:
-            _CACHE[key] = Predictor.open(folder, options)
+            found = Predictor.open(folder, options)
+            check(found.card)
+            _CACHE[key] = found
         return _CACHE[key]
 
 

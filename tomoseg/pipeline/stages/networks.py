@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +48,11 @@ class AppliedNetwork:
     card: ModelCard
     classes: tuple[str, ...]
     weight: float = 1.0
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells the model from others: :func:`model_digest` of its card."""
+        return model_digest(self.card)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -284,13 +290,14 @@ class FittedNetwork:
         """
         from tomoseg.nets.predict import cached_predictor
 
-        folder = self.applied.folder
+        folder, digest = self.applied.folder, self.applied.digest
+        check = partial(check_model, folder, digest)
         try:
-            found = cached_predictor(folder, self.options)
+            return cached_predictor(folder, digest, self.options, check)
+        except UnfitWorkerError:
+            raise
         except (RequestError, ModelError, ResourceError) as error:
             raise UnfitWorkerError(error.message, remedy=error.remedy) from error
-        check_model(folder, found.card, model_digest(self.applied.card))
-        return found
 
     def _core(self, box: Box) -> Box:
         """Return the box of the network's grid that a box of the tomogram's is made from."""

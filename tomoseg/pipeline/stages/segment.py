@@ -39,7 +39,7 @@ from tomoseg.pipeline.stages.networks import (
     contrast_sign,
     halo_of,
 )
-from tomoseg.pipeline.stages.terms import ONLY_SAID, Question, model_digest
+from tomoseg.pipeline.stages.terms import ONLY_SAID, Question
 from tomoseg.recipe.recipe import Recipe
 from tomoseg.simulation.calibration import calibration_volumes
 
@@ -240,7 +240,7 @@ def _options(context: Context) -> PredictionOptions:
 def _question(context: Context) -> Question:
     return Question(
         options=_asked(context.recipe),
-        models=tuple((one.folder, model_digest(one.card)) for one in context.networks),
+        models=tuple((one.folder, one.digest) for one in context.networks),
     )
 
 

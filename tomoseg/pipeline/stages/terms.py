@@ -112,7 +112,7 @@ class Question:
         from tomoseg.nets.predict import settled
 
         for folder, wanted in self.models:
-            check_model(folder, load_card(folder), wanted)
+            check_model(folder, wanted, load_card(folder))
         device, dtype = settled(self.options)
         return {"precision": str(dtype).removeprefix("torch."), "device": device.type}
 
@@ -122,7 +122,7 @@ def model_digest(card: ModelCard) -> str:
     return digest(card.model_dump(mode="json", exclude=ONLY_SAID))
 
 
-def check_model(folder: Path, card: ModelCard, wanted: str) -> None:
+def check_model(folder: Path, wanted: str, card: ModelCard) -> None:
     """Raise UnfitWorkerError if a model's card is not the one of the run."""
     if model_digest(card) != wanted:
         raise UnfitWorkerError(
