@@ -30,7 +30,7 @@ from tomoseg.core.layout import PAGE
 from tomoseg.io.stores import Claim
 from tomoseg.io.volumes.sources import Found
 from tomoseg.pipeline.checks import check_session
-from tomoseg.pipeline.journal import told
+from tomoseg.pipeline.journal import summarise
 from tomoseg.pipeline.session import RunStage, Session, drive, plan_session
 from tomoseg.recipe.recipe import Recipe, load_recipe, recipe_from
 from tomoseg.report.markup import markdown
@@ -95,7 +95,7 @@ def _said(session: Session, result: dict[str, Any]) -> State[Any]:
     create_markdown_artifact("\n".join(table), key="tomoseg-session")
     create_link_artifact(f"{output.url}/{PAGE}", link_text="report", key="tomoseg-report")
     names = {found.name for found in session.tomograms}
-    said, failed = told(result, names)
+    said, failed = summarise(result, names)
     said += f"; look at {output}/{PAGE}"
     return Failed(message=said) if failed else Completed(message=said)
 

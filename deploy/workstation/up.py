@@ -287,7 +287,7 @@ def prepare(stack: Stack) -> None:
         settings.write_text(moved(settings.read_text(), stack.offset))
 
 
-def told(stack: Stack) -> dict[str, str]:
+def write_environment(stack: Stack) -> dict[str, str]:
     """Return the environment of a stack's parts, and write it for those who take part."""
     variables = environment(stack)
     ours = {name: text for name, text in variables.items() if os.environ.get(name) != text}
@@ -321,7 +321,7 @@ async def supervise(stack: Stack) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     prepare(stack)
     adopt_orphans()
-    await Supervisor(stack.folder, parts(stack), lambda: told(stack)).run(stop)
+    await Supervisor(stack.folder, parts(stack), lambda: write_environment(stack)).run(stop)
 
 
 def main(arguments: list[str] | None = None) -> int:

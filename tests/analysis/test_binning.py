@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tomoseg.analysis.binning import bin_mean, binned_block, binning_factor, smoothed
+from tomoseg.analysis.binning import bin_mean, binned_block, binning_factor, smooth_gaussian
 from tomoseg.core.blocks import BlockGrid, Box
 from tomoseg.core.errors import RequestError
 
@@ -77,6 +77,6 @@ def test_smoothing_is_scipys_to_the_last_bit_whatever_is_left_out(share):
     values = (rng.random(shape) * (rng.random(shape) < share)).astype(np.float32)
     values[:, :, 0] = share > 0  # what reaches the border goes on beyond it
     wanted = ndimage.gaussian_filter(values, sigmas, mode="nearest", truncate=4.0)
-    found = smoothed(values, sigmas, truncate=4.0)
+    found = smooth_gaussian(values, sigmas, truncate=4.0)
     np.testing.assert_array_equal(found, wanted)
     assert found.dtype == np.float32

@@ -16,7 +16,7 @@ from tomoseg.compute.clusters import (
     WORKER_ENVIRONMENT,
     check_cluster,
     cluster_address,
-    described,
+    describe_workers,
     kubernetes_manifest,
     runner_at,
     slurm_options,
@@ -227,7 +227,7 @@ def test_each_gpu_of_this_machine_has_a_worker(monkeypatch, tmp_path):
 def test_gpus_that_are_not_there(monkeypatch, gpus, workers, error, says):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     compute = compute_of(cluster="cuda", workers=workers)
-    for begin in (lambda: check_cluster(compute), lambda: described(compute)):
+    for begin in (lambda: check_cluster(compute), lambda: describe_workers(compute)):
         with pytest.raises(error, match=says):
             begin()
     with pytest.raises(error, match=says), cluster_address(compute):
@@ -378,4 +378,4 @@ def test_what_is_missing_here_is_told_before_any_work(monkeypatch, tmp_path, tls
 )
 def test_clusters_are_described(monkeypatch, keys, says):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert described(compute_of(**keys)) == says
+    assert describe_workers(compute_of(**keys)) == says

@@ -22,7 +22,7 @@ from tomoseg.compute.runners import (
     SerialRunner,
     open_runner,
 )
-from tomoseg.compute.vitals import last_signs, silence
+from tomoseg.compute.vitals import find_silence, last_signs
 from tomoseg.compute.workers import KEPT_MESSAGES, quieten
 from tomoseg.core.attempts import ATTEMPTS, can_pass, explaining
 from tomoseg.core.errors import BlockError, FormatError, ResourceError, StoreError, UnfitWorkerError
@@ -284,7 +284,7 @@ def counted(asked, times, then, *arguments):
     ],
 )
 def test_silence(before, now, said):
-    assert silence(before, now) == said
+    assert find_silence(before, now) == said
 
 
 def test_a_scheduler_that_does_not_answer_and_blocks_that_no_worker_takes():

@@ -45,7 +45,7 @@ from tomoseg.io.volumes.em import read_em, write_em
 from tomoseg.io.volumes.mrc import MrcReader
 from tomoseg.io.volumes.mrc_header import AXES, COUNTS, FIELDS
 from tomoseg.io.volumes.png import PngReader
-from tomoseg.io.volumes.sources import unpacked as unpacked_url
+from tomoseg.io.volumes.sources import unpack as unpacked_url
 from tomoseg.io.volumes.tiff import TiffReader
 from tomoseg.recipe.plain_yaml import yaml_mapping
 

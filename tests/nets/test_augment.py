@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from tomoseg.nets import augment
-from tomoseg.nets.augment import augmented, reading_shape, smoothed, vary_intensity
+from tomoseg.nets.augment import augment_patches, reading_shape, smoothed, vary_intensity
 from tomoseg.nets.augmentation import AugmentationSettings
 
 NONE = AugmentationSettings.none()
@@ -21,7 +21,7 @@ def only(**changes):
 
 def run(images, labels, patch, settings, *, margin=0, seed=0):
     """Return float32 (b, z + 2 margin, y, x) and uint8 (b, z, y, x) of readings in numpy."""
-    found, found_labels = augmented(
+    found, found_labels = augment_patches(
         torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)),
         torch.from_numpy(np.ascontiguousarray(labels, dtype=np.uint8)),
         patch=patch,
@@ -281,7 +281,9 @@ def test_defaults_leave_what_was_read_untouched():
     labels = (images > 1).to(torch.uint8)
     before = images.clone(), labels.clone()
     generator = torch.Generator().manual_seed(0)
-    augmented(images, labels, patch=(16, 16, 16), margin=0, settings=settings, generator=generator)
+    augment_patches(
+        images, labels, patch=(16, 16, 16), margin=0, settings=settings, generator=generator
+    )
     assert torch.equal(images, before[0])
     assert torch.equal(labels, before[1])
 

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from tomoseg.core.blocks import Box
 from tomoseg.nets.settings import TrainingSettings
-from tomoseg.nets.usual import TILE_PROTOCOL, likeness, suited
+from tomoseg.nets.usual import TILE_PROTOCOL, measure_likeness, suit_settings
 
 RNG = np.random.default_rng(3)
 SHAPE = (12, 200, 200)
@@ -40,7 +40,7 @@ def boxes(*ends):
 
 def settings_of(volume, particle_angstrom=0.0, **given):
     settings = TrainingSettings(name="n", voxel_size_angstrom=10, **given)
-    return suited(settings, [volume], particle_angstrom=particle_angstrom)
+    return suit_settings(settings, [volume], particle_angstrom=particle_angstrom)
 
 
 NEAR, WHITE = smooth((3, 3, 3)), smooth(0)
@@ -81,7 +81,7 @@ def test_large_particles_on_micrographs_are_seen_whole(voxels, angstrom, fold):
 def test_slices_are_as_far_apart_as_the_voxels_say():
     """Every fourth slice of a volume that is alike in all directions is four voxels away."""
     volume = gaussian_filter(RNG.normal(size=(48, 96, 96)), 4).astype(np.float32)
-    found = likeness([Annotated(volume[::4], boxes((12, 96, 96)))])
+    found = measure_likeness([Annotated(volume[::4], boxes((12, 96, 96)))])
     assert 3 <= found.steps <= 5
 
 

@@ -10,7 +10,7 @@ import zarr
 
 from tomoseg import cli
 from tomoseg.io.stores import Folder
-from tomoseg.pipeline.checkup import checked, lost_of
+from tomoseg.pipeline.checkup import compare_session, lost_of
 from tomoseg.pipeline.session import plan_session, run_session
 from tomoseg.recipe.recipe import recipe_from
 from tomoseg.service.arrivals import Sights
@@ -58,7 +58,7 @@ def session(finished, tmp_path):
 
 
 def checked_by_name(output):
-    return {one.name: one for one in checked(Folder(str(output)))}
+    return {one.name: one for one in compare_session(Folder(str(output)))}
 
 
 def status(capsys, *arguments):
@@ -70,7 +70,7 @@ def status(capsys, *arguments):
 def test_what_stands_is_whole(session, capsys):
     output, _ = session
     assert lost_of(Folder(str(output)), NAME) == []
-    assert all(one.is_whole for one in checked(Folder(str(output))))
+    assert all(one.is_whole for one in compare_session(Folder(str(output))))
     code, out = status(capsys, output.parent, "--check")
     assert (code, out) == (0, "1 tomogram looked at: all that is recorded stands\n")
 

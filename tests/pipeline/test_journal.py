@@ -9,7 +9,7 @@ from tomoseg.core.errors import ClaimError, ResourceError
 from tomoseg.core.layout import ATTEMPTS, PROGRESS
 from tomoseg.io.volumes.sources import Found
 from tomoseg.pipeline.history import History
-from tomoseg.pipeline.journal import Journal, note_trouble, told
+from tomoseg.pipeline.journal import Journal, note_trouble, summarise
 from tomoseg.recipe.plain_yaml import LARGEST_CHARACTERS
 from tomoseg.recipe.recipe import Recipe, load_recipe, recipe_from
 
@@ -83,7 +83,7 @@ def test_results_that_are_gone_are_not_shown_as_done(folder, content, caplog):
     ]
     assert row["notes"][0] in page_of(journal)
     assert "a: its results are not there any more" in caplog.text
-    assert told({"tomograms": list(rows_of(journal).values())}, {"c"})[0].endswith("0 of 2)")
+    assert summarise({"tomograms": list(rows_of(journal).values())}, {"c"})[0].endswith("0 of 2)")
 
 
 def test_what_has_neither_results_nor_a_file_is_forgotten(folder, tmp_path, caplog):
@@ -233,8 +233,8 @@ def test_what_is_told_is_of_this_run():
         {"name": name, "state": state}
         for name, state in (("a", "done"), ("b", "failed"), ("c", "failed"), ("d", "waiting"))
     ]
-    assert told({"tomograms": rows}, {"a"}) == (
+    assert summarise({"tomograms": rows}, {"a"}) == (
         "1 of 1 tomograms done (with those of earlier runs 1 of 4)", []
     )  # fmt: skip
-    said, failed = told({"tomograms": rows}, {"a", "b", "c", "d"})
+    said, failed = summarise({"tomograms": rows}, {"a", "b", "c", "d"})
     assert (said, failed) == ("2 of 4 tomograms done, failed: b, c", ["b", "c"])

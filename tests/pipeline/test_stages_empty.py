@@ -23,7 +23,7 @@ from tomoseg.pipeline.stages.context import RAW_LABELS
 from tomoseg.pipeline.stages.segment import SegmentBlock, segment_block
 from tomoseg.recipe.recipe import recipe_from
 from tomoseg.recipe.source import SourceSection
-from tomoseg.training.annotations.tomogram import Tomograms
+from tomoseg.training.annotations.tomogram import SeenTomograms
 from tomoseg.training.annotations.voxels import Memory
 
 SHAPE = (12, 56, 200)
@@ -206,7 +206,7 @@ def test_a_training_takes_the_same_statistics(ingested, tmp_path):
     settings = TrainingSettings(
         name="n", classes=("a",), voxel_size_angstrom=12.0, steps=1, intensity=grey
     )
-    tomograms = Tomograms(settings, Memory(1.0))
+    tomograms = SeenTomograms(settings, Memory(1.0))
     place = Found("tomo", str(tmp_path / "tomo.mrc"))
     seen = tomograms.open(place, SourceSection()).voxels
     steps = intensity.parse_steps(settings.intensity)

@@ -17,7 +17,7 @@ from tomoseg.pipeline.session import plan_session, run_session
 from tomoseg.pipeline.stages import run_stage
 from tomoseg.pipeline.stages.context import Context, Stage
 from tomoseg.pipeline.stages.segment import segment_block
-from tomoseg.pipeline.stages.terms import Question, Terms, agreed, kept_notes, model_digest, settle
+from tomoseg.pipeline.stages.terms import Question, Terms, agree, kept_notes, model_digest, settle
 from tomoseg.recipe.recipe import recipe_from
 
 OURS, OTHERS = code_version(), "0.1.0+somebody"
@@ -76,7 +76,7 @@ def test_workers_agree_on_one_precision_before_the_first_block(folder, precision
     assert terms == Terms(OURS, settled)
     assert facts["terms"] == {"code": OURS, "precision": settled}
     assert len(terms.notes) == (len(set(precisions)) > 1)
-    assert terms == agreed(context.runner.ask("", on_device=True))
+    assert terms == agree(context.runner.ask("", on_device=True))
 
 
 def test_a_stage_without_networks_asks_nobody(folder):

@@ -15,11 +15,11 @@ from tomoseg.service.arrivals import (
     Standing,
     TomogramWork,
     Trouble,
+    find_stands,
     iso,
-    observed,
+    observe,
     standing_of,
-    stands,
-    stopped,
+    trouble_after,
 )
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -40,7 +40,7 @@ def looks(*steps, settle_seconds=30, incomplete=lambda age: ""):
     """Return what is known after each (second, size)."""
     seen, all_seen = None, []
     for second, size in steps:
-        seen = observed(
+        seen = observe(
             seen, FOUND, (size, f"v{size}"), at(second),
             settle_seconds=settle_seconds, incomplete=incomplete,
         )  # fmt: skip
@@ -70,7 +70,7 @@ def test_a_file_that_is_replaced_begins_anew():
 
 def test_a_file_that_comes_back_goes_on_as_it_was():
     (seen,) = looks((0, 10))
-    back = observed(
+    back = observe(
         replace(seen, gone=iso(at(10))), FOUND, (10, "v10"), at(40),
         settle_seconds=30, incomplete=lambda age: "",
     )  # fmt: skip
@@ -125,7 +125,7 @@ def test_what_is_incomplete_is_asked_for_again_until_it_is_not():
 def test_where_it_stands(seen, worked, second, expected):
     sights = Sights({"a": seen}, recipe="r1", pauses_seconds=(60.0, 600.0))
     work = SessionWork({} if worked is None else {"a": worked})
-    assert stands(sights, work, at(second))["a"].standing == expected
+    assert find_stands(sights, work, at(second))["a"].standing == expected
 
 
 def test_it_runs_while_somebody_is_at_work():
@@ -139,13 +139,13 @@ def test_it_runs_while_somebody_is_at_work():
 
 def test_troubles_in_a_row_are_counted_a_recipe():
     full = ResourceError("the disk is full", remedy="Free space.")
-    first = stopped(None, full, "r1", at(0))
-    second = stopped(first, full, "r1", at(60))
+    first = trouble_after(None, full, "r1", at(0))
+    second = trouble_after(first, full, "r1", at(60))
     assert (first.number, second.number) == (1, 2)
     assert second == Trouble(
         "r1", iso(at(60)), "the disk is full", "Free space.", 2, since=iso(at(0))
     )
-    assert stopped(second, full, "r2", at(90)).number == 1
+    assert trouble_after(second, full, "r2", at(90)).number == 1
 
 
 def test_the_state_outlasts_its_writer(folder):
@@ -156,6 +156,6 @@ def test_the_state_outlasts_its_writer(folder):
     sights.write(folder)
     work.write(folder)
     assert (Sights.read(folder), SessionWork.read(folder)) == (sights, work)
-    troubled = SessionWork({"a": WORKED}, stopped(None, ResourceError("full"), "r1", at(0)))
+    troubled = SessionWork({"a": WORKED}, trouble_after(None, ResourceError("full"), "r1", at(0)))
     troubled.write(folder)
     assert SessionWork.read(folder) == troubled

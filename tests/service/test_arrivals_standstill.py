@@ -23,7 +23,7 @@ from tomoseg.service.arrivals import (
     standstill,
 )
 from tomoseg.service.arrivals.presence import announced, presence_here
-from tomoseg.service.arrivals.words import told
+from tomoseg.service.arrivals.words import tell_hindrance
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 EVERY = Looks(60.0)
@@ -184,7 +184,7 @@ def test_the_free_space_is_measured_when_asked(folder, monkeypatch):
         monkeypatch.setattr(
             "tomoseg.service.arrivals.words.free_bytes", lambda output, free=free: free
         )
-        assert told(full, at(60), folder) == (
+        assert tell_hindrance(full, at(60), folder) == (
             "stopped since 12:00 UTC (1 min 0 s): 3 GB are needed, 1 GB are free. Free space. "
             f"Free there now: {said} GB."
         )

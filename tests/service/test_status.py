@@ -12,7 +12,7 @@ from tomoseg import cli
 from tomoseg.core.errors import RequestError
 from tomoseg.io.stores import Folder, Owner, claimed
 from tomoseg.pipeline.progress import note_waiting, read_progress
-from tomoseg.pipeline.progress import noted as progress_noted
+from tomoseg.pipeline.progress import noting_progress as progress_noted
 from tomoseg.service.arrivals import Hindrance, Seen, SessionWork, Sights, Trouble
 from tomoseg.service.arrivals.presence import announced, presence_here
 from tomoseg.service.status import session_status, status_of

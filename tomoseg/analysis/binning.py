@@ -169,7 +169,7 @@ def binned_block(
     )
 
 
-def smoothed(values: Array, sigmas: NDArray[np.float64], *, truncate: float) -> Array:
+def smooth_gaussian(values: Array, sigmas: NDArray[np.float64], *, truncate: float) -> Array:
     """Convolve with a Gaussian; lines of zeros, which stay zeros, are left out.
 
     Parameters

@@ -177,7 +177,7 @@ def _recipe(
 
 
 def _tell_result(result: dict[str, Any], begun: Collection[str], output: str) -> None:
-    from tomoseg.pipeline.journal import KEPT_NOTES, told
+    from tomoseg.pipeline.journal import KEPT_NOTES, summarise
 
     # What was noted of others in earlier runs was said then.
     rows = [
@@ -186,7 +186,7 @@ def _tell_result(result: dict[str, Any], begun: Collection[str], output: str) ->
         else {**row, "notes": [n for n in row.get("notes", ()) if n.startswith(KEPT_NOTES)]}
         for row in result["tomograms"]
     ]
-    said, failed = told(result, begun)
+    said, failed = summarise(result, begun)
     for line in _noted(rows):
         complain(line)
     together = result["together"]

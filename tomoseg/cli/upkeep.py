@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def tell_checked(place: str, *, as_json: bool) -> int:
     """Say what is lost, cut or changed of what sessions recorded; return the exit code."""
-    from tomoseg.pipeline.checkup import checked
-    from tomoseg.report.summary import numbered
+    from tomoseg.pipeline.checkup import compare_session
+    from tomoseg.report.summary import count_noun
     from tomoseg.service.status import outputs_at
 
-    every = {name: list(checked(output)) for name, output in outputs_at(place).items()}
+    every = {name: list(compare_session(output)) for name, output in outputs_at(place).items()}
     rows = [one for found in every.values() for one in found]
     bad = [one for one in rows if not one.is_whole]
     number = sum(bool(one.name) for one in rows)
-    headline = f"{numbered(number, 'tomogram')} looked at: " + (
+    headline = f"{count_noun(number, 'tomogram')} looked at: " + (
         f"{len(bad)} to make again" if bad else "all that is recorded stands"
     )
     if as_json:
@@ -44,14 +44,16 @@ def tell_checked(place: str, *, as_json: bool) -> int:
 def tell_attempts(place: str, since: str, *, as_json: bool) -> int:
     """Say what ended since a time, and why what failed did; return the exit code."""
     from tomoseg.pipeline.history import History, since_when, totals
-    from tomoseg.report.summary import numbered
+    from tomoseg.report.summary import count_noun
     from tomoseg.service.status import outputs_at
 
     moment = since_when(since, datetime.now(UTC))
     every = {name: History.read(output).since(moment) for name, output in outputs_at(place).items()}
     counts = totals(one for ended in every.values() for one in ended)
     said = ", ".join(f"{number} {state}" for state, number in counts.items())
-    headline = f"since {_moment(moment.isoformat())}: {said}, in {numbered(len(every), 'session')}"
+    headline = (
+        f"since {_moment(moment.isoformat())}: {said}, in {count_noun(len(every), 'session')}"
+    )
     if as_json:
         sessions = {name: [vars(one) for one in ended] for name, ended in every.items()}
         told = {

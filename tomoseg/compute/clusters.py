@@ -152,7 +152,7 @@ def _check_certificate(compute: ComputeSection) -> None:
         )
 
 
-def described(compute: ComputeSection) -> str:
+def describe_workers(compute: ComputeSection) -> str:
     """Say on what workers the blocks of a session would run, for people.
 
     >>> described(ComputeSection(address="tcp://10.0.0.1:8786"))

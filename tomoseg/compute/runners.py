@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from tomoseg.compute.vitals import SIGN_SECONDS, last_signs, silence, why_lost
+from tomoseg.compute.vitals import SIGN_SECONDS, find_silence, last_signs, why_lost
 from tomoseg.compute.workers import Asked, Question, answered, attempted_here, quieten, unfit
-from tomoseg.core.attempts import ATTEMPTS, Named, can_pass, tried
+from tomoseg.core.attempts import ATTEMPTS, Named, can_pass, run_patiently
 from tomoseg.core.errors import BlockError, ResourceError, TomosegError, UnfitWorkerError
 from tomoseg.core.events import here, untold
 from tomoseg.core.overlap import overlapped
@@ -104,7 +104,7 @@ class SerialRunner:
         waits: Callable[[str], None] = untold,
     ) -> Iterator[dict[str, Any]]:
         """Yield a receipt for each item, in order."""
-        work = partial(tried, task)
+        work = partial(run_patiently, task)
         if self._threads == 1:
             return map(work, items)
         return overlapped(work, items, threads=self._threads)
@@ -369,7 +369,7 @@ class DaskRunner:
                 )
                 return list(state.done)
             before, signs, told = signs, last_signs(self._client), why
-            if why := silence(before, signs):
+            if why := find_silence(before, signs):
                 waits(why)
             if why and not told:
                 log.warning("%s; %d blocks wait", why, len(flight))

@@ -26,7 +26,7 @@ def last_signs(client: Any) -> dict[str, float] | None:
     return {name: float(one["last_seen"]) for name, one in workers if busy.get(name)}
 
 
-def silence(before: Mapping[str, float] | None, now: Mapping[str, float] | None) -> str:
+def find_silence(before: Mapping[str, float] | None, now: Mapping[str, float] | None) -> str:
     """Return what is wrong with workers by two of their last signs of life; empty if nothing is.
 
     The clocks are the scheduler's: only whether there was another sign counts. Before a first

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tomoseg.core.attempts import Named, attempted, explaining
+from tomoseg.core.attempts import Named, explaining, run_named
 from tomoseg.core.errors import TomosegError, UnfitWorkerError
 from tomoseg.core.events import Scope, at
 from tomoseg.core.version import code_version
@@ -92,7 +92,7 @@ def attempted_here(
         return gone, None
     try:
         with at(scope):
-            return str(worker.address), attempted(task, item)
+            return str(worker.address), run_named(task, item)
     except TomosegError as error:
         return str(worker.address), error
 

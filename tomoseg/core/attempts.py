@@ -42,19 +42,19 @@ class Named(Protocol):
         """Return the item's name for errors and logs."""
 
 
-def tried(task: Named, item: Any) -> dict[str, Any]:
+def run_patiently(task: Named, item: Any) -> dict[str, Any]:
     """Run one item, again if that may help."""
     for attempt in range(1, ATTEMPTS):
         try:
-            return attempted(task, item)
+            return run_named(task, item)
         except TomosegError as error:
             if not can_pass(error):
                 raise
             time.sleep(PAUSE_SECONDS * attempt)
-    return attempted(task, item)
+    return run_named(task, item)
 
 
-def attempted(task: Named, item: Any) -> dict[str, Any]:
+def run_named(task: Named, item: Any) -> dict[str, Any]:
     """Run one item; whatever goes wrong comes out as an error that names it."""
     try:
         with explaining():

@@ -47,7 +47,7 @@ class Seeming:
     wholes: tuple[str, ...] = ()
 
 
-def seeming(name: str) -> Seeming | None:
+def guess_kind(name: str) -> Seeming | None:
     """Return what a file seems to be by its name; None if it is a tomogram for all one knows.
 
     >>> seeming("TS_01.st")
@@ -104,10 +104,10 @@ def told_left_out(left_out: Mapping[str, str], *, is_watched: bool = False) -> s
         if is_watched
         else "to process one as a tomogram, name the file itself in session.input"
     )
-    return f"{number} left out: {listed(left_out)}; {remedy}"
+    return f"{number} left out: {name_first(left_out)}; {remedy}"
 
 
-def listed(reasons: Mapping[str, str]) -> str:
+def name_first(reasons: Mapping[str, str]) -> str:
     """Name the first files of some, with the reasons, by URL."""
     rows = [f"{url.rpartition('/')[2]} ({why})" for url, why in reasons.items()]
     more = f" and {len(rows) - MOST_TOLD} more" if len(rows) > MOST_TOLD else ""

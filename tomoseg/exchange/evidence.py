@@ -21,7 +21,7 @@ from tomoseg.core.blocks import BlockGrid, Box
 from tomoseg.core.errors import FormatError, RequestError
 from tomoseg.core.sampling import Header, Shape
 from tomoseg.io.stores import Folder, checked_url, scratch_folder
-from tomoseg.io.volumes.sources import Source, open_source, unpacked
+from tomoseg.io.volumes.sources import Source, open_source, unpack
 from tomoseg.io.volumes.turns import Axes
 
 ReadScores = Callable[[Box], NDArray[np.float32]]
@@ -79,7 +79,7 @@ def opened_evidence(
     FormatError, VoxelSizeError
         As the reader of the file says.
     """
-    with opened(url, voxel_size_angstrom, axes) as source:
+    with open_unpacked(url, voxel_size_angstrom, axes) as source:
         meaning = _scale(source, scale, label, block_shape)
 
         def read(box: Box) -> NDArray[np.float32]:
@@ -90,10 +90,10 @@ def opened_evidence(
 
 
 @contextmanager
-def opened(url: str, voxel_size_angstrom: float | None, axes: Axes) -> Iterator[Source]:
+def open_unpacked(url: str, voxel_size_angstrom: float | None, axes: Axes) -> Iterator[Source]:
     """Open a volume, unpacked into a temporary folder if it is compressed."""
     with scratch_folder() as scratch:
-        plain = unpacked(checked_url(url), Folder(scratch))
+        plain = unpack(checked_url(url), Folder(scratch))
         try:
             override = voxel_size_angstrom
             with open_source(plain, voxel_size_angstrom=override, axes=axes) as source:

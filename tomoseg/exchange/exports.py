@@ -6,7 +6,7 @@ from tomoseg.core.errors import RequestError
 from tomoseg.exchange.imported import read_imported
 from tomoseg.exchange.tomograms import TomogramGroup, tomograms_at
 from tomoseg.io.stores import Folder
-from tomoseg.pipeline.exports import Chosen, Exported, ExportRequest, exported, session_points
+from tomoseg.pipeline.exports import Chosen, Exported, ExportRequest, export_chosen, session_points
 from tomoseg.pipeline.results import finished_results
 from tomoseg.recipe.recipe import Recipe
 
@@ -26,8 +26,8 @@ def export_points(place: str, request: ExportRequest) -> Exported:
         read the points.
     """
     if request.imported:
-        return exported(_imported(place, request), request)
-    return exported(session_points(Folder(place), request.tomograms), request)
+        return export_chosen(_imported(place, request), request)
+    return export_chosen(session_points(Folder(place), request.tomograms), request)
 
 
 def _imported(place: str, request: ExportRequest) -> Chosen:

@@ -12,7 +12,7 @@ import numpy as np
 from tomoseg.core.errors import FormatError, RequestError
 from tomoseg.core.version import code_version
 from tomoseg.exchange.imported import checked_class, note_import, write_mask, write_points
-from tomoseg.exchange.masks import count, opened_on, reading, rule_of
+from tomoseg.exchange.masks import count, mask_reader, opened_on, rule_of
 from tomoseg.exchange.tomograms import TomogramGroup, tomograms_at
 from tomoseg.io.points.dialects import READ_AS_IS, Origin, ReadOptions, TomogramPoints
 from tomoseg.io.points.picks import read_clicks, read_points
@@ -290,7 +290,7 @@ def _import_mask(request: ImportRequest, group: TomogramGroup) -> Imported:
         voxels = count(source, rule)
         if not voxels:
             raise RequestError(f"{request.url} has no voxel that is {rule.says}")
-        read = reading(source, rule, flip_z=request.flip_z)
+        read = mask_reader(source, rule, flip_z=request.flip_z)
         path, label = write_mask(group.home, tomogram, request.name, read)
     facts = {
         "tomoseg": code_version(),

@@ -14,7 +14,7 @@ from tomoseg.core.blocks import Box
 from tomoseg.core.errors import RequestError, VoxelSizeError
 from tomoseg.core.sampling import Sampling, as_shape
 from tomoseg.io.stores import Folder, checked_url, scratch_folder
-from tomoseg.io.volumes.sources import Source, open_source, unpacked
+from tomoseg.io.volumes.sources import Source, open_source, unpack
 from tomoseg.io.volumes.turns import AXES_KEY, Axes
 from tomoseg.io.voxel_size import EQUAL_WITHIN
 from tomoseg.training.annotations.voxels import strips
@@ -59,7 +59,7 @@ def count(source: Source, rule: Rule) -> int:
     return sum(int(rule.is_meant(source.read(block.write)).sum()) for block in grid)
 
 
-def reading(source: Source, rule: Rule, *, flip_z: bool) -> Callable[[Box], Marked]:
+def mask_reader(source: Source, rule: Rule, *, flip_z: bool) -> Callable[[Box], Marked]:
     """Return what tells, of a box, which voxels are meant; with the slices mirrored or not."""
     depth = source.header.sampling.shape[0]
 
@@ -92,7 +92,7 @@ def opened_on(
         If its voxel size is another; where it states none, it is taken to be the tomogram's.
     """
     with scratch_folder() as scratch:
-        plain = unpacked(checked_url(url), Folder(scratch))
+        plain = unpack(checked_url(url), Folder(scratch))
         override = None if _states_size(plain) else sampling.voxel_angstrom
         with open_source(plain, voxel_size_angstrom=override, axes=axes) as source:
             _check_grid(url, source.header.sampling, sampling)

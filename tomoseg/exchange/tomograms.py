@@ -11,9 +11,9 @@ from tomoseg.core.sampling import Header
 from tomoseg.io.discovery import discover
 from tomoseg.io.points.dialects import TomoContext
 from tomoseg.io.stores import Folder, checked_url, scratch_folder
-from tomoseg.io.volumes.sources import Found, open_source, unpacked
+from tomoseg.io.volumes.sources import Found, open_source, unpack
 from tomoseg.io.volumes.turns import Axes
-from tomoseg.pipeline.results import chosen, finished_results, finished_rows
+from tomoseg.pipeline.results import choose, finished_results, finished_rows
 from tomoseg.pipeline.stages.points import tomo_context
 from tomoseg.recipe.export import ExportSection
 
@@ -95,14 +95,14 @@ def tomograms_at(
         folder = Folder(tomogram)
     if folder.exists(SESSION):
         rows, left_out = finished_rows(folder)
-        names = chosen([row["name"] for row in rows], wanted, "tomogram")
+        names = choose([row["name"] for row in rows], wanted, "tomogram")
         tomograms = tuple(_finished(folder, name) for name in names)
         return TomogramGroup(folder, tomograms, is_session=True, left_out=left_out)
     if folder.exists(MANIFEST):
         home, _, name = folder.url.rpartition("/")
         return TomogramGroup(Folder(home), (_finished(Folder(home), name),), is_session=True)
     found = {one.name: one for one in discover([place])}
-    names = chosen(list(found), wanted, "tomogram")
+    names = choose(list(found), wanted, "tomogram")
     is_file = [one.url for one in found.values()] == [checked_url(place)]
     home = checked_url(place).rpartition("/")[0] if is_file else place
     opened = tuple(_opened(found[name], voxel_size_angstrom) for name in names)
@@ -117,7 +117,7 @@ def _finished(output: Folder, name: str) -> Tomogram:
 
 def _opened(found: Found, voxel_size_angstrom: float | None) -> Tomogram:
     with scratch_folder() as scratch:
-        plain = unpacked(found.url, Folder(scratch))
+        plain = unpack(found.url, Folder(scratch))
         try:
             with open_source(plain, voxel_size_angstrom=voxel_size_angstrom) as source:
                 return Tomogram(found.name, found.url, source.header, ExportSection())

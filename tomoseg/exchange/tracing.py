@@ -25,7 +25,7 @@ from tomoseg.core.coordinates import Filament, Particles, numbered
 from tomoseg.core.errors import RequestError
 from tomoseg.core.sampling import Sampling, Shape
 from tomoseg.core.version import code_version
-from tomoseg.exchange.evidence import opened, opened_evidence
+from tomoseg.exchange.evidence import open_unpacked, opened_evidence
 from tomoseg.io.points import relion, tables
 from tomoseg.io.points.dialects import (
     READ_AS_IS,
@@ -201,7 +201,7 @@ def _from_picks(request: TraceRequest, progress: Progress) -> Traced:
         stem = found.context.tomo_name
     else:
         stem = tomogram_name(request.tomogram)
-        with opened(request.tomogram, request.voxel_size_angstrom, request.axes) as source:
+        with open_unpacked(request.tomogram, request.voxel_size_angstrom, request.axes) as source:
             room = source.header.sampling
         found = _placed(data, request, TomoContext(stem, room))
     picks = _together(found.particles, request)

@@ -12,8 +12,8 @@ from tomoseg.core.lookalikes import (
     MASK,
     TILT_LISTS,
     Seeming,
-    listed,
-    seeming,
+    guess_kind,
+    name_first,
     stem_of,
     tilt_count,
     told_left_out,
@@ -37,11 +37,11 @@ from tomoseg.io.volumes.sources import (
     ANY_VOXEL_ANGSTROM,
     KINDS,
     Found,
+    by_name,
     companion_of,
     companion_url,
     cut_name,
     kind_of,
-    named,
     open_source,
 )
 
@@ -134,18 +134,18 @@ def discovered(
     for line in (said, _told_odd(urls)):
         if line:
             log.warning("%s", line)
-    return Discovery(tuple(named(urls, name_remove)), left_out)
+    return Discovery(tuple(by_name(urls, name_remove)), left_out)
 
 
 def _seeming(url: str) -> Seeming | None:
-    return seeming(url.rpartition("/")[2])
+    return guess_kind(url.rpartition("/")[2])
 
 
 def _told_odd(urls: Iterable[str]) -> str:
     """Say in a line what is processed and may be no tomogram; empty if nothing."""
     files = ((url, _seeming(url)) for url in urls)
     odd = {url: f"it looks like {seems.kind}" for url, seems in files if seems}
-    return f"processed as tomograms: {listed(odd)}" if odd else ""
+    return f"processed as tomograms: {name_first(odd)}" if odd else ""
 
 
 def _tomograms_at(place: str, remove: Sequence[str], companions: Sequence[str]) -> Among:

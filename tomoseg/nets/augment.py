@@ -70,7 +70,7 @@ def reading_shape(patch: Shape, margin: int, settings: AugmentationSettings) -> 
     return as_shape(seen + 2 * np.ceil(reach - half).astype(int))
 
 
-def augmented(
+def augment_patches(
     images: Tensor,
     labels: Tensor,
     *,

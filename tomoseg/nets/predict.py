@@ -89,7 +89,7 @@ class Predictor:
         options: PredictionOptions = USUAL,
     ) -> None:
         self.card = card
-        self.device, self.dtype = settled(options)
+        self.device, self.dtype = resolve_device(options)
         self._on = device_of(self.device)
         self.batch = self._on.batch
         self.events: list[str] = []
@@ -99,7 +99,7 @@ class Predictor:
         dtype = torch.float32 if options.engine == "int8" else self.dtype
         prepared = _prepared(network, self.device, dtype)
         self._network = with_engine(prepared, options, card, self.dtype)
-        self.said = said(self.device, self.dtype, options.engine)
+        self.said = describe_numbers(self.device, self.dtype, options.engine)
         if options.tta > 1:
             self._network = MirrorAveraged(self._network, MIRRORED_AXES[options.tta])
 
@@ -301,7 +301,7 @@ def pass_windows(shape: Shape, card: ModelCard) -> BlockGrid:
     return BlockGrid(shape, (slices, rows, columns), architecture.receptive_halo, stride)
 
 
-def settled(options: PredictionOptions) -> tuple[torch.device, torch.dtype]:
+def resolve_device(options: PredictionOptions) -> tuple[torch.device, torch.dtype]:
     """Return the device and the precision that these options mean on this machine.
 
     Raises
@@ -317,10 +317,10 @@ def settled(options: PredictionOptions) -> tuple[torch.device, torch.dtype]:
     return device, choose_dtype(device, options.precision)
 
 
-def said(device: torch.device, dtype: torch.dtype, engine: str) -> str:
+def describe_numbers(device: torch.device, dtype: torch.dtype, engine: str) -> str:
     """Say in which numbers, on what and by which engine networks are computed.
 
-    >>> said(torch.device("cpu"), torch.bfloat16, "int8").split(" on ")[0]
+    >>> describe_numbers(torch.device("cpu"), torch.bfloat16, "int8").split(" on ")[0]
     'int8 and bfloat16'
     """
     numbers = str(dtype).removeprefix("torch.")

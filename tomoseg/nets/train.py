@@ -29,7 +29,7 @@ from tomoseg.core.blocks import Box
 from tomoseg.core.errors import ModelError
 from tomoseg.core.version import code_version
 from tomoseg.nets.architecture import channels_last
-from tomoseg.nets.augment import augmented
+from tomoseg.nets.augment import augment_patches
 from tomoseg.nets.card import ModelCard, load_card
 from tomoseg.nets.checkpoint import save_card, save_model
 from tomoseg.nets.device import choose_device, choose_dtype
@@ -242,7 +242,7 @@ class _Session:
 
         # The generator starts anew at every step, so that a resumed training draws the same.
         seed = (settings.seed << 32) + self._number(state.step)
-        images, labels = augmented(
+        images, labels = augment_patches(
             torch.from_numpy(batch.images).to(state.device),
             torch.from_numpy(batch.labels).to(state.device),
             patch=settings.patch_shape,

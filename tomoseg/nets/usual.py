@@ -100,7 +100,7 @@ class Likeness:
         return self.steps >= _SECTION_STEPS
 
 
-def suited(
+def suit_settings(
     settings: TrainingSettings,
     volumes: Sequence[AnnotatedVolume],
     *,
@@ -162,7 +162,7 @@ def _slices_in(volumes: Sequence[AnnotatedVolume], thickness: float) -> tuple[in
     """Return the slices that a network sees to predict one, None for several at once; and why."""
     if all(volume.shape[0] == 1 for volume in volumes):
         return 1, "1 slice: these are micrographs"
-    found = likeness(volumes)
+    found = measure_likeness(volumes)
     told = f"a slice is as like the next one as voxels {found.steps} apart within it"
     if found.are_sections:
         if found.neighbours < _ALIKE:
@@ -173,7 +173,7 @@ def _slices_in(volumes: Sequence[AnnotatedVolume], thickness: float) -> tuple[in
     return None, f"8 slices at once: {thickness:g} are annotated in a row"
 
 
-def likeness(volumes: Sequence[AnnotatedVolume]) -> Likeness:
+def measure_likeness(volumes: Sequence[AnnotatedVolume]) -> Likeness:
     """Measure how slices resemble their neighbours, on a few that are annotated.
 
     Noise that differs from voxel to voxel makes voxels of one slice no more alike than slices:

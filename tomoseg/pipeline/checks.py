@@ -23,7 +23,7 @@ from tomoseg.io.volumes.sources import (
     open_source,
     packed_header,
     told_missing,
-    unpacked,
+    unpack,
 )
 from tomoseg.io.volumes.turns import Axes
 from tomoseg.pipeline.session import Session
@@ -241,7 +241,7 @@ class Look:
 def look_at_file(url: str, voxel_size_angstrom: float | None = None, axes: Axes = "zyx") -> Look:
     """Look at a tomogram; a compressed one is unpacked into a temporary folder first."""
     with scratch_folder() as scratch:
-        plain = unpacked(checked_url(url), Folder(scratch))
+        plain = unpack(checked_url(url), Folder(scratch))
         header, problem = _header_at_least(plain, voxel_size_angstrom, axes)
         values = look_into(plain)
         odd = told_voxels(plain, values, SourceSection().maximum_not_finite)

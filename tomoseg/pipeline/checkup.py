@@ -1,7 +1,7 @@
 """Whether what a session recorded as done still stands: what is lost, cut or changed of it.
 
 Nothing is changed here, and no model is needed. :func:`lost_of` makes listings alone;
-:func:`checked` also reads shards whose size is not that which was written.
+:func:`compare_session` also reads shards whose size is not that which was written.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def lost_of(output: Folder, name: str) -> list[str]:
     return [*found.lost, *found.cut]
 
 
-def checked(output: Folder) -> Iterator[Checked]:
+def compare_session(output: Folder) -> Iterator[Checked]:
     """Compare all that a session recorded as done with what is there; yield it by tomogram.
 
     What belongs to the session as a whole comes last.

@@ -16,7 +16,7 @@ from tomoseg.core.layout import EXPORTS, TOGETHER, WRITTEN
 from tomoseg.io.points.dialects import Origin, WriteOptions
 from tomoseg.io.points.registry import DIALECTS, Known
 from tomoseg.io.stores import Folder, digest, discard
-from tomoseg.pipeline.results import chosen, finished_results, finished_rows
+from tomoseg.pipeline.results import choose, finished_results, finished_rows
 from tomoseg.pipeline.stages.points import (
     COPICK,
     FoundPoints,
@@ -134,7 +134,7 @@ class Chosen:
     left_out: tuple[str, ...]
 
 
-def exported(found: Chosen, request: ExportRequest) -> Exported:
+def export_chosen(found: Chosen, request: ExportRequest) -> Exported:
     """Convert the points that were chosen; no stage runs.
 
     Raises
@@ -144,8 +144,8 @@ def exported(found: Chosen, request: ExportRequest) -> Exported:
     """
     known = request.known
     names = list(dict.fromkeys(name for each in found.found for name in each.classes))
-    classes = chosen(names, request.classes, "class")
-    chosen(names, list(request.spacing_angstrom), "class")
+    classes = choose(names, request.classes, "class")
+    choose(names, list(request.spacing_angstrom), "class")
     kept = [each.select(classes) for each in found.found]
     notes = [f"left out, as it is not done: {name}" for name in found.left_out]
     if request.minimum_score is not None:
@@ -205,7 +205,7 @@ def write_session(output: Folder) -> dict[str, Any]:
 
 
 def renew_exports(output: Folder) -> None:
-    """Write anew what :func:`exported` wrote into an output before its points changed.
+    """Write anew what :func:`export_chosen` wrote into an output before its points changed.
 
     What can no longer be written, such as a class that is not looked for any more, is removed. Both
     are told.
@@ -218,7 +218,7 @@ def renew_exports(output: Folder) -> None:
         for path in export["files"]:
             discard(output, path)
         try:
-            exported(session_points(output, request.tomograms), request)
+            export_chosen(session_points(output, request.tomograms), request)
         except TomosegError as error:
             log.warning(
                 "what tomoseg export wrote as %s was of earlier points and is removed: %s",
@@ -284,7 +284,7 @@ def session_points(output: Folder, wanted: Sequence[str] = ()) -> Chosen:
         If there is no session, or no tomogram of that name.
     """
     rows, left_out = finished_rows(output)
-    names = chosen([row["name"] for row in rows], wanted, "tomogram")
+    names = choose([row["name"] for row in rows], wanted, "tomogram")
     # A run of some tomograms may have another recipe than that of the others.
     rows.sort(key=lambda row: row.get("finished") or "", reverse=True)
     done = {row["name"]: finished_results(output, row["name"]) for row in rows}

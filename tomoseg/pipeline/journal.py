@@ -256,7 +256,7 @@ def _is_removed(url: str) -> bool:
     return False
 
 
-def told(result: Mapping[str, Any], begun: Collection[str]) -> tuple[str, list[str]]:
+def summarise(result: Mapping[str, Any], begun: Collection[str]) -> tuple[str, list[str]]:
     """Return in words what became of the tomograms of a run, and the names of those that failed.
 
     Parameters

@@ -66,7 +66,7 @@ def read_progress(folder: Folder) -> PassProgress | None:
         return None
 
 
-def noted(
+def noting_progress(
     progress: Progress, folder: Folder, clock: Callable[[], float] = time.monotonic
 ) -> Progress:
     """Return a function that is told of each block, writes that down and tells ``progress``.

@@ -121,7 +121,7 @@ def finished_results(output: Folder, name: str) -> Results:
     )
 
 
-def chosen(known: Sequence[str], wanted: Sequence[str], what: str) -> list[str]:
+def choose(known: Sequence[str], wanted: Sequence[str], what: str) -> list[str]:
     """Return the names that are wanted, all without any, in the order in which they are known.
 
     Raises

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from tomoseg.compute.clusters import cluster_address, described, local_workers, runner_at
+from tomoseg.compute.clusters import cluster_address, describe_workers, local_workers, runner_at
 from tomoseg.compute.devices import share_heap
 from tomoseg.compute.runners import Runner
 from tomoseg.core.attempts import explaining
@@ -26,7 +26,7 @@ from tomoseg.io.stores import Claim, Folder, claimed
 from tomoseg.io.volumes.compressed import compression_of
 from tomoseg.io.volumes.sources import Found, open_source
 from tomoseg.pipeline.journal import Journal
-from tomoseg.pipeline.progress import Progress, note_waiting, noted
+from tomoseg.pipeline.progress import Progress, note_waiting, noting_progress
 from tomoseg.pipeline.results import Results
 from tomoseg.pipeline.stages import STAGES, Context, class_summaries, run_stage
 from tomoseg.pipeline.stages.findings import empty_notes
@@ -103,7 +103,7 @@ class Session:
             **vars(done),
             networks=self.networks,
             runner=runner,
-            progress=noted(progress, done.folder),
+            progress=noting_progress(progress, done.folder),
             waits=partial(note_waiting, done.folder),
         )
 
@@ -207,7 +207,7 @@ def where_blocks_run(session: Session) -> str:
     """Say on which cluster a session would run, for people; errors as to start it."""
     if not _needs_workers(session):
         return "this process"
-    return described(session.recipe.compute)
+    return describe_workers(session.recipe.compute)
 
 
 def _needs_workers(session: Session) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tomoseg.report.summary import counts, course, described, numbered, readable
+from tomoseg.report.summary import count_noun, counts, course, describe_grid, readable
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -78,6 +78,17 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,  # a service that is updated while it runs keeps to its own
     )
-    words = (counts, course, data_url, described, duration, link, numbered, plain, prod, readable)
+    words = (
+        counts,
+        course,
+        data_url,
+        describe_grid,
+        duration,
+        link,
+        count_noun,
+        plain,
+        prod,
+        readable,
+    )
     environment.filters |= {one.__name__: one for one in words}
     return environment

@@ -14,7 +14,7 @@ from tomoseg.report.summary import (
     ClassSummary,
     SessionSummary,
     TomogramSummary,
-    numbered,
+    count_noun,
 )
 
 FAILED = "failed"
@@ -54,7 +54,7 @@ def session_page(session: SessionSummary, thumbnails: Mapping[str, bytes] | None
 
 def _headline(session: SessionSummary) -> str:
     failed = sum(item.state == FAILED for item in session.tomograms)
-    text = f"{session.done} of {numbered(len(session.tomograms), 'tomogram')} done"
+    text = f"{session.done} of {count_noun(len(session.tomograms), 'tomogram')} done"
     return f"{text}, {failed} failed" if failed else text
 
 

@@ -51,7 +51,7 @@ from tomoseg.report.sheet import (
     panel_height,
     write_title,
 )
-from tomoseg.report.summary import COUNTED, ClassSummary, counts, described
+from tomoseg.report.summary import COUNTED, ClassSummary, counts, describe_grid
 
 THUMBNAIL_IMAGE = 160
 """Pixels of a thumbnail's image: fewer than it has, since means show more than noise does."""
@@ -287,4 +287,4 @@ def _write_heading(figure: Figure, picture: TomogramPicture) -> None:
     """Write the name and the grid at the top."""
     top = figure.bbox.height
     write(figure, picture.name, at=(MARGIN, top - 40), size_px=26, bold=True, longest=96)
-    write(figure, described(picture.sampling), at=(MARGIN, top - 66), size_px=16)
+    write(figure, describe_grid(picture.sampling), at=(MARGIN, top - 66), size_px=16)

@@ -210,13 +210,13 @@ def counts(found: ClassSummary, total_voxels: int) -> tuple[str, str, str]:
     """
     objects = []
     if found.filaments is not None:
-        objects.append(numbered(found.filaments, "filament"))
+        objects.append(count_noun(found.filaments, "filament"))
     if found.filament_length_um is not None:
         objects.append(f"{found.filament_length_um:,.2f} µm")
     if found.particles is not None:
-        objects.append(numbered(found.particles, "particle"))
+        objects.append(count_noun(found.particles, "particle"))
     if found.surfaces is not None:
-        objects.append(numbered(found.surfaces, "surface"))
+        objects.append(count_noun(found.surfaces, "surface"))
     if found.surface_area_nm2 is not None:
         objects.append(f"{found.surface_area_nm2 / 1e6:,.3f} µm²")
     part = 100 * found.voxels / total_voxels
@@ -240,7 +240,7 @@ def course(found: ClassSummary) -> str:
     return ", ".join(words)
 
 
-def numbered(count: int, noun: str) -> str:
+def count_noun(count: int, noun: str) -> str:
     """Return a count with its noun.
 
     >>> numbered(1, "tomogram"), numbered(1200, "tomogram")
@@ -249,7 +249,7 @@ def numbered(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def described(sampling: Sampling) -> str:
+def describe_grid(sampling: Sampling) -> str:
     """Return voxel size, number of voxels and extent of a grid in words, in the order xyz.
 
     >>> described(Sampling((100, 200, 400), (10.0, 10.0, 10.0)))

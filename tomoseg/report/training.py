@@ -14,7 +14,7 @@ from tomoseg.report.charts import Chart, Line
 from tomoseg.report.examples import CONFUSED, FALSE, MISSED, Example, example_pictures
 from tomoseg.report.markup import duration, rendered
 from tomoseg.report.progress import ProgressLine
-from tomoseg.report.summary import ClassSummary, numbered
+from tomoseg.report.summary import ClassSummary, count_noun
 
 VALIDATION_ROWS, TRAINING_ROWS = 12, 4
 GREY = "#8a929c"
@@ -126,9 +126,9 @@ def _boxes(training: TrainingSummary) -> list[tuple[str, str, str]]:
     return [
         ("done", f"{training.mean_f1:.3f}", "mean F1"),
         ("", duration(60 * last.minutes) if last else "–", "of training"),
-        ("", numbered(len(training.training_volumes), "volume"), "trained on"),
+        ("", count_noun(len(training.training_volumes), "volume"), "trained on"),
         ("", f"{annotated:,}", "voxels annotated there"),
-        ("", numbered(len(training.validation_volumes), "volume"), "with a part kept apart"),
+        ("", count_noun(len(training.validation_volumes), "volume"), "with a part kept apart"),
         ("", f"{int(training.confusion.sum()):,}", "voxels judged there"),
     ]
 

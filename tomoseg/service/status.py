@@ -33,7 +33,15 @@ from tomoseg.service.arrivals import (
 )
 from tomoseg.service.arrivals.presence import Presence, presences
 from tomoseg.service.arrivals.times import account_times
-from tomoseg.service.arrivals.words import OF_SESSION, QUIET, counted, line_of, said, sentence, told
+from tomoseg.service.arrivals.words import (
+    OF_SESSION,
+    QUIET,
+    line_of,
+    sentence,
+    tell_counts,
+    tell_hindrance,
+    tell_stand,
+)
 
 RECENT = timedelta(minutes=10)
 DEPTH = 3
@@ -212,7 +220,7 @@ def _sessions(folder: Folder, below: str = "", depth: int = DEPTH) -> Iterator[s
 def _warnings(folder: Folder, now: datetime) -> list[dict[str, Any]]:
     """Return what is wrong with the watches whose outputs lie in a folder."""
     return [
-        {**asdict(each), "line": f"the watch: {told(each, now)}"}
+        {**asdict(each), "line": f"the watch: {tell_hindrance(each, now)}"}
         for one in presences(folder)
         # What a watch that has ended said is old; that nobody looks is told of what waits.
         for each in (one.warnings if one.is_alive or _is_recent(one, now) else ())
@@ -269,7 +277,8 @@ def _told(state: _State, still: Standstill | None, now: datetime) -> dict[str, A
     states = [row["state"] for row in rows]
     done, failed = (sum(each in kind for each in states) for kind in (DONE, FAILED))
     hindrances = [
-        {**asdict(each), "line": told(each, now, state.folder)} for each in state.account.hindrances
+        {**asdict(each), "line": tell_hindrance(each, now, state.folder)}
+        for each in state.account.hindrances
     ]
     is_hindered = any(each["kind"] != "paused" for each in hindrances)
     is_well = set(states) <= set(WELL) and not (is_hindered or still or state.is_left)
@@ -298,7 +307,7 @@ def _left_out(state: _State) -> str:
 def _when(state: _State) -> str:
     """Say what is still to do, since when and until when runs were at work, and who is now."""
     values, owner = state.journal, state.owner
-    parts = [counted(state.account.counts)]
+    parts = [tell_counts(state.account.counts)]
     if values["finished"]:
         parts.append(f"started {values['started']}, finished {values['finished']}")
     elif values["started"]:
@@ -314,7 +323,7 @@ def _watched_row(
     folder: Folder, name: str, stand: Stand, journal: Mapping[str, Any], now: datetime
 ) -> dict[str, Any]:
     """Return the row of a tomogram that is watched; its notes and progress are runs' to say."""
-    say = said(stand, now)
+    say = tell_stand(stand, now)
     if stand.standing == Standing.RUNNING:
         say = "; ".join(str(part) for part in (read_progress(folder / name), say) if part)
     if stand.standing == Standing.DONE:

@@ -19,7 +19,7 @@ from tomoseg.io.stores import Folder, local_path, read_file
 from tomoseg.nets.card import SHIPPED_MODELS, ModelCard, load_card, model_folder
 from tomoseg.nets.doubts import doubts, forgotten_classes
 from tomoseg.nets.settings import TrainingProgress, TrainingSettings
-from tomoseg.nets.usual import suited
+from tomoseg.nets.usual import suit_settings
 from tomoseg.recipe.plain_yaml import read_yaml
 from tomoseg.recipe.recipe import absolute
 from tomoseg.recipe.source import SourceSection
@@ -29,7 +29,7 @@ from tomoseg.training.annotations import (
     PaintedAnnotation,
     annotated_volumes,
     first_sampling,
-    listed,
+    list_tomograms,
     particle_radii,
 )
 
@@ -194,7 +194,7 @@ def train_from(
     volumes = annotated_volumes(recipe.annotations, recipe.network, memory_gib=recipe.memory_gib)
     particles = particle_radii(recipe.annotations)
     largest = max((2 * radius for radius, _ in particles.values()), default=0.0)
-    settings, reason = suited(recipe.network, volumes, particle_angstrom=largest)
+    settings, reason = suit_settings(recipe.network, volumes, particle_angstrom=largest)
     network = _network_words(settings, reason)
     for each in recipe.annotations:
         read = ((key, getattr(each, key)) for key in each.places[1:])
@@ -206,7 +206,7 @@ def train_from(
     card = train(volumes, settings, output=output, report=report)
     # Of several processes that train one network, torchrun calls one number 0: it writes.
     if os.environ.get("RANK", "0") == "0":
-        annotations = tuple(listed(annotation) for annotation in recipe.annotations)
+        annotations = tuple(list_tomograms(annotation) for annotation in recipe.annotations)
         used = recipe.model_copy(update={"annotations": annotations, "network": settings})
         Folder(recipe.output).write(RECIPE_NAME, used.as_yaml().encode())
         card = _judged(card, used, particles, network)

@@ -9,14 +9,14 @@ import pytest
 from tomoseg.core.errors import FormatError
 from tomoseg.core.sampling import Sampling
 from tomoseg.io.points.dialects import EVERY, READ_AS_IS, ReadOptions, TomoContext
-from tomoseg.io.points.owners import NAME_COLUMNS, is_alike, owned
+from tomoseg.io.points.owners import NAME_COLUMNS, find_owners, is_alike
 
 GRID = Sampling((100, 250, 240), (10.0, 10.0, 10.0))
 
 
 def of(names: list[str], tomograms: list[str], options: ReadOptions = READ_AS_IS):
     contexts = [TomoContext(name, GRID) for name in tomograms]
-    return owned(pd.DataFrame({NAME_COLUMNS[0]: names}), contexts, options)
+    return find_owners(pd.DataFrame({NAME_COLUMNS[0]: names}), contexts, options)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_rows_without_a_name_go_by_the_files(
     file: str, tomograms: list[str], place: int, says: str
 ) -> None:
     contexts = [TomoContext(name, GRID) for name in tomograms]
-    found = owned(pd.DataFrame({"x": [1, 2]}), contexts, ReadOptions(file=file))
+    found = find_owners(pd.DataFrame({"x": [1, 2]}), contexts, ReadOptions(file=file))
     assert found.places.tolist() == [place, place]
     assert found.says[place] == says
     assert not any(said for other, said in enumerate(found.says) if other != place)
@@ -123,7 +123,7 @@ def test_rows_without_a_name_go_by_the_files(
 def test_rows_without_a_name_of_several_tomograms_are_refused() -> None:
     contexts = [TomoContext(name, GRID) for name in ("TS_01", "TS_02")]
     with pytest.raises(FormatError, match="nor is the file called after one of TS_01, TS_02"):
-        owned(pd.DataFrame({"x": [1]}), contexts, ReadOptions(file="a.star"))
+        find_owners(pd.DataFrame({"x": [1]}), contexts, ReadOptions(file="a.star"))
 
 
 def test_an_endless_name_is_looked_at_once() -> None:

@@ -29,7 +29,7 @@ from tomoseg.io.stores import (
 from tomoseg.io.volumes.mrc import MrcWriter
 from tomoseg.io.volumes.mrc_header import HEADER_BYTES
 from tomoseg.io.volumes.sources import open_source
-from tomoseg.pipeline.checkup import checked, lost_of
+from tomoseg.pipeline.checkup import compare_session, lost_of
 from tomoseg.pipeline.session import plan_session, run_session
 from tomoseg.recipe.recipe import load_recipe, recipe_from
 from tomoseg.service.usage import disk_of
@@ -329,10 +329,10 @@ def test_a_session_runs_from_a_bucket_into_a_bucket(client, bucket, tiny_model, 
     listed = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="results/")
     assert disk["total"] == sum(item["Size"] for page in listed for item in page["Contents"])
     assert all(disk[kind] > 0 for kind in ("results", "work", "receipts"))
-    assert all(one.is_whole for one in checked(results))
+    assert all(one.is_whole for one in compare_session(results))
     results.remove(lost := f"{name}/masks/{name}__actin.mrc")
     assert lost_of(results, name) == [lost.removeprefix(f"{name}/")]
-    (one,) = (one for one in checked(results) if not one.is_whole)
+    (one,) = (one for one in compare_session(results) if not one.is_whole)
     words = shlex.split(one.command)
     assert words[2] == f"s3://{bucket}/krios/{name}.mrc"
     again = load_recipe(words[words.index("-r") + 1])

@@ -19,7 +19,7 @@ from tomoseg.io.volumes.sources import (
     companion_url,
     open_source,
     tomogram_name,
-    unpacked,
+    unpack,
 )
 
 VOXELS = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
@@ -154,25 +154,25 @@ def test_a_compressed_tomogram_is_unpacked_once(tmp_path, folder, suffix, pack):
     plain = mrc_bytes(tmp_path)
     folder.write(f"in/a.mrc{suffix}", pack(plain))
     spool = folder / "spool"
-    url = unpacked(f"{folder.url}/in/a.mrc{suffix}", spool)
+    url = unpack(f"{folder.url}/in/a.mrc{suffix}", spool)
     assert url == f"{spool.url}/a.mrc"
     assert spool.read("a.mrc") == plain
     with open_source(url) as source:
         assert np.array_equal(source.read(Box.whole(VOXELS.shape)), VOXELS)
     folder.remove("in")
-    assert unpacked(f"{folder.url}/in/a.mrc{suffix}", spool) == url
+    assert unpack(f"{folder.url}/in/a.mrc{suffix}", spool) == url
 
 
 def test_what_is_not_compressed_stays_where_it_is(tmp_path):
     spool = Folder(str(tmp_path / "spool"))
-    assert unpacked("s3://b/a.mrc", spool) == "s3://b/a.mrc"
+    assert unpack("s3://b/a.mrc", spool) == "s3://b/a.mrc"
     assert spool.names() == []
 
 
 def test_a_truncated_archive_leaves_nothing(tmp_path, folder):
     folder.write("a.mrc.gz", gzip.compress(mrc_bytes(tmp_path))[:-20])
     with pytest.raises(FormatError, match="truncated"):
-        unpacked(f"{folder.url}/a.mrc.gz", folder / "spool")
+        unpack(f"{folder.url}/a.mrc.gz", folder / "spool")
     assert folder.names("spool") == []
 
 

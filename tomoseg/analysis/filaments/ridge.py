@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.analysis import hessian
-from tomoseg.analysis.binning import BinnedBlock, binned_block, smoothed
+from tomoseg.analysis.binning import BinnedBlock, binned_block, smooth_gaussian
 from tomoseg.analysis.filaments.settings import (
     RIDGE_FLOOR,
     TRUNCATE_SIGMAS,
@@ -102,7 +102,9 @@ def ridge_points(
         halo=tracing_halo(settings, sampling),
     )
     sizes = np.array(sampling.voxel_size_angstrom) * factor
-    smooth = smoothed(block.values, settings.sigma_angstrom / sizes, truncate=TRUNCATE_SIGMAS)
+    smooth = smooth_gaussian(
+        block.values, settings.sigma_angstrom / sizes, truncate=TRUNCATE_SIGMAS
+    )
     around = block.core.grow((1, 1, 1)).clip(sampling.binned(factor).shape)
     unit = 1 / np.sqrt(_ideal(settings))
     strength, index, direction, aside = _ridges(

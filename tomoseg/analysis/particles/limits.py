@@ -45,7 +45,7 @@ class Picks:
         return Picks(self.particles.select(is_kept), self.volumes_nm3[is_kept], left_out)
 
 
-def limited(picks: Picks, *, sampling: Sampling, settings: PickingSettings) -> Picks:
+def apply_limits(picks: Picks, *, sampling: Sampling, settings: PickingSettings) -> Picks:
     """Apply the limits that a particle's own numbers and its place in the volume decide."""
     least, most = settings.volumes_nm3(sampling)
     # Peaks have no volume: what is not known is not compared.
@@ -58,7 +58,7 @@ def limited(picks: Picks, *, sampling: Sampling, settings: PickingSettings) -> P
     return picks.select(~near, "at the border")
 
 
-def apart(picks: Picks, settings: PickingSettings) -> Picks:
+def keep_apart(picks: Picks, settings: PickingSettings) -> Picks:
     """Leave out the worse of particles nearer than the minimum distance, if one is stated."""
     if settings.minimum_distance_angstrom is None:
         return picks
@@ -132,17 +132,17 @@ def pick_components(
     """
     points = sampling.to_angstrom(np.asarray(centres_voxel).reshape(-1, 3))
     volumes = np.asarray(voxels, np.float64) * sampling.voxel_volume_nm3
-    return solid(Particles.at(name, points), volumes, sampling=sampling, settings=settings)
+    return score_sizes(Particles.at(name, points), volumes, sampling=sampling, settings=settings)
 
 
-def solid(
+def score_sizes(
     particles: Particles, volumes_nm3: Values, *, sampling: Sampling, settings: PickingSettings
 ) -> Picks:
     """Score particles by the share of the label's ball that they fill, and apply the limits."""
     filled = np.minimum(volumes_nm3 / settings.label_nm3(sampling), 1.0)
     scored = Particles.at(particles.name, particles.points_angstrom, filled)
-    picks = limited(Picks(scored, volumes_nm3), sampling=sampling, settings=settings)
-    return apart(picks, settings)
+    picks = apply_limits(Picks(scored, volumes_nm3), sampling=sampling, settings=settings)
+    return keep_apart(picks, settings)
 
 
 def near_border(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tomoseg.analysis.binning import BinnedBlock, binned_block, binning_factor
-from tomoseg.analysis.particles.limits import Picks, Values, limited, suppress
+from tomoseg.analysis.particles.limits import Picks, Values, apply_limits, suppress
 from tomoseg.analysis.particles.settings import PickingSettings, dimensions
 from tomoseg.core.blocks import Box
 from tomoseg.core.columns import Columns, column
@@ -138,7 +138,7 @@ def pick_peaks(
     kept = suppress(points, scores, settings.distance_angstrom)
     picked = Particles.at(name, points[kept], np.minimum(scores[kept], 1.0))
     unknown = np.full(len(kept), np.nan)
-    return limited(Picks(picked, unknown), sampling=sampling, settings=settings)
+    return apply_limits(Picks(picked, unknown), sampling=sampling, settings=settings)
 
 
 def _sigmas_angstrom(settings: PickingSettings, axes: int) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from tomoseg.analysis.binning import BinnedBlock, binned_block, binning_factor
-from tomoseg.analysis.particles.limits import Picks, Values, solid, suppress
+from tomoseg.analysis.particles.limits import Picks, Values, score_sizes, suppress
 from tomoseg.analysis.particles.settings import PickingSettings
 from tomoseg.core.blocks import Box
 from tomoseg.core.columns import Columns, column
@@ -211,7 +211,7 @@ def pick_basins(
     else:
         basins = Basins.none()
     centres = basins.centre_sum / basins.bins[:, None]
-    return solid(
+    return score_sizes(
         Particles.at(name, grid.to_angstrom(centres)),
         basins.bins.astype(np.float64) * grid.voxel_volume_nm3,
         sampling=sampling,

@@ -13,7 +13,7 @@ Index = NDArray[np.int64]
 CORNERS = np.array(list(product((0, 1), repeat=3)))
 
 
-def faces(
+def find_faces(
     values: NDArray[np.float32],
     index: Index,
     offset: Floats,
@@ -55,7 +55,7 @@ def _fall(
     step: Floats,
     reach: int,
 ) -> Floats:
-    """Return after how many steps values fall below a level, as in :func:`faces`."""
+    """Return after how many steps values fall below a level, as in :func:`find_faces`."""
     found = np.full(len(index), np.nan)
     rows = np.arange(len(index))
     last = _interpolated(values, index, offset)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomoseg.analysis import hessian
-from tomoseg.analysis.binning import binned_block, smoothed
-from tomoseg.analysis.surfaces.faces import faces
+from tomoseg.analysis.binning import binned_block, smooth_gaussian
+from tomoseg.analysis.surfaces.faces import find_faces
 from tomoseg.analysis.surfaces.settings import (
     REACH_THICKNESSES,
     TRUNCATE_SIGMAS,
@@ -118,7 +118,7 @@ def sheet_points(
     grid = sampling.binned(factor)
     sizes = np.array(grid.voxel_size_angstrom)
     sigma = sigma_angstrom(settings, sampling)
-    smooth = smoothed(block.values, sigma / sizes, truncate=TRUNCATE_SIGMAS)
+    smooth = smooth_gaussian(block.values, sigma / sizes, truncate=TRUNCATE_SIGMAS)
     level, bend = ideal_sheet(settings, sampling)
     around = block.cut(block.core.grow((2, 2, 2)), smooth)
     index, normal, strength = _sheets(around[1:-1, 1:-1, 1:-1], sizes * np.sqrt(bend))
@@ -129,7 +129,7 @@ def sheet_points(
     place = index + np.array(block.core.begin)
     half = around[tuple((index + 2).T)] / np.float32(2 * level)
     step = normal / sizes * sizes.min()
-    ahead, behind = sizes.min() * faces(
+    ahead, behind = sizes.min() * find_faces(
         block.values,
         place - block.begin,
         offset,

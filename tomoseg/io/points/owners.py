@@ -69,7 +69,7 @@ def is_alike(one: str, other: str) -> bool:
     return _tilt_series(one) == _tilt_series(other)
 
 
-def owned(
+def find_owners(
     table: pd.DataFrame,
     contexts: Sequence[TomoContext],
     options: ReadOptions,

@@ -56,7 +56,7 @@ def read_points(
         Its name, path or URL; the suffix tells .star, .cbox, .box, .xml and tables of text apart.
     contexts
         The tomograms. Where rows name tomograms or micrographs, their own are taken
-        (:func:`tomoseg.io.points.owners.owned`); a file without names is of one.
+        (:func:`tomoseg.io.points.owners.find_owners`); a file without names is of one.
     options
         What a person says of the table.
 

@@ -22,7 +22,7 @@ from tomoseg.core.coordinates import Points
 from tomoseg.core.errors import FormatError
 from tomoseg.core.sampling import xyz
 from tomoseg.io.points.dialects import ReadOptions, TomoContext, TomogramPoints
-from tomoseg.io.points.owners import NAME_COLUMNS, is_alike, owned
+from tomoseg.io.points.owners import NAME_COLUMNS, find_owners, is_alike
 from tomoseg.io.points.relion_columns import (
     SHIFTS,
     TUBE,
@@ -90,7 +90,7 @@ def read_relion(
     """
     block, said = chosen_block(blocks, positions, contexts, options)
     table = _with_tubes(with_optics(blocks[block], blocks.get("optics")), options)
-    owners = owned(table, contexts, options)
+    owners = find_owners(table, contexts, options)
     is_centred = next(column for column in positions if column in table) == CENTRED[0]
     if is_centred and options.pixel_size_angstrom is not None:
         raise FormatError(

@@ -22,7 +22,7 @@ from tomoseg.core.coordinates import Filament, Particles, Points
 from tomoseg.core.errors import FormatError
 from tomoseg.core.sampling import Sampling, xyz
 from tomoseg.io.points.dialects import READ_AS_IS, ReadOptions, TomoContext, TomogramPoints
-from tomoseg.io.points.owners import owned
+from tomoseg.io.points.owners import find_owners
 from tomoseg.io.points.rows import merits
 from tomoseg.io.points.tables import PARTICLE_COLUMNS, particles_of, read_rows
 
@@ -134,7 +134,7 @@ def _shared(
     read: Callable[[pd.DataFrame, TomoContext], TomogramPoints],
 ) -> list[TomogramPoints]:
     """Read each tomogram's own rows, and say whose they were taken to be."""
-    whose = owned(table, contexts, options, _TOMOGRAM)
+    whose = find_owners(table, contexts, options, _TOMOGRAM)
     found = []
     for place, (context, said) in enumerate(zip(contexts, whose.says, strict=True)):
         is_own = whose.places == place

@@ -14,7 +14,7 @@ from tomoseg.core.errors import FormatError, VoxelSizeError
 from tomoseg.core.sampling import Header, Sampling, Shape, Triple, as_shape
 from tomoseg.io.stores.folders import Folder
 from tomoseg.io.stores.limits import DAMAGED_METADATA, check_sizes
-from tomoseg.io.stores.unpacking import bounded
+from tomoseg.io.stores.unpacking import bound_chunks
 from tomoseg.io.stores.volumes import Volume, zarr_store
 from tomoseg.io.voxel_size import decide_voxel_size
 
@@ -171,7 +171,7 @@ def _opened(folder: Folder, override: float | None) -> tuple[Volume, Header]:
         scale, shift = _transformations(rows, axes, [_angstrom_per(u, override) for u in units])
     array = Volume(folder, path).array()
     check_sizes(array, folder)
-    bounded(array)  # refuses here, before any work, how its chunks are packed
+    bound_chunks(array)  # refuses here, before any work, how its chunks are packed
     axes = _single_volume(array, names, folder)
     volume = Volume(folder, path, axes)
     notes: list[str] = []

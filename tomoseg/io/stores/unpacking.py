@@ -28,7 +28,7 @@ Unpack = Callable[[Any, int], Any]
 """Of what is packed and the bytes that it must become; ValueError or RuntimeError where not."""
 
 
-def bounded(array: zarr.Array[Any]) -> zarr.Array[Any]:
+def bound_chunks(array: zarr.Array[Any]) -> zarr.Array[Any]:
     """Return the array, for reading alone; a chunk of it that becomes more than it should raises.
 
     Raises

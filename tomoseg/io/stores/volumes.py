@@ -20,7 +20,7 @@ from tomoseg.core.blocks import Box
 from tomoseg.core.errors import StoreError
 from tomoseg.core.sampling import Shape, as_shape
 from tomoseg.io.stores.folders import Folder
-from tomoseg.io.stores.unpacking import bounded
+from tomoseg.io.stores.unpacking import bound_chunks
 from tomoseg.io.stores.written import is_noting, note_write
 
 LARGEST_CHUNK = (64, 128, 128)
@@ -135,7 +135,7 @@ class Volume:
         FormatError
             If its chunks are packed in a way that is not read.
         """
-        array = bounded(self.array())
+        array = bound_chunks(self.array())
         if not Box.whole(self._zyx(array)).contains(box):
             raise StoreError(
                 f"box {box.begin}..{box.end} leaves {self.path} of shape {array.shape}"

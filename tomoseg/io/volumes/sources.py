@@ -102,7 +102,7 @@ class Found:
     url: str
 
 
-def named(urls: Iterable[str], remove: Sequence[str] = ()) -> list[Found]:
+def by_name(urls: Iterable[str], remove: Sequence[str] = ()) -> list[Found]:
     """Return tomograms by name.
 
     Raises
@@ -256,7 +256,7 @@ def open_source(
     Raises
     ------
     FormatError, VoxelSizeError
-        As the format's reader says; a compressed file must be unpacked first (:func:`unpacked`).
+        As the format's reader says; a compressed file must be unpacked first (:func:`unpack`).
     """
     with _as_in_the_file(url, voxel_size_angstrom, integers) as source:
         yield _Upright(source, axes)
@@ -338,7 +338,7 @@ def packed_header(
     return upright_header(header, axes)
 
 
-def unpacked(url: str, spool: Folder) -> str:
+def unpack(url: str, spool: Folder) -> str:
     """Return the URL of the tomogram unpacked: itself, or a copy in ``spool`` if compressed.
 
     The copy is streamed and appears only when it is whole. It takes half of the free disk at most,

@@ -35,7 +35,7 @@ from tomoseg.pipeline.stages.points import (
     write_options,
 )
 from tomoseg.pipeline.stages.sample import read_contacts, read_samples
-from tomoseg.pipeline.stages.trace import measured, read_filaments
+from tomoseg.pipeline.stages.trace import measure_filaments, read_filaments
 
 TOMOGRAMS = "tomograms.star"
 # Dialects whose files stand by what they hold, not in a folder of their own.
@@ -124,7 +124,7 @@ def _write_filaments(context: Context, *, name: str, stem: str) -> list[str]:
     files = {
         **_relion_files(context, stem, table),
         **_csv_files(context, stem, tables.filaments_csv(found, sampling)),
-        f"{stem}__measures.csv": measures_csv(measured(context, name, found)).encode(),
+        f"{stem}__measures.csv": measures_csv(measure_filaments(context, name, found)).encode(),
     }
     return _written(context, files)
 

@@ -26,7 +26,7 @@ from tomoseg.core.errors import StoreError
 from tomoseg.core.layout import IMAGE
 from tomoseg.core.sampling import Sampling, Shape
 from tomoseg.io.stores import Ledger, Volume, fingerprint, write_image_metadata
-from tomoseg.io.volumes.sources import open_source, unpacked
+from tomoseg.io.volumes.sources import open_source, unpack
 from tomoseg.io.volumes.turns import Axes
 from tomoseg.pipeline.stages.context import (
     HALVED,
@@ -61,7 +61,7 @@ def _settings(context: Context) -> Any:
 
 def _run(context: Context, ledger: Ledger) -> dict[str, Any]:
     begun = fingerprint(context.source_url)
-    url = unpacked(context.source_url, context.records / "unpacked")
+    url = unpack(context.source_url, context.records / "unpacked")
     recipe = context.recipe
     said = recipe.source
     how: Any = {"voxel_size_angstrom": said.voxel_size_angstrom, "axes": said.axes}

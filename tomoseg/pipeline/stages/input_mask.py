@@ -34,7 +34,7 @@ from tomoseg.io.volumes.sources import (
     as_labels,
     companion_url,
     open_source,
-    unpacked,
+    unpack,
 )
 from tomoseg.io.volumes.turns import Axes
 from tomoseg.pipeline.stages.context import Context
@@ -224,7 +224,7 @@ def store_mask(context: Context, ledger: Ledger, source: Sampling) -> None:
         return
     shard, factor = context.recipe.blocks.shape, context.recipe.ingest.bin
     shape = source.binned(factor).shape
-    url = unpacked(url, context.records / "unpacked-mask")
+    url = unpack(url, context.records / "unpacked-mask")
     file = open_mask(url, context.recipe.source, source)
     if not volume.exists:
         volume.create(shape, "uint8", shard=shard, is_labels=True)

@@ -109,11 +109,11 @@ class Question:
         RequestError, ResourceError
             If what is asked for is not there.
         """
-        from tomoseg.nets.predict import settled
+        from tomoseg.nets.predict import resolve_device
 
         for folder, wanted in self.models:
             check_model(folder, wanted, load_card(folder))
-        device, dtype = settled(self.options)
+        device, dtype = resolve_device(self.options)
         return {"precision": str(dtype).removeprefix("torch."), "device": device.type}
 
 
@@ -132,7 +132,7 @@ def check_model(folder: Path, wanted: str, card: ModelCard) -> None:
         )
 
 
-def agreed(answers: Iterable[Mapping[str, Any]]) -> Terms:
+def agree(answers: Iterable[Mapping[str, Any]]) -> Terms:
     """Return one precision for workers that answered a :class:`Question`.
 
     >>> agreed([{"precision": "bfloat16"}, {"precision": "bfloat16"}]).precision
@@ -189,7 +189,7 @@ def _sought(context: Context, stage: Stage, kept: Sequence[Terms]) -> Terms:
     terms, answers = Terms(code_version()), list[dict[str, Any]]()
     if stage.question is not None:
         answers = context.runner.ask(stage.question(context), on_device=True)
-        terms = agreed(answers)
+        terms = agree(answers)
     has_gpus = all(answer["device"] == "cuda" for answer in answers)
     found = next((one for one in kept if one.precision != GPU_ONLY or has_gpus), terms)
     for note in found.notes:

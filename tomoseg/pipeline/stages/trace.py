@@ -48,14 +48,14 @@ def _summary(context: Context, name: str, lines: list[Filament]) -> dict[str, An
     length = sum(line.length_angstrom for line in lines)
     summary: dict[str, Any] = {"filaments": len(lines), "length_um": length / 1e4}
     if lines:
-        found = measured(context, name, lines)
+        found = measure_filaments(context, name, lines)
         weights = [one.length_angstrom / length for one in found]
         summary["curvature_per_um"] = np.dot(weights, [one.curvature_mean_per_um for one in found])
         summary["packed_share"] = np.dot(weights, [one.packed_share for one in found])
     return summary
 
 
-def measured(context: Context, name: str, lines: list[Filament]) -> list[FilamentMeasures]:
+def measure_filaments(context: Context, name: str, lines: list[Filament]) -> list[FilamentMeasures]:
     """Measure the filaments of a class; what ends at the volume or at its mask is cut there."""
 
     def is_inside(points: Points) -> NDArray[np.bool_]:

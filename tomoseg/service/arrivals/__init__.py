@@ -16,10 +16,17 @@ from tomoseg.service.arrivals.facts import (
     TomogramWork,
     Trouble,
     iso,
-    observed,
-    stopped,
+    observe,
+    trouble_after,
 )
-from tomoseg.service.arrivals.standings import DIED, Stand, Standing, after, standing_of, stands
+from tomoseg.service.arrivals.standings import (
+    DIED,
+    Stand,
+    Standing,
+    after,
+    find_stands,
+    standing_of,
+)
 from tomoseg.service.arrivals.standstill import Looks, Standstill, looks_of, standstill
 
 __all__ = [
@@ -44,11 +51,11 @@ __all__ = [
     "Trouble",
     "account_of",
     "after",
+    "find_stands",
     "iso",
     "looks_of",
-    "observed",
+    "observe",
     "standing_of",
-    "stands",
     "standstill",
-    "stopped",
+    "trouble_after",
 ]

@@ -11,7 +11,7 @@ from typing import Literal
 from tomoseg.io.stores import Folder, Owner, living_owner
 from tomoseg.pipeline.progress import PassProgress, read_progress
 from tomoseg.service.arrivals.facts import Hindrance, SessionWork, Sights
-from tomoseg.service.arrivals.standings import Stand, Standing, stands
+from tomoseg.service.arrivals.standings import Stand, Standing, find_stands
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ def account_of(
         whatever stopped the run before it.
     """
     if is_mine:
-        return Account(sights, work, stands(sights, replace(work, trouble=None), now))
-    where = stands(sights, work, now)
+        return Account(sights, work, find_stands(sights, replace(work, trouble=None), now))
+    where = find_stands(sights, work, now)
     is_pending = any(one.standing != Standing.DONE for one in where.values())
     owner = living_owner(output) if is_pending else None
     if owner is not None:
-        where = stands(sights, work, now, is_at_work=True)
+        where = find_stands(sights, work, now, is_at_work=True)
     found = Account(sights, work, where, owner)
     running = found.named(Standing.RUNNING)
     progress = {name: one for name in running if (one := read_progress(output / name))}

@@ -263,7 +263,7 @@ class SessionWork:
         return replace(self, tomograms={**self.tomograms, name: worked})
 
 
-def observed(
+def observe(
     old: Seen | None,
     found: Found,
     content: tuple[int, str],
@@ -299,7 +299,9 @@ def observed(
     return replace(old, waits=waits, complete="" if waits else iso(now))
 
 
-def stopped(trouble: Trouble | None, error: TomosegError, recipe: str, now: datetime) -> Trouble:
+def trouble_after(
+    trouble: Trouble | None, error: TomosegError, recipe: str, now: datetime
+) -> Trouble:
     """Return what is known of a session's trouble after it failed once more."""
     number, since = 1, iso(now)
     if trouble is not None and trouble.recipe == recipe:

@@ -72,7 +72,7 @@ class Stand:
     until: str = ""
 
 
-def stands(
+def find_stands(
     sights: Sights, work: SessionWork, now: datetime, *, is_at_work: bool = False
 ) -> dict[str, Stand]:
     """Tell where every tomogram of a session stands, by name.

@@ -23,7 +23,7 @@ OF_SESSION = (Standing.PAUSED, Standing.REFUSED)
 NAMED = 3
 
 
-def said(stand: Stand, now: datetime) -> str:
+def tell_stand(stand: Stand, now: datetime) -> str:
     """Say why a tomogram stands where it does and what mends it; nothing where nothing is wrong."""
     why = sentence(stand.say, stand.remedy)
     tried = f"after {_attempts(stand)}" if stand.attempts else ""
@@ -43,7 +43,7 @@ def said(stand: Stand, now: datetime) -> str:
     return ": ".join(part for part in (head, why) if part)
 
 
-def told(hindrance: Hindrance, now: datetime, output: Folder | None = None) -> str:
+def tell_hindrance(hindrance: Hindrance, now: datetime, output: Folder | None = None) -> str:
     """Say what keeps a whole session from work, since when, and what mends it.
 
     What an error says of the disk of its output is old: the free space is measured now.
@@ -65,7 +65,7 @@ def line_of(name: str, state: str, say: str) -> str:
     return f"{name}: " + " - ".join(part for part in parts if part)
 
 
-def counted(counts: Mapping[Standing, int]) -> str:
+def tell_counts(counts: Mapping[Standing, int]) -> str:
     """Say how many tomograms stand where, those that are done or failed for good left out.
 
     >>> counted({Standing.SETTLING: 2, Standing.RUNNING: 1, Standing.DONE: 7, Standing.PAUSED: 0})

@@ -24,7 +24,7 @@ NOT_YET = (Standing.RUNNING, Standing.SETTLING)
 ENDED = (Standing.RESTING, Standing.DONE, Standing.SET_ASIDE)
 
 
-def asked(looks: Sequence[SessionLook], pattern: str, now: datetime) -> list[str]:
+def try_again(looks: Sequence[SessionLook], pattern: str, now: datetime) -> list[str]:
     """Have tomograms tried again, as :func:`.looks.ask_again` says; return their names."""
     if found := [name for one in looks for name in _ask(one, pattern, now)]:
         return found

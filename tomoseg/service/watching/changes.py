@@ -17,14 +17,14 @@ PATIENCE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 """A look that writes at the same moment ends soon."""
 
 
-def keep(session: WatchedSession, old: Sights, new: Sights) -> None:
+def keep_sights(session: WatchedSession, old: Sights, new: Sights) -> None:
     """Write what was seen, unless somebody else wrote in the meantime."""
     with claimed(session.results / ARRIVALS):
         if Sights.read(session.results) == old:
             new.write(session.results)
 
 
-def changed(session: WatchedSession, change: Callable[[Sights], Sights]) -> Sights:
+def change_sights(session: WatchedSession, change: Callable[[Sights], Sights]) -> Sights:
     """Change what is known of a session, and return it.
 
     Raises
@@ -59,7 +59,7 @@ def with_again(
         }
         return replace(sights, tomograms=rows, again=iso(now) if is_whole else sights.again)
 
-    return changed(session, change)
+    return change_sights(session, change)
 
 
 def pause_session(session: WatchedSession, now: datetime, why: str = "") -> Sights:
@@ -74,9 +74,9 @@ def pause_session(session: WatchedSession, now: datetime, why: str = "") -> Sigh
     def change(sights: Sights) -> Sights:
         return replace(sights, paused=sights.paused or iso(now), why_paused=why)
 
-    return changed(session, change)
+    return change_sights(session, change)
 
 
 def resume_session(session: WatchedSession) -> Sights:
     """Let a session go on that was paused by command."""
-    return changed(session, lambda sights: replace(sights, paused="", why_paused=""))
+    return change_sights(session, lambda sights: replace(sights, paused="", why_paused=""))

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from tomoseg.core.redaction import one_line, redacted
 from tomoseg.io.stores import Entry, Folder, checked_url
-from tomoseg.service.arrivals import Hindrance, SessionWork, Sights, Standing, iso, stands
+from tomoseg.service.arrivals import Hindrance, SessionWork, Sights, Standing, find_stands, iso
 from tomoseg.service.arrivals.presence import Presence
 from tomoseg.service.watching.recipes import SessionRecipe
 from tomoseg.service.watching.sessions import WatchedSession
@@ -43,8 +43,8 @@ def hindrances_of(
 ) -> tuple[Hindrance, ...]:
     """Return what keeps a session from being worked on; what was known before keeps its time."""
     sights, work = known
-    found = paused(watch, session, sights, entries, now)
-    where = stands(sights, work, now).values()
+    found = find_pause(watch, session, sights, entries, now)
+    where = find_stands(sights, work, now).values()
     is_waited_for = any(one.standing == Standing.GONE for one in where)
     if recipe is None and is_waited_for and not found:
         say = f"no tomogram is there any more: {session.url} is empty or gone"
@@ -56,7 +56,7 @@ def hindrances_of(
     return since(found, sights)
 
 
-def paused(
+def find_pause(
     watch: Watch, session: WatchedSession, sights: Sights, entries: Sequence[Entry], now: datetime
 ) -> list[Hindrance]:
     """Return what says that a person lets a session wait: a file beside it, or a command."""

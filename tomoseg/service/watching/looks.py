@@ -24,8 +24,8 @@ from tomoseg.service.arrivals import (
     iso,
 )
 from tomoseg.service.arrivals.presence import Known, Presence, announced, check_home, read_presence
-from tomoseg.service.watching.asking import asked
-from tomoseg.service.watching.changes import keep, with_again
+from tomoseg.service.watching.asking import try_again
+from tomoseg.service.watching.changes import keep_sights, with_again
 from tomoseg.service.watching.hindrances import hindrances_of, since, taken_by
 from tomoseg.service.watching.losses import losses, turn_of
 from tomoseg.service.watching.recipes import SessionRecipe, session_recipe
@@ -307,7 +307,7 @@ def _unreadable(session: WatchedSession, error: TomosegError, now: datetime) -> 
                 sights = replace(old, hindrances=hindrances, free_since="")
                 one = _standing(one, sights, work, now)
                 if sights != old:
-                    keep(session, old, sights)
+                    keep_sights(session, old, sights)
     except TomosegError as other:
         log.warning("session %s: nor is it known what was: %s", session.name, other)
     return one
@@ -360,7 +360,7 @@ def look_at(
     sights = replace(sights, hindrances=hindrances)
     sights = replace(sights, free_since=_free_since(old, sights, now))
     if sights != old:
-        keep(session, old, sights)
+        keep_sights(session, old, sights)
     return _standing(SessionLook(session, recipe), sights, work, now, is_mine=is_mine)
 
 
@@ -414,7 +414,7 @@ def ask_again(watch: Watch, pattern: str, now: datetime) -> list[str]:
     RequestError
         If nothing of that name is known, or all of it is running or settling.
     """
-    return asked(look(watch, now), pattern, now)
+    return try_again(look(watch, now), pattern, now)
 
 
 def counts(one: SessionLook) -> dict[str, int]:

@@ -38,9 +38,9 @@ from tomoseg.service.arrivals import (
     Sights,
     TomogramWork,
     iso,
-    stopped,
+    trouble_after,
 )
-from tomoseg.service.watching.hindrances import paused
+from tomoseg.service.watching.hindrances import find_pause
 from tomoseg.service.watching.looks import SessionLook, look_at
 from tomoseg.service.watching.recipes import missing_model
 from tomoseg.service.watching.settings import Watch
@@ -287,7 +287,7 @@ class SessionRun:
             with explaining():
                 entries = entries_of(session)
                 sights = Sights.read(session.results)
-                found = paused(self.watch, session, sights, entries, self.clock())
+                found = find_pause(self.watch, session, sights, entries, self.clock())
         except TomosegError as error:
             return error.message
         if found:
@@ -303,7 +303,7 @@ class SessionRun:
 
     def _stop(self, error: TomosegError, *, is_refusal: bool = False, missing: str = "") -> None:
         now, output = self.clock(), self.seen.session.results
-        trouble = stopped(self.work.trouble, error, self._digest, now)
+        trouble = trouble_after(self.work.trouble, error, self._digest, now)
         trouble = replace(trouble, is_refusal=is_refusal, missing=missing)
         self.work = replace(self.work, trouble=trouble)
         _patiently(lambda: self.work.write(output))

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 
 from tomoseg.core.attempts import explaining
 from tomoseg.core.errors import AwayError, MissingError, TomosegError, VoxelSizeError
-from tomoseg.core.lookalikes import seeming, told_left_out
+from tomoseg.core.lookalikes import guess_kind, told_left_out
 from tomoseg.io.discovery import Among, tomograms_among
 from tomoseg.io.stores import Entry, Folder, fingerprint, open_file
 from tomoseg.io.volumes.compressed import compression_of
-from tomoseg.io.volumes.sources import Found, kind_of, named, open_source
+from tomoseg.io.volumes.sources import Found, by_name, kind_of, open_source
 from tomoseg.recipe.recipe import Recipe
-from tomoseg.service.arrivals import DONE, Seen, SessionWork, Sights, iso, observed
+from tomoseg.service.arrivals import DONE, Seen, SessionWork, Sights, iso, observe
 from tomoseg.service.watching.recipes import SessionRecipe
 from tomoseg.service.watching.sessions import WatchedSession
 from tomoseg.service.watching.settings import Watch
@@ -80,7 +80,7 @@ def seen_there(
     among, found = _found(recipe, urls)
     for one in found:
         entry = urls[one.url]
-        rows[one.name] = observed(
+        rows[one.name] = observe(
             old.tomograms.get(one.name),
             one,
             _content(one, entry),
@@ -115,7 +115,7 @@ def _found(recipe: SessionRecipe, urls: Mapping[str, Entry]) -> tuple[Among, lis
     there = tomograms_among(urls, name_remove=remove, companions=companions, is_arriving=True)
     if there.left_out:
         log.info("%s", told_left_out(there.left_out, is_watched=True))
-    return there, named(there.tomograms, remove)
+    return there, by_name(there.tomograms, remove)
 
 
 def _content(found: Found, entry: Entry) -> tuple[int, str]:
@@ -135,7 +135,7 @@ def _asking(
                 return f"there is no {wanted}"
         if age >= timedelta(minutes=watch.incomplete_minutes):
             return ""
-        if seems := seeming(entry.name):
+        if seems := guess_kind(entry.name):
             return f"it looks like {seems.kind}; its tomogram may still come"
         return _shortfall(found)
 

@@ -9,7 +9,14 @@ from tomoseg.compute.monitoring.capacity import Times
 from tomoseg.core.lookalikes import told_left_out
 from tomoseg.service.arrivals import Hindrance, Looks, Standing, Standstill, looks_of, standstill
 from tomoseg.service.arrivals.times import account_times
-from tomoseg.service.arrivals.words import OF_SESSION, QUIET, line_of, said, sentence, told
+from tomoseg.service.arrivals.words import (
+    OF_SESSION,
+    QUIET,
+    line_of,
+    sentence,
+    tell_hindrance,
+    tell_stand,
+)
 from tomoseg.service.watching.looks import SessionLook, counts
 
 ALWAYS = (Standing.READY, Standing.RUNNING, Standing.DONE)
@@ -49,7 +56,7 @@ def table(
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) for row in rows]
     lines += [f"STANDSTILL: {sentence(still.say, still.remedy)}"] if still else []
-    lines += [f"the watch: {told(each, now)}" for each in warnings]
+    lines += [f"the watch: {tell_hindrance(each, now)}" for each in warnings]
     lines += [why for one in looks for why in _why(one, now)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -57,7 +64,7 @@ def table(
 def _why(one: SessionLook, now: datetime) -> list[str]:
     """Return what a person should know of a session: what hinders it, is missing, or failed."""
     name, hindrances = one.session.name, one.account.hindrances
-    lines = [f"{name}: {told(each, now, one.session.results)}" for each in hindrances]
+    lines = [f"{name}: {tell_hindrance(each, now, one.session.results)}" for each in hindrances]
     if one.problem and not any(each.kind == "unreadable" for each in hindrances):
         lines.append(f"{name}: {one.problem}")
     if left_out := told_left_out(one.sights.left_out, is_watched=True):
@@ -68,7 +75,7 @@ def _why(one: SessionLook, now: datetime) -> list[str]:
     wanted = [each for each in Standing if each not in (*QUIET, *OF_SESSION, Standing.GONE)]
     failed = {each: one.stands[each] for each in (*one.named(*wanted), *gone[:GONE_NAMED])}
     lines += [
-        line_of(f"{name}/{each}", stand.standing, said(stand, now))
+        line_of(f"{name}/{each}", stand.standing, tell_stand(stand, now))
         for each, stand in failed.items()
         if stand.say not in reasons
     ]

@@ -39,7 +39,7 @@ __all__ = [
     "TilesAnnotation",
     "annotated_volumes",
     "first_sampling",
-    "listed",
+    "list_tomograms",
     "particle_radii",
 ]
 
@@ -96,7 +96,7 @@ def first_sampling(annotation: Annotation) -> Sampling:
         return source.header.sampling
 
 
-def listed(annotation: Annotation) -> Annotation:
+def list_tomograms(annotation: Annotation) -> Annotation:
     """Return an annotation with the tomograms in its folders named one by one.
 
     What is put into a folder later then belongs to later trainings alone.
