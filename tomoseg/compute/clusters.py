@@ -155,9 +155,9 @@ def _check_certificate(compute: ComputeSection) -> None:
 def describe_workers(compute: ComputeSection) -> str:
     """Say on what workers the blocks of a session would run, for people.
 
-    >>> described(ComputeSection(address="tcp://10.0.0.1:8786"))
+    >>> describe_workers(ComputeSection(address="tcp://10.0.0.1:8786"))
     'the Dask scheduler at tcp://10.0.0.1:8786'
-    >>> described(ComputeSection(workers=2))
+    >>> describe_workers(ComputeSection(workers=2))
     '2 worker processes of this machine, 4 GiB each'
     """
     if compute.address is not None:

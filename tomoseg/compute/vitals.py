@@ -32,9 +32,9 @@ def find_silence(before: Mapping[str, float] | None, now: Mapping[str, float] | 
     The clocks are the scheduler's: only whether there was another sign counts. Before a first
     look nothing is known of workers that are there.
 
-    >>> silence({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0})
+    >>> find_silence({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0})
     'the workers that have blocks give no sign of life: a, b'
-    >>> silence({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 7.0})
+    >>> find_silence({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 7.0})
     ''
     """
     if now is None:

@@ -50,13 +50,13 @@ class Seeming:
 def guess_kind(name: str) -> Seeming | None:
     """Return what a file seems to be by its name; None if it is a tomogram for all one knows.
 
-    >>> seeming("TS_01.st")
+    >>> guess_kind("TS_01.st")
     Seeming(kind='a tilt series', wholes=())
-    >>> seeming("TS_01__actin.mrc")
+    >>> guess_kind("TS_01__actin.mrc")
     Seeming(kind='a mask or labels', wholes=('TS_01', 'TS'))
-    >>> seeming("TS_01_EVN_Vol.mrc.gz")
+    >>> guess_kind("TS_01_EVN_Vol.mrc.gz")
     Seeming(kind='a half map', wholes=('TS_01_Vol',))
-    >>> seeming("TS_01.mrc")
+    >>> guess_kind("TS_01.mrc")
     """
     stem = stem_of(name)
     plain = name.lower().removesuffix(".gz").removesuffix(".bz2")

@@ -104,7 +104,7 @@ def disjoint(boxes: Sequence[Box]) -> list[Box]:
     """Return boxes that cover the same voxels, each once.
 
     >>> [box.size for box in disjoint([Box((0, 0, 0), (1, 4, 4)), Box((0, 2, 2), (1, 6, 6))])]
-    [16, 4, 8]
+    [16, 8, 4]
     """
     begins, ends = (np.array([getattr(box, end) for box in boxes]) for end in ("begin", "end"))
     kept: list[Box] = []

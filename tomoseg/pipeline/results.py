@@ -131,7 +131,7 @@ def choose(known: Sequence[str], wanted: Sequence[str], what: str) -> list[str]:
 
     Examples
     --------
-    >>> chosen(["actin", "ribosome"], ["ribosome"], "class")
+    >>> choose(["actin", "ribosome"], ["ribosome"], "class")
     ['ribosome']
     """
     unknown = [name for name in wanted if name not in known]

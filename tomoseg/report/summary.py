@@ -243,7 +243,7 @@ def course(found: ClassSummary) -> str:
 def count_noun(count: int, noun: str) -> str:
     """Return a count with its noun.
 
-    >>> numbered(1, "tomogram"), numbered(1200, "tomogram")
+    >>> count_noun(1, "tomogram"), count_noun(1200, "tomogram")
     ('1 tomogram', '1,200 tomograms')
     """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -252,7 +252,7 @@ def count_noun(count: int, noun: str) -> str:
 def describe_grid(sampling: Sampling) -> str:
     """Return voxel size, number of voxels and extent of a grid in words, in the order xyz.
 
-    >>> described(Sampling((100, 200, 400), (10.0, 10.0, 10.0)))
+    >>> describe_grid(Sampling((100, 200, 400), (10.0, 10.0, 10.0)))
     'voxel 10 Å, 400 × 200 × 100 voxels (x × y × z), 400 × 200 × 100 nm'
     """
     sizes = sampling.voxel_size_angstrom[::-1]

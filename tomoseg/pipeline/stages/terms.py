@@ -135,9 +135,9 @@ def check_model(folder: Path, wanted: str, card: ModelCard) -> None:
 def agree(answers: Iterable[Mapping[str, Any]]) -> Terms:
     """Return one precision for workers that answered a :class:`Question`.
 
-    >>> agreed([{"precision": "bfloat16"}, {"precision": "bfloat16"}]).precision
+    >>> agree([{"precision": "bfloat16"}, {"precision": "bfloat16"}]).precision
     'bfloat16'
-    >>> agreed([{"precision": "bfloat16"}, {"precision": "float32"}]).notes
+    >>> agree([{"precision": "bfloat16"}, {"precision": "float32"}]).notes
     ('auto precision differs by worker (bfloat16: 1, float32: 1): all use float32',)
     """
     counts = Counter(answer["precision"] for answer in answers)

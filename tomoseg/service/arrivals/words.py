@@ -68,7 +68,7 @@ def line_of(name: str, state: str, say: str) -> str:
 def tell_counts(counts: Mapping[Standing, int]) -> str:
     """Say how many tomograms stand where, those that are done or failed for good left out.
 
-    >>> counted({Standing.SETTLING: 2, Standing.RUNNING: 1, Standing.DONE: 7, Standing.PAUSED: 0})
+    >>> tell_counts({Standing.SETTLING: 2, Standing.RUNNING: 1, Standing.DONE: 7})
     '2 settling, 1 running'
     """
     ends = (Standing.DONE, Standing.SET_ASIDE, Standing.REFUSED)
