@@ -85,7 +85,9 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-TESTS := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+# One process more than cores, four at most: some tests wait for servers.
+PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] && echo $$((n + 1)) || echo 4)
+TESTS := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile \
 	--no-loadscope-reorder --durations=15
 
 test: lint
