@@ -85,9 +85,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# One process more than cores, four at most: some tests wait for servers.
-PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] && echo $$((n + 1)) || echo 4)
-TESTS := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile \
+TESTS := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
 	--no-loadscope-reorder --durations=15
 
 test: lint
