@@ -12,7 +12,7 @@ from pathlib import Path
 import distributed
 import pytest
 import yaml
-from servers import free_port, running, wait_for_http
+from servers import free_port, running, wait_for_http, wait_until
 
 from tomoseg.compute.clusters import security
 from tomoseg.core.version import code_version
@@ -119,9 +119,17 @@ def test_workers_come_and_go_by_http_while_they_speak_tls(
             assert client.submit(code_version).result(timeout=60) == code_version()
             assert all(place.startswith("tls://") for place in client.scheduler_info()["workers"])
             assert client.run_on_scheduler(spans_kept) == 0
-            retired = controller.retire_workers(
-                1, "tomoseg-scheduler", "tomoseg-default", "tomoseg", logging.getLogger()
-            )
-            assert asyncio.run(retired) == [NAME]
+            retired = []
+
+            def is_retired():
+                """Ask as the operator does, again and again: a result may not be let go of yet."""
+                asking = controller.retire_workers(
+                    1, "tomoseg-scheduler", "tomoseg-default", "tomoseg", logging.getLogger()
+                )
+                retired.extend(asyncio.run(asking))
+                return retired
+
+            wait_until(is_retired, "no worker is retired")
+            assert retired == [NAME]
             assert worker.wait(timeout=60) == 0
-    assert asked == ["http-dashboard", "http-dashboard"]
+    assert set(asked) == {"http-dashboard"}
