@@ -305,6 +305,23 @@ def test_a_name_is_asked_about_once(folder, monkeypatch):
     assert folder.names() == ["b.json"]
 
 
+def test_a_name_is_found_and_removed_over_many_pages(folder, monkeypatch):
+    honest = AioBaseClient._make_api_call
+
+    async def two_a_page(self, operation, given):
+        pages = {"MaxKeys": 2} if operation == "ListObjectsV2" else {}
+        return await honest(self, operation, given | pages)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", two_a_page)
+    others = [f"b-{n}.json" for n in range(5)]
+    for name in (*others, "b", *(f"b/{n}/x" for n in range(5))):
+        folder.write(name, b"1")
+    assert [folder.exists(name) for name in ("b", "b/4", "b-4.json", "b-")] == [True] * 3 + [False]
+    folder.remove("b")
+    assert not folder.exists("b")
+    assert folder.names() == others
+
+
 def test_a_session_runs_from_a_bucket_into_a_bucket(client, bucket, tiny_model, tiny_session):
     name = "simulated_0500"
     client.upload_file(str(tiny_session / f"{name}.mrc"), bucket, f"krios/{name}.mrc")
