@@ -51,6 +51,10 @@ DocOption = Annotated[
         "beside it.",
     ),
 ]
+MinimumScoreOption = Annotated[
+    float | None,
+    typer.Option("--minimum-score", help="Leave out filaments and particles that score less."),
+]
 SpacingOption = Annotated[
     list[str] | None,
     typer.Option(metavar="CLASS=Å", help="Distance of segments along filaments; repeatable."),
@@ -85,10 +89,7 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option on the command line
         Literal["corner", "centre"] | None,
         typer.Option(help="From where Dynamo counts in the first voxel; else as the recipe."),
     ] = None,
-    minimum_score: Annotated[
-        float | None,
-        typer.Option("--minimum-score", help="Leave out filaments and particles that score less."),
-    ] = None,
+    minimum_score: MinimumScoreOption = None,
 ) -> None:
     """Convert the filaments and particles of a finished session for another program.
 

@@ -48,7 +48,7 @@ class Tomogram:
 
 @dataclass(frozen=True)
 class TomogramGroup:
-    """TomogramGroup, and the folder that belongs to all of them.
+    """Tomograms, and the folder that belongs to all of them.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class TomogramGroup:
     is_session
         Whether there are results.
     left_out
-        TomogramGroup of the session that have none.
+        Tomograms of the session that have none.
     """
 
     home: Folder

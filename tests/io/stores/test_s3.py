@@ -322,6 +322,25 @@ def test_a_name_is_found_and_removed_over_many_pages(folder, monkeypatch):
     assert folder.names() == others
 
 
+def test_what_a_store_does_not_remove_is_told(folder, monkeypatch):
+    folder.write("a/b", b"1")
+    honest = AioBaseClient._make_api_call
+    error = {"Key": "session/a/b", "Message": "No"}
+
+    async def refused(self, operation, given):
+        if operation != "DeleteObjects":
+            return await honest(self, operation, given)
+        return {"Errors": [error]}
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", refused)
+    for code, kind in (("AccessDenied", PermissionError), ("InternalError", OSError)):
+        error["Code"] = code
+        with pytest.raises(kind, match=r"No: .*/session/a/b") as raised:
+            folder.remove("a")
+        assert type(raised.value) is kind
+        assert folder.exists("a/b")
+
+
 def test_a_session_runs_from_a_bucket_into_a_bucket(client, bucket, tiny_model, tiny_session):
     name = "simulated_0500"
     client.upload_file(str(tiny_session / f"{name}.mrc"), bucket, f"krios/{name}.mrc")

@@ -33,12 +33,12 @@ def has_file(system: Any, path: str) -> bool:
 
     fsspec asks about what is no object once more, whether it is a folder.
     """
-    return bool(system.isfile(path)) if _has_names(system) else _headed(system, path) is not None
+    return _headed(system, path) is not None if _is_s3(system) else bool(system.isfile(path))
 
 
 def file_size(system: Any, path: str) -> int | None:
     """Return the bytes of a file, None if it is not there; of an object one request."""
-    if not _has_names(system):
+    if _is_s3(system):
         found = _headed(system, path)
         return None if found is None else int(found["ContentLength"])
     try:
@@ -49,12 +49,12 @@ def file_size(system: Any, path: str) -> int | None:
 
 def has_any(system: Any, path: str) -> bool:
     """Tell whether a file or a folder of that name stands; of objects one request."""
-    return bool(system.exists(path)) if _has_names(system) else any(_standing(system, path))
+    return any(_standing(system, path)) if _is_s3(system) else bool(system.exists(path))
 
 
 def remove_objects(system: Any, path: str) -> None:
     """Remove an object and all below it, if they are there: a request more than thousands."""
-    if _has_names(system):
+    if not _is_s3(system):
         # Such systems take a name as a pattern: "[1]" must not remove what is called "1".
         with contextlib.suppress(FileNotFoundError):
             system.rm(glob.escape(path), recursive=True)
@@ -67,13 +67,14 @@ def remove_objects(system: Any, path: str) -> None:
         below = [{"Key": item["Key"]} for item in page.get("Contents", ())]
         answer = system.call_s3("delete_objects", system.kwargs, Bucket=bucket,
                                 Delete={"Objects": below, "Quiet": True})  # fmt: skip
-        if errors := answer.get("Errors"):
-            raise OSError(errno.EIO, f"{errors[0].get('Message')}: {bucket}/{errors[0]['Key']}")
+        for error in answer.get("Errors", ()):
+            number = errno.EACCES if error.get("Code") == "AccessDenied" else errno.EIO
+            raise OSError(number, f"{error.get('Message')}: {bucket}/{error['Key']}")
 
 
-def _has_names(system: Any) -> bool:
-    """Tell whether fsspec's own ways are used: of all that is not S3."""
-    return not hasattr(system, "call_s3")
+def _is_s3(system: Any) -> bool:
+    """Tell whether requests can be made as S3 has them; of all else fsspec's own ways are used."""
+    return hasattr(system, "call_s3")
 
 
 def _headed(system: Any, path: str) -> Any | None:
